@@ -1,0 +1,18 @@
+"""minicorn: a pre-fork process manager and HTTP/1.1 server for synchronous WSGI applications."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minicorn.app import run, serve
+
+__version__ = "0.2.0"
+__all__ = ["run", "serve"]
+
+
+def __getattr__(name: str) -> object:
+    """`run` and `serve`, imported when they are wanted: they need a POSIX system."""
+    if name in __all__:
+        from minicorn import app
+
+        return getattr(app, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

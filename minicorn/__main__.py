@@ -1,0 +1,7 @@
+"""`python -m minicorn APP [options]`."""
+
+import sys
+
+from minicorn.cli import main
+
+sys.exit(main())

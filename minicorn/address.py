@@ -1,0 +1,64 @@
+"""Addresses to bind, as values: `host:port`, `[::1]:port`, `unix:/path`, `fd://N`."""
+
+import re
+from dataclasses import dataclass
+
+_PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Tcp:
+    """A TCP address; port 0 lets the system choose one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unix:
+    """A Unix stream socket in the file system."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A listening socket that the parent process has opened."""
+
+    fd: int
+
+    def __str__(self) -> str:
+        return f"fd://{self.fd}"
+
+
+Address = Tcp | Unix | Descriptor
+
+
+def parse_port(text: str) -> int:
+    """A port from 0 to 65535; ValueError otherwise."""
+    if not _PORT.fullmatch(text) or int(text) > 65535:
+        raise ValueError(text)
+    return int(text)
+
+
+def parse_address(text: str) -> Address:
+    """The address that `text` names; ValueError when it names none."""
+    if text.startswith("unix:") and len(text) > len("unix:"):
+        return Unix(text.removeprefix("unix:"))
+    if text.startswith("fd://"):
+        return Descriptor(int(text.removeprefix("fd://")))
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        host, port = text, "8000"
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError("an IPv6 address stands in brackets")
+    return Tcp(host or "0.0.0.0", parse_port(port))

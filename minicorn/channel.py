@@ -1,0 +1,64 @@
+"""The line between the arbiter and one child: words both ways, and an end that tells of death.
+
+One socket pair stands for a READY pipe, a control pipe and a lifeline: the arbiter's end is
+closed in every child, so end-of-file means that the arbiter is gone, even by SIGKILL. A
+message is a line: a word, a space, and its text as JSON, so that a traceback fits in one.
+Routine wishes go this way and not by signal, which could cancel a query in a C library.
+"""
+
+import json
+import socket
+from dataclasses import dataclass
+
+READY = "ready"  # the worker serves
+FAILED = "failed"  # it could not boot: the text says why
+RETIRE = "retire"  # finish what you have and end
+DRAIN = "drain"  # the same, and empty the accept queue first: nobody else will
+REOPEN = "reopen"  # open the log files again
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    word: str
+    text: str = ""
+
+
+class Channel:
+    """One end. Non-blocking to read; `send` blocks only where the peer has stopped reading."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+        self._received = b""
+        self.fd = end.fileno()
+
+    def send(self, word: str, text: str = "") -> None:
+        """Say `word`; a peer that has gone is no error: its end is told elsewhere."""
+        try:
+            self._socket.sendall(f"{word} {json.dumps(text)}\n".encode())
+        except OSError:
+            pass  # EPIPE: the reaper knows; EAGAIN on the arbiter's side: the worker is being judged late
+
+    def receive(self) -> tuple[list[Message], bool]:
+        """The messages that have come, and whether the peer is still there."""
+        alive = True
+        try:
+            while data := self._socket.recv(65536, socket.MSG_DONTWAIT):
+                self._received += data
+            alive = False
+        except BlockingIOError:
+            pass
+        except OSError:
+            alive = False
+        *lines, self._received = self._received.split(b"\n")
+        parts = [line.decode().partition(" ") for line in lines]
+        return [Message(word, json.loads(text)) for word, _, text in parts], alive
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def pair() -> tuple[Channel, Channel]:
+    """The arbiter's end, whose sends never block, and the child's."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    return Channel(ours), Channel(theirs)

@@ -1,0 +1,303 @@
+"""One client: its buffers, its state, its deadline. No WSGI, no waiting.
+
+    HEAD ──► BODY ──► APP ──► REPLY ──► IDLE ──► HEAD ...
+      └────────┴───── a doubt: error reply, LINGER, CLOSED
+
+The server calls `receive` when there is something to read, `flush` when there is room to
+write, `expire` when `deadline` has passed, and polls for what `interest` says. Whoever holds
+the connection in APP owns it until `finish`. An error ends it: nothing behind it is parsed.
+"""
+
+import io
+import socket
+import struct
+import tempfile
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import IO
+
+from minicorn import poller
+from minicorn.errors import ClientGone, ProtocolError
+from minicorn.http.body import Decoder, decoder_for
+from minicorn.http.reply import CONTINUE, render_error
+from minicorn.http.request import Request, parse_head
+from minicorn.listeners import Listener
+from minicorn.outbox import Outbox
+from minicorn.settings import Settings
+
+
+class State(IntEnum):
+    HEAD = 0  # reading a request's head; `recv_timeout` for the whole of it
+    BODY = 1  # reading its body; `recv_timeout` for each wait
+    APP = 2  # the request is whole: it is the application's
+    REPLY = 3  # the application is done, the client is not; `send_timeout` without progress
+    IDLE = 4  # between requests; `keep_alive`
+    LINGER = 5  # our side is closed, the client's unread input is thrown away for a moment
+    CLOSED = 6
+
+
+HEAD, BODY, APP, REPLY, IDLE, LINGER, CLOSED = State
+
+MOVES: Mapping[State, frozenset[State]] = {
+    HEAD: frozenset({BODY, APP, REPLY, LINGER, CLOSED}),
+    BODY: frozenset({APP, REPLY, LINGER, CLOSED}),
+    APP: frozenset({REPLY, IDLE, HEAD, LINGER, CLOSED}),
+    REPLY: frozenset({IDLE, HEAD, LINGER, CLOSED}),
+    IDLE: frozenset({HEAD, BODY, APP, REPLY, LINGER, CLOSED}),
+    LINGER: frozenset({CLOSED}),
+    CLOSED: frozenset(),
+}
+
+RECEIVE = 65536
+BODY_IN_MEMORY = 65536
+LINGER_TIME = 2.0
+LINGER_BYTES = 16 * 2**20
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class Connection:
+    """A client's connection, non-blocking."""
+
+    __slots__ = (
+        "_closing",
+        "_decoder",
+        "_discarded",
+        "_input",
+        "_linger",
+        "_searched",
+        "body",
+        "deadline",
+        "fd",
+        "filed",
+        "interest",
+        "listener",
+        "outbox",
+        "peer",
+        "peer_port",
+        "polled",
+        "request",
+        "served",
+        "settings",
+        "sock",
+        "state",
+    )
+
+    def __init__(
+        self, sock: socket.socket, peer: tuple[str, str], listener: Listener, settings: Settings, now: float
+    ) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.peer, self.peer_port = peer
+        self.listener = listener
+        self.settings = settings
+        self.outbox = Outbox(sock)
+        self.state: State = HEAD
+        self.deadline = now + settings.recv_timeout
+        self.filed = 0  # belongs to the server's Deadlines
+        self.interest = poller.READ
+        self.polled = poller.READ  # what the server polls for
+        self.served = 0
+        self.request: Request | None = None
+        self.body: IO[bytes] = io.BytesIO()
+        self._input: bytes | bytearray = b""
+        self._searched = 0
+        self._decoder: Decoder | None = None
+        self._closing = False
+        self._linger = False
+        self._discarded = 0
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.peer}:{self.peer_port} {self.state.name} served={self.served}>"
+
+    def _move(self, state: State) -> None:
+        if state not in MOVES[self.state]:
+            raise RuntimeError(f"{self} cannot go to {state.name}")
+        self.state = state
+
+    @property
+    def is_silent(self) -> bool:
+        """No byte of a request has come: closing it now costs the client nothing."""
+        return (self.state == IDLE or self.state == HEAD) and not self._input
+
+    @property
+    def has_input(self) -> bool:
+        """Bytes of a further request are here already (pipelining)."""
+        return bool(self._input)
+
+    # Reading
+
+    def receive(self, now: float) -> bool:
+        """Read what has come; whether a request is whole (state APP).
+
+        Raises ProtocolError for what must be refused, ClientGone when there is nobody to refuse.
+        """
+        if self.state == LINGER:
+            self._discard()
+            return False
+        try:
+            data = self.sock.recv(RECEIVE)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise ClientGone(str(error)) from error
+        if not data:
+            raise ClientGone("it closed the connection")
+        if self.state == BODY:
+            self.deadline = now + self.settings.recv_timeout
+            return self._feed(data)
+        if self._input:
+            if isinstance(self._input, bytes):
+                self._input = bytearray(self._input)
+            self._input += data
+        else:
+            self._input = data
+        return self.advance(now)
+
+    def advance(self, now: float) -> bool:
+        """Parse what is here; whether a request is whole (state APP)."""
+        if self.state == IDLE:
+            self.state = HEAD  # legal by the table; this is the hot path
+            self.deadline = now + self.settings.recv_timeout
+        parsed = parse_head(self._input, self.settings.max_header_size, self._searched)
+        if parsed is None:
+            self._searched = len(self._input)
+            return False
+        self.request, end = parsed
+        rest = self._input[end:]
+        self._input, self._searched = b"", 0
+        self._decoder = decoder_for(self.request, self.settings.max_body_size)
+        if self._decoder is None:
+            self.body = io.BytesIO()
+            self._input = rest
+            self._move(APP)
+            return True
+        return self._begin_body(bytes(rest), now)
+
+    def _begin_body(self, data: bytes, now: float) -> bool:
+        assert self.request is not None
+        self.body = io.BytesIO()
+        self.deadline = now + self.settings.recv_timeout
+        self._move(BODY)
+        if data and self._feed(data):
+            return True
+        if self.request.expects_continue and not data:
+            self.outbox.send(CONTINUE)
+        return False
+
+    def _feed(self, data: bytes) -> bool:
+        decoder = self._decoder
+        assert decoder is not None and self.request is not None
+        self._store(decoder.feed(data))
+        if not decoder.done:
+            return False
+        self._input = decoder.rest
+        self._decoder = None
+        # wsgi.input_terminated, and its length known: what has framed it is decoded and gone
+        self.request.fields["CONTENT_LENGTH"] = str(self.body.tell())
+        self.body.seek(0)
+        self._move(APP)
+        return True
+
+    def _store(self, content: bytes) -> None:
+        """Memory first; a body beyond 64 KiB goes to a temporary file."""
+        try:
+            if isinstance(self.body, io.BytesIO) and self.body.tell() + len(content) > BODY_IN_MEMORY:
+                spool = tempfile.TemporaryFile()
+                spool.write(self.body.getvalue())
+                self.body = spool
+            self.body.write(content)
+        except OSError as error:
+            raise ProtocolError(503, f"no room for its body: {error.strerror}") from error
+
+    def _discard(self) -> None:
+        """Read and forget, until the client closes or has sent too much."""
+        try:
+            for _ in range(16):
+                data = self.sock.recv(RECEIVE)
+                self._discarded += len(data)
+                if not data or self._discarded > LINGER_BYTES:
+                    raise ClientGone("lingered long enough")
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise ClientGone(str(error)) from error
+
+    def expire(self, date: str, now: float) -> None:
+        """The deadline of the state has passed."""
+        if self.state == BODY or (self.state == HEAD and self._input):
+            self.refuse(408, date, now)
+        elif self.state != APP:  # which has a deadline of the application's
+            raise ClientGone(f"nothing came in time in {self.state.name}")
+
+    # Replying
+
+    def refuse(self, status: int, date: str, now: float) -> None:
+        """Answer a doubt: a short error reply, then the end."""
+        self._input = b""
+        self.outbox.send(render_error(status, date, self.request.method if self.request else ""))
+        self.finish(False, now, unread=True)
+
+    def finish(self, keep_alive: bool, now: float, unread: bool = False) -> None:
+        """The reply is handed over whole: go on with the next request, or close.
+
+        `unread`: the client may still be sending, so a close lingers, lest a reset overtake the reply.
+        """
+        self.served += 1
+        self.body.close()
+        asked = self.request is not None and not self.request.keep_alive
+        self.request = None
+        self._closing = not keep_alive
+        # A client that did not ask for the close may have sent its next request already
+        self._linger = unread or bool(self._input) or not asked
+        if self.outbox.size:
+            self._move(REPLY)
+            self.deadline = now + self.settings.send_timeout
+            self.interest = poller.WRITE
+        else:
+            self._settle(now)
+
+    def flush(self, now: float) -> None:
+        """The socket has room."""
+        if self.outbox.flush():
+            self.deadline = now + self.settings.send_timeout
+        if self.state == REPLY and not self.outbox.size:
+            self._settle(now)
+
+    def _settle(self, now: float) -> None:
+        """The reply is on its way in full."""
+        self.interest = poller.READ
+        if self._closing:
+            self._end(now)
+        else:
+            self._move(HEAD if self._input else IDLE)
+            patience = self.settings.recv_timeout if self._input else self.settings.keep_alive
+            self.deadline = now + patience
+
+    def _end(self, now: float) -> None:
+        if not self._linger:
+            self._move(CLOSED)
+            return
+        self._move(LINGER)
+        self.deadline = now + LINGER_TIME
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise ClientGone(str(error)) from error
+
+    def close(self, reset: bool = False) -> None:
+        """Close the socket, once the server has left off polling it (state CLOSED asks for that).
+
+        `reset` tells a client whose reply has no other end that it is not whole.
+        """
+        self.state = CLOSED
+        self.outbox.close()
+        self.body.close()
+        try:
+            if reset:
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            else:
+                # A child that the application has forked may hold the socket: close() alone ends nothing
+                self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # ENOTCONN: the client was faster
+        self.sock.close()

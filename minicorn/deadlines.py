@@ -1,0 +1,55 @@
+"""Deadlines of many things at little cost: filed by the tick in which they fall.
+
+A thing's deadline moves with every request, nearly always later. So it is filed once, under
+its tick, and looked at when that tick is over: if it is later by then, it is filed again.
+A request costs an attribute; a wake-up costs what is due, however many connections wait.
+Rejected: a heap (log n a request), a queue for each state (an entry a request).
+"""
+
+import math
+from typing import Generic, Protocol, TypeVar
+
+TICK = 1.0  # seconds: how late a deadline may be noticed, and how often an idle process wakes
+
+
+class Bounded(Protocol):
+    """Something with a deadline, in monotonic seconds; `filed` belongs to `Deadlines`."""
+
+    deadline: float
+    filed: int
+
+
+B = TypeVar("B", bound=Bounded)
+
+
+class Deadlines(Generic[B]):
+    """The things that have a deadline."""
+
+    def __init__(self) -> None:
+        self._ticks: dict[int, dict[B, None]] = {}
+
+    def note(self, thing: B) -> None:
+        """The deadline of `thing` is new or has moved."""
+        if thing.deadline <= (thing.filed - 1) * TICK or not thing.filed:
+            self.forget(thing)
+            thing.filed = math.ceil(thing.deadline / TICK)
+            self._ticks.setdefault(thing.filed, {})[thing] = None
+
+    def forget(self, thing: B) -> None:
+        """`thing` has ended."""
+        things = self._ticks.get(thing.filed)
+        if things is not None:
+            things.pop(thing, None)
+        thing.filed = 0
+
+    def due(self, now: float) -> list[B]:
+        """The things whose deadline has passed; they are no longer filed."""
+        over: list[B] = []
+        for tick in sorted(tick for tick in self._ticks if tick * TICK <= now):
+            for thing in self._ticks.pop(tick):
+                thing.filed = 0
+                if thing.deadline <= now:
+                    over.append(thing)
+                else:
+                    self.note(thing)
+        return over

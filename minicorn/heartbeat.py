@@ -1,0 +1,242 @@
+"""Heartbeats: a mapped temp file a worker, in a private directory in memory.
+
+A beat is a store into memory, no system call. The worker writes a promise, not a time stamp:
+"judge me late after this monotonic instant". The same page says what it is doing, so that a
+kill can name the request. Pages are made by the arbiter before the fork and mapped by both;
+their blocks are allocated then, since a store into a hole of a full tmpfs is SIGBUS.
+"""
+
+import fcntl
+import mmap
+import os
+import shutil
+import struct
+import tempfile
+import time
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from minicorn.errors import ConfigError
+
+VERSION = 1
+SIZE = 4096
+# Layout: eight-byte fields, then texts, each behind its length in two bytes
+_VERSION, _STATE, _REQUESTS, _DEADLINE, _SINCE = range(5)
+_REQUEST, _REQUEST_MOST = 64, 2048
+_CLIENT, _CLIENT_MOST = 2112, 128
+_LENGTH = struct.Struct("=H")
+
+PREFIX = "minicorn-"
+LOCK = "lock"
+_ABANDONED = 60.0  # a directory without a lock file for so long is nobody's
+
+
+class Activity(IntEnum):
+    """What a worker is doing."""
+
+    BOOTING = 0
+    IDLE = 1
+    BUSY = 2  # inside the application
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A page as it was read: times are monotonic seconds."""
+
+    activity: Activity
+    requests: int
+    deadline: float
+    since: float
+    request: str  # "GET /path", the last one while idle
+    client: str
+
+    def describe(self, now: float) -> str:
+        """What the worker has been doing, and for how long."""
+        took = f"{max(0.0, now - self.since):.1f} s"
+        if self.activity is Activity.BUSY:
+            return f"{took} in {self.request}" + (f" for {self.client}" if self.client else "")
+        return f"{took} booting" if self.activity is Activity.BOOTING else f"idle for {took}"
+
+
+class Page:
+    """One worker's page. Written by the worker; before the fork, by the arbiter."""
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self._memory = memory
+        self._numbers = memoryview(memory).cast("Q")
+        self._times = memoryview(memory).cast("d")
+
+    def reset(self, deadline: float, now: float) -> None:
+        """A new worker is about to be forked: it must be READY by `deadline`."""
+        self._memory[:] = bytes(SIZE)
+        self._numbers[_VERSION] = VERSION
+        self._times[_DEADLINE] = deadline
+        self._times[_SINCE] = now
+
+    def promise(self, deadline: float) -> None:
+        """Judge me late after `deadline`."""
+        self._times[_DEADLINE] = deadline
+
+    def extend(self, seconds: float) -> None:
+        """Put the promise off."""
+        self._times[_DEADLINE] += seconds
+
+    def begin(self, request: str, client: str, now: float, deadline: float) -> None:
+        """The application is called for `request`, and answers by `deadline`."""
+        self._write(_REQUEST, request.encode("latin-1", "replace")[: _REQUEST_MOST - 2])
+        self._write(_CLIENT, client.encode("latin-1", "replace")[: _CLIENT_MOST - 2])
+        self._times[_SINCE] = now
+        self._times[_DEADLINE] = deadline
+        self._numbers[_STATE] = Activity.BUSY
+
+    def end(self, now: float) -> None:
+        """The application is done."""
+        self._numbers[_REQUESTS] += 1
+        self.idle(now)
+
+    def idle(self, now: float) -> None:
+        self._times[_SINCE] = now
+        self._numbers[_STATE] = Activity.IDLE
+
+    @property
+    def requests(self) -> int:
+        """Requests that the application has answered."""
+        return self._numbers[_REQUESTS]
+
+    @property
+    def deadline(self) -> float:
+        return self._times[_DEADLINE]
+
+    def read(self) -> Beat:
+        activity = self._numbers[_STATE]
+        return Beat(
+            Activity(activity) if activity in Activity._value2member_map_ else Activity.IDLE,
+            self._numbers[_REQUESTS],
+            self._times[_DEADLINE],
+            self._times[_SINCE],
+            self._text(_REQUEST, _REQUEST_MOST),
+            self._text(_CLIENT, _CLIENT_MOST),
+        )
+
+    def _write(self, offset: int, text: bytes) -> None:
+        memory = self._memory
+        start = offset + 2
+        memory[start : start + len(text)] = text
+        _LENGTH.pack_into(memory, offset, len(text))
+
+    def _text(self, offset: int, most: int) -> str:
+        (length,) = _LENGTH.unpack_from(self._memory, offset)
+        start = offset + 2
+        return self._memory[start : start + min(length, most - 2)].decode("latin-1")
+
+
+def private_page() -> Page:
+    """A page that nobody else sees, for a server without an arbiter."""
+    return Page(mmap.mmap(-1, SIZE))
+
+
+class Identity:
+    """`environ["minicorn.worker"]`: which worker answers."""
+
+    def __init__(self, slot: int, generation: int, page: Page) -> None:
+        self.slot = slot
+        self.generation = generation
+        self.pid = os.getpid()
+        self._page = page
+
+    @property
+    def requests(self) -> int:
+        """Requests answered before this one."""
+        return self._page.requests
+
+    def __repr__(self) -> str:
+        return f"<worker {self.slot} gen {self.generation} pid {self.pid}>"
+
+
+class Directory:
+    """A server's private directory of pages: `<base>/minicorn-xxxx/`, mode 0700, with a lock file
+    that tells a live server from a dead one (every container is pid 1)."""
+
+    def __init__(self, base: str | None) -> None:
+        self._base = base or default_base()
+        self._files: dict[int, tuple[Page, int]] = {}
+        try:
+            remove_abandoned(Path(self._base))
+            self.path = tempfile.mkdtemp(prefix=PREFIX, dir=self._base)
+            # Locked before it has its name: nobody ever finds it unlocked
+            self.lock_fd = os.open(f"{self.path}/{LOCK}.new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.lockf(self.lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.rename(f"{self.path}/{LOCK}.new", f"{self.path}/{LOCK}")
+        except OSError as error:
+            raise ConfigError(f"--worker-tmp-dir: cannot use {self._base}: {error.strerror}") from error
+
+    def page(self, slot: int) -> Page:
+        """The page of `slot`, made when it is first wanted; OSError when there is no room."""
+        return self._file(slot)[0]
+
+    def stack_fd(self, slot: int) -> int:
+        """Where the slot's worker writes its stack when it is aborted or crashes; empty now."""
+        fd = self._file(slot)[1]
+        os.ftruncate(fd, 0)
+        return fd
+
+    def read_stack(self, slot: int) -> str:
+        return os.pread(self._file(slot)[1], 65536, 0).decode("utf-8", "replace").strip()
+
+    def _file(self, slot: int) -> tuple[Page, int]:
+        if slot not in self._files:
+            os.makedirs(self.path, 0o700, exist_ok=True)  # a cleaner of /tmp may have been here
+            fd = os.open(f"{self.path}/{slot}", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            try:
+                _allocate(fd, SIZE)
+                page = Page(mmap.mmap(fd, SIZE))
+            finally:
+                os.close(fd)
+            flags = os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+            self._files[slot] = page, os.open(f"{self.path}/{slot}.stack", flags, 0o600)
+        return self._files[slot]
+
+    def remove(self) -> None:
+        """The server has ended."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self.lock_fd)
+
+
+def _allocate(fd: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, size)
+    else:
+        os.write(fd, bytes(size))  # macOS
+
+
+def default_base() -> str:
+    """/dev/shm where it exists, so that a slow disk never stalls a beat; else the temp directory."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else tempfile.gettempdir()
+
+
+def remove_abandoned(base: Path) -> None:
+    """Remove the directories of servers of ours that were killed."""
+    for path in base.glob(f"{PREFIX}*"):
+        try:
+            status = path.lstat()
+            if status.st_uid != os.geteuid() or not path.is_dir() or path.is_symlink():
+                continue
+            if _is_abandoned(path, time.time() - status.st_mtime):
+                shutil.rmtree(path, ignore_errors=True)
+        except OSError:
+            continue  # another start cleans up at the same time
+
+
+def _is_abandoned(path: Path, age: float) -> bool:
+    try:
+        fd = os.open(path / LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return age > _ABANDONED
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)

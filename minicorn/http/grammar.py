@@ -1,0 +1,52 @@
+"""The grammar: compiled patterns and limits, each beside the section that it comes from.
+
+Every pattern is linear: its repetitions are possessive, or each step is decided by one
+character. A head is matched as text decoded from latin-1, so that a character is an octet.
+"""
+
+import re
+
+# RFC 9110 5.6.2: token
+_TCHAR = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+TOKEN = re.compile(rf"{_TCHAR}++")
+
+# RFC 9110 5.5: field-value = VCHAR, obs-text, SP and HTAB; no other control, no obs-fold (RFC 9112 5.2)
+_FIELD_LINE = rf"{_TCHAR}++:[\t\x20-\x7e\x80-\xff]*+\r\n"
+
+# RFC 9112 3.2: the target is visible ASCII. RFC 3986 knows no "#" in it and asks to encode
+# some more, but browsers send those ("|", "[", "{") raw in queries.
+_TARGET = r"[\x21\x22\x24-\x7e]++"
+
+# RFC 9112 2.1, 3, 5: the whole head. RFC 9112 2.3: the version is case-sensitive, one digit each.
+HEAD = re.compile(rf"({_TCHAR}++) ({_TARGET}) HTTP/([0-9])\.([0-9])\r\n((?:{_FIELD_LINE})*+)\r\n")
+REQUEST_LINE = re.compile(rf"({_TCHAR}++) ({_TARGET}) HTTP/[0-9]\.[0-9]")
+FIELD_LINE = re.compile(_FIELD_LINE)
+
+# RFC 9112 2.2: a line feed without its carriage return, or the reverse, ends nothing.
+BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")
+
+# RFC 9110 8.6: ASCII digits alone, so neither "+10" nor "1_0"; 18 digits are beyond any body
+CONTENT_LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
+
+# RFC 9110 7.2, RFC 3986 3.2.2 and 3.2.3: host [":" port], without userinfo; an empty host is legal
+HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]++\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*+)(?::[0-9]{0,5})?")
+
+# RFC 9112 3.2.2: absolute-form
+ABSOLUTE_FORM = re.compile(r"https?://([^/?]++)(/[^?]*+)?(?:\?(.*))?", re.IGNORECASE)
+
+# RFC 9112 7.1: chunk-size [chunk-ext]; the line's CRLF is found before
+CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*+;[\t\x20-\x7e\x80-\xff]*+)?")
+TRAILER_LINE = re.compile(_FIELD_LINE.encode())
+
+# RFC 9112 7.1.1: "a recipient ought to limit the total length of chunk extensions"
+MAX_CHUNK_LINE = 1024
+MAX_CHUNK_EXTENSIONS = 16384
+MAX_TRAILERS = 8192
+
+# RFC 9110 7.6.1 and PEP 3333 ("Other HTTP Features"): an application may not set these
+HOP_BY_HOP = frozenset(
+    ["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"]
+)
+
+# RFC 9112 4 with PEP 3333: three digits, a space, a reason phrase that may be empty
+STATUS = re.compile(r"[1-9][0-9]{2} [\t\x20-\x7e\x80-\xff]*+")

@@ -1,0 +1,223 @@
+"""A request's head: bytes -> `Request`, or "need more" (None), or ProtocolError; in linear time.
+
+One pattern checks the whole head; only a head that fails is looked at line by line, to name
+the fault. Fields are kept under their CGI names (RFC 3875 4.1.18), which is how WSGI wants them.
+"""
+
+from enum import Enum
+from urllib.parse import unquote_to_bytes
+
+from minicorn.errors import ProtocolError
+from minicorn.http import grammar
+
+
+class Framing(Enum):
+    """How the body of a request is delimited (RFC 9112 6)."""
+
+    NONE = "none"
+    LENGTH = "length"
+    CHUNKED = "chunked"
+
+
+class Request:
+    """One request head, checked.
+
+    `path` is percent-decoded into PEP 3333's latin-1 string; `target` is as it came. `fields`
+    maps CGI names ("HTTP_HOST", "CONTENT_TYPE") to values; `dropped` names the fields left out.
+    """
+
+    __slots__ = (
+        "content_length",
+        "dropped",
+        "expects_continue",
+        "fields",
+        "framing",
+        "keep_alive",
+        "method",
+        "path",
+        "query",
+        "target",
+        "version",
+    )
+
+    def __init__(self, method: str, target: str, version: str, fields: dict[str, str]) -> None:
+        self.method = method
+        self.target = target
+        self.version = version
+        self.fields = fields
+        self.path = ""
+        self.query = ""
+        self.framing = Framing.NONE
+        self.content_length = 0
+        self.keep_alive = True
+        self.expects_continue = False
+        self.dropped: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.target} {self.version} {self.framing.value}>"
+
+
+def parse_head(data: bytes | bytearray, limit: int, searched: int = 0) -> tuple[Request, int] | None:
+    """The request at the start of `data` and the length of its head, or None to ask for more.
+
+    `limit` is the largest head in bytes; `searched` is how much of `data` an earlier call saw.
+    """
+    # RFC 9112 2.2: an empty line before the request line is ignored, once
+    start = 2 if data.startswith(b"\r\n") else 0
+    end = data.find(b"\r\n\r\n", max(start, searched - 3))
+    if end < 0 or end + 4 - start > limit:
+        if end >= 0 or len(data) - start > limit:
+            raise _too_large(data, start, limit)
+        if grammar.BARE_LINE_END.search(data, max(start, searched - 1)):
+            raise ProtocolError(400, "bare CR or LF in the head")
+        return None
+    end += 4
+    return _parse(data[start:end].decode("latin-1")), end
+
+
+def _too_large(data: bytes | bytearray, start: int, limit: int) -> ProtocolError:
+    if data.find(b"\r\n", start, start + limit) < 0:
+        return ProtocolError(414, f"request line of more than {limit} bytes")
+    return ProtocolError(431, f"head of more than {limit} bytes")
+
+
+def _parse(head: str) -> Request:
+    match = grammar.HEAD.fullmatch(head)
+    if match is None:
+        raise _fault(head)
+    method, target, major, minor, block = match.groups()
+    if major != "1":
+        raise ProtocolError(505, f"HTTP/{major}.{minor}")
+    fields: dict[str, str] = {}
+    # RFC 9110 2.5: a higher minor version is answered as the highest we know
+    request = Request(method, target, "HTTP/1.0" if minor == "0" else "HTTP/1.1", fields)
+    names = _CGI_NAMES
+    for line in block.split("\r\n"):
+        name, _, value = line.partition(":")
+        key = names.get(name)
+        if key is None:
+            key = _cgi_name(name)
+        if key in fields:
+            fields[key] = _combined(key, fields[key], value.strip(" \t"))
+        elif key:
+            fields[key] = value.strip(" \t")
+        elif name:
+            # PITFALL: "Content_Length" would become the same key as "Content-Length"
+            request.dropped += (name,)
+    _check_host(request)
+    _resolve_target(request)
+    _decide_framing(request)
+    _decide_connection(request)
+    return request
+
+
+_CGI_NAMES: dict[str, str] = {}
+_CGI_NAMES_MOST = 1024  # bounded: clients choose the names
+
+
+def _cgi_name(name: str) -> str:
+    """The environ key of a field name; "" for a name that is dropped."""
+    if "_" in name or not name:
+        key = ""
+    else:
+        key = name.upper().replace("-", "_")
+        if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            key = "HTTP_" + key
+    if len(_CGI_NAMES) < _CGI_NAMES_MOST:
+        _CGI_NAMES[name] = key
+    return key
+
+
+_SINGLE = frozenset(["HTTP_HOST", "CONTENT_LENGTH", "CONTENT_TYPE"])
+
+
+def _combined(key: str, first: str, second: str) -> str:
+    """Two lines of one field as one value (RFC 9110 5.3)."""
+    if key in _SINGLE:
+        raise ProtocolError(400, f"{key} more than once")
+    # RFC 9113 8.2.3: Cookie is the field that is joined otherwise
+    return first + ("; " if key == "HTTP_COOKIE" else ", ") + second
+
+
+def _fault(head: str) -> ProtocolError:
+    """What is wrong with a head that the grammar refused."""
+    line, _, rest = head.partition("\r\n")
+    if not grammar.REQUEST_LINE.fullmatch(line):
+        return ProtocolError(400, "malformed request line")
+    for field in rest.removesuffix("\r\n").splitlines(keepends=True):
+        if field[:1] in " \t":
+            return ProtocolError(400, "folded or indented field line")
+        if not grammar.FIELD_LINE.fullmatch(field):
+            return ProtocolError(400, "malformed field line")
+    return ProtocolError(400, "malformed head")
+
+
+def _check_host(request: Request) -> None:
+    # RFC 9112 3.2: 400 for a missing, repeated or invalid Host
+    host = request.fields.get("HTTP_HOST")
+    if host is None:
+        if request.version == "HTTP/1.1":
+            raise ProtocolError(400, "no Host field")
+    elif not grammar.HOST.fullmatch(host):
+        raise ProtocolError(400, "invalid Host field")
+
+
+def _resolve_target(request: Request) -> None:
+    """The target's form (RFC 9112 3.2) and what it says of path, query and host."""
+    target = request.target
+    if request.method == "CONNECT":
+        raise ProtocolError(501, "CONNECT is for proxies")
+    if target[0] == "/":
+        path, _, request.query = target.partition("?")
+    elif target == "*" and request.method == "OPTIONS":
+        path = ""
+    else:
+        match = grammar.ABSOLUTE_FORM.fullmatch(target)
+        if match is None or not grammar.HOST.fullmatch(match[1]):
+            raise ProtocolError(400, "malformed request target")
+        # RFC 9112 3.2.2: the target's authority replaces Host
+        request.fields["HTTP_HOST"] = match[1]
+        path, request.query = match[2] or "/", match[3] or ""
+    request.path = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+
+
+def _decide_framing(request: Request) -> None:
+    fields = request.fields
+    length = fields.get("CONTENT_LENGTH")
+    coding = fields.get("HTTP_TRANSFER_ENCODING")
+    if coding is not None:
+        if length is not None:
+            # RFC 9112 6.1: both framings present: refuse, never guess
+            raise ProtocolError(400, "Content-Length with Transfer-Encoding")
+        if request.version == "HTTP/1.0":
+            raise ProtocolError(400, "Transfer-Encoding in HTTP/1.0")
+        codings = [name.strip(" \t").lower() for name in coding.split(",")]
+        if codings.count("chunked") != 1 or codings[-1] != "chunked":
+            # RFC 9112 6.3: its length cannot be known
+            raise ProtocolError(501 if "chunked" not in codings else 400, "chunked must come last and once")
+        if len(codings) > 1:
+            raise ProtocolError(501, "unknown transfer coding")
+        request.framing = Framing.CHUNKED
+        # What WSGI hands over is decoded (RFC 9112 7.1.3)
+        del fields["HTTP_TRANSFER_ENCODING"]
+    elif length is not None:
+        if not grammar.CONTENT_LENGTH.fullmatch(length):
+            raise ProtocolError(400, "invalid Content-Length")
+        request.content_length = int(length)
+        if request.content_length:
+            request.framing = Framing.LENGTH
+
+
+def _decide_connection(request: Request) -> None:
+    """Persistence (RFC 9112 9.3) and expectations (RFC 9110 10.1.1)."""
+    options = request.fields.get("HTTP_CONNECTION")
+    if options is None:
+        request.keep_alive = request.version == "HTTP/1.1"
+    else:
+        listed = [option.strip(" \t") for option in options.lower().split(",")]
+        request.keep_alive = "close" not in listed and (request.version == "HTTP/1.1" or "keep-alive" in listed)
+    expectation = request.fields.get("HTTP_EXPECT")
+    if expectation is not None and request.version == "HTTP/1.1":
+        if expectation.lower() != "100-continue":
+            raise ProtocolError(417, "unknown expectation")
+        request.expects_continue = True

@@ -1,0 +1,28 @@
+"""A worker's end in one record: who, of what, doing what. Values in, text out."""
+
+import signal
+
+from minicorn.pool import Exit, Worker
+
+# Written by number: dir(signal) has two names for some
+_NAMES = {int(signum): signum.name for signum in signal.Signals}
+
+
+def obituary(worker: Worker, exit: Exit, doing: str, requests: int, verdict: str, now: float) -> tuple[str, str]:
+    """The level and the text for the log.
+
+    `doing` is its last activity, `verdict` why we ended it ("" when we did not).
+    """
+    life = f"aged {now - worker.born:.0f} s after {requests} requests"
+    if exit.signum:
+        end = f"killed by {_NAMES.get(exit.signum, f'signal {exit.signum}')}"
+    else:
+        end = f"exit code {exit.code}"
+    if verdict:
+        level = "info" if worker.dismissed and not worker.was_ready else "error"
+        return level, f"{worker} {verdict}: {end}, {life}"
+    if exit.signum:
+        return "error", f"{worker} was {end}, which we did not send, {doing}, {life}"
+    if exit.code:
+        return "error", f"{worker} ended with {end}, {doing}, {life}"
+    return "info", f"{worker} has retired, {life}"

@@ -1,0 +1,427 @@
+"""The arbiter's mind: what to fork, signal or kill next, computed from plain values.
+
+Events go in (`spawned`, `ready`, `exited`, `reload`, `stop`, ...), `plan(now, promises)` gives the
+actions; the arbiter performs them. No clock, signal or process is touched here, so whole
+disasters are tested in milliseconds. Times are monotonic seconds.
+
+Rules: start new, wait for READY, then retire old; the first worker of a generation is its
+canary; generations only grow; a crash is answered at once, a crash loop ever more slowly.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+
+# Between SIGABRT, which makes a late worker tell its stack, and SIGKILL
+ABORT_GRACE = 2.0
+# Between the wish to stop at once and SIGKILL
+QUIT_GRACE = 1.0
+# A worker READY for so long was healthy: its end is a crash, not a crash loop
+HEALTHY = 10.0
+BACKOFF_FIRST, BACKOFF_MOST = 0.25, 10.0
+
+
+class State(Enum):
+    """Where a worker is in its life, as the arbiter sees it."""
+
+    BOOTING = "booting"
+    READY = "ready"
+    RETIRING = "retiring"
+    ABORTED = "aborted"  # told to show its stack and die
+    KILLED = "killed"
+
+
+MOVES: Mapping[State, frozenset[State]] = {
+    State.BOOTING: frozenset({State.READY, State.ABORTED, State.KILLED}),
+    State.READY: frozenset({State.RETIRING, State.ABORTED, State.KILLED}),
+    State.RETIRING: frozenset({State.ABORTED, State.KILLED}),
+    State.ABORTED: frozenset({State.KILLED}),
+    State.KILLED: frozenset(),
+}
+
+
+class Stop(IntEnum):
+    """How the server ends; a higher one overrules."""
+
+    GRACEFUL = 1
+    QUICK = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """A child's end, as waitpid tells it: an exit code, or the signal that killed it."""
+
+    pid: int
+    code: int
+    signum: int = 0
+
+
+@dataclass(slots=True)
+class Worker:
+    """One worker: who it is, where it is in its life, and when we lose patience."""
+
+    pid: int
+    slot: int
+    generation: int
+    born: float
+    strikes: int = 0  # deaths in a row, before it, of workers in its place that were not healthy
+    state: State = State.BOOTING
+    since: float = 0.0
+    patience: float = math.inf  # of the arbiter, with a worker that retires, was aborted, or quits
+    promise: float = 0.0  # the worker's own, last seen
+    grant: float = 0.0  # what the arbiter overslept since that promise
+    was_ready: bool = False
+    dismissed: bool = False  # its end is wanted
+
+    def move(self, state: State, now: float) -> None:
+        if state not in MOVES[self.state]:
+            raise RuntimeError(f"{self} cannot become {state.value}")
+        self.state = state
+        self.since = now
+
+    def __str__(self) -> str:
+        return f"worker {self.pid} (slot {self.slot}, gen {self.generation})"
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Fork a worker; then tell the pool by `spawned` or `spawn_failed`."""
+
+    slot: int
+    generation: int
+    strikes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Ask a worker to finish; `drain` when the whole server stops: empty the accept queue first."""
+
+    pid: int
+    drain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """SIGABRT: its stack is wanted."""
+
+    pid: int
+    late: float
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """SIGKILL."""
+
+    pid: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    """SIGQUIT: end without finishing."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """One line for the log."""
+
+    level: str
+    text: str
+
+
+Action = Spawn | Retire | Abort | Kill | Quit | Say
+
+
+@dataclass(slots=True)
+class Roll:
+    """A rolling restart under way, to `generation`."""
+
+    generation: int
+    began: float
+    canary_ready: bool = False
+    stumbled: bool = False  # a worker of it failed to boot
+
+
+@dataclass(frozen=True, slots=True)
+class Vacancy:
+    """A place whose worker died: when its replacement is due, and how many died young there."""
+
+    due: float
+    strikes: int
+
+
+@dataclass(slots=True)
+class Pool:
+    """The workers, the wanted number and generation, and what is going on between them."""
+
+    size: int
+    graceful_timeout: float = 30.0
+    generation: int = 1  # of the code that serves
+    newest: int = 1  # the highest ever given out
+    workers: dict[int, Worker] = field(default_factory=dict)
+    vacancies: list[Vacancy] = field(default_factory=list)
+    roll: Roll | None = None
+    reload_waits: bool = False
+    booted: bool = False  # one boot has succeeded: from now on no worker's exit ends the server
+    failed: bool = False  # the very first boot failed
+    parked: bool = False  # no workers wanted, sockets kept
+    stopping: Stop | None = None
+    spawning: int = 0
+    _wake: float = math.inf
+    _lines: list[Action] = field(default_factory=list)
+
+    # Events
+
+    def spawned(self, action: Spawn, pid: int, now: float) -> Worker:
+        """The fork that `action` asked for has happened."""
+        self.spawning -= 1
+        worker = Worker(pid, action.slot, action.generation, now, action.strikes, since=now)
+        self.workers[pid] = worker
+        return worker
+
+    def spawn_failed(self, action: Spawn, reason: str, now: float) -> None:
+        """The fork was not to be had (EAGAIN, ENOMEM, no room for a heartbeat file)."""
+        self.spawning -= 1
+        self._say("error", f"cannot start a worker: {reason}")
+        self._vacate(action.strikes + 1, now)
+
+    def ready(self, pid: int, now: float) -> None:
+        """The worker says that it serves."""
+        worker = self.workers.get(pid)
+        if worker is None or worker.state is not State.BOOTING:
+            return  # it was told to retire meanwhile
+        worker.move(State.READY, now)
+        worker.was_ready = True
+        self.booted = True
+        self._say("info", f"{worker} is ready after {now - worker.born:.1f} s")
+        if self.roll and worker.generation == self.roll.generation and not self.roll.canary_ready:
+            self.roll.canary_ready = True
+            self.generation = self.roll.generation
+
+    def exited(self, pid: int, now: float) -> Worker | None:
+        """A child has been reaped; the worker that it was, or None for a stranger."""
+        worker = self.workers.pop(pid, None)
+        if worker is None:
+            return None
+        if worker.dismissed or self.stopping is not None:
+            return worker
+        if not worker.was_ready:
+            self._boot_failed(worker)
+        if worker.generation <= (self.roll.generation if self.roll else self.generation):
+            healthy = worker.was_ready and now - worker.since >= HEALTHY
+            self._vacate(1 if healthy else worker.strikes + 1, now)
+        return worker
+
+    def reload(self) -> None:
+        """Wish for new code: at most one roll runs, and at most one more waits."""
+        if self.stopping is None:
+            self.parked = False
+            self.reload_waits = True
+
+    def resize(self, by: int) -> None:
+        """One worker more or fewer, never below one."""
+        self.size = max(1, self.size + by)
+        self._say("info", f"{self.size} workers wanted")
+
+    def park(self) -> None:
+        """Retire all workers and keep the sockets, until a reload."""
+        self.parked = True
+        self.roll = None
+        self.reload_waits = False
+        self.vacancies.clear()
+
+    def stop(self, how: Stop) -> bool:
+        """End the server; a graceful stop can be hastened, never slowed. Whether that is news."""
+        if self.stopping is not None and how <= self.stopping:
+            return False
+        self.stopping = how
+        return True
+
+    def overslept(self, missed: float) -> None:
+        """The arbiter itself was stopped for so long: nobody could be heard, so nobody is late."""
+        for worker in self.workers.values():
+            worker.grant += missed
+            worker.patience += missed
+
+    # The plan
+
+    def plan(self, now: float, promises: Mapping[int, float]) -> list[Action]:
+        """What to do now. `promises` gives, by pid, when each worker may be judged late."""
+        self._wake = math.inf
+        actions = self._judge(now, promises)
+        if self.stopping is not None:
+            actions += self._plan_stop(now)
+        elif self.parked:
+            actions += [self._dismiss(worker, now) for worker in self._active()]
+        else:
+            self._turn_roll(now)
+            actions += self._plan_spawns(now)
+            actions += self._plan_retirements(now)
+        lines, self._lines = self._lines, []
+        return lines + actions
+
+    @property
+    def wake_at(self) -> float:
+        """When the next plan is due, if no event comes before."""
+        return self._wake
+
+    @property
+    def ended(self) -> bool:
+        """Stopped, and the last worker is gone."""
+        return self.stopping is not None and not self.workers
+
+    # Lateness
+
+    def _judge(self, now: float, promises: Mapping[int, float]) -> list[Action]:
+        actions: list[Action] = []
+        for worker in self.workers.values():
+            promise = promises.get(worker.pid, math.inf)
+            if promise != worker.promise:
+                worker.promise, worker.grant = promise, 0.0
+            deadline = min(promise + worker.grant, worker.patience)
+            if worker.state is State.ABORTED:
+                deadline = worker.patience
+            if worker.state is State.KILLED:
+                continue
+            if now < deadline:
+                self._wake = min(self._wake, deadline)
+            elif worker.state is State.ABORTED:
+                actions.append(self._kill(worker, "it did not die of SIGABRT", now))
+            elif worker.patience <= now:
+                asked = "to stop" if self.stopping is not None else "to retire"
+                actions.append(self._kill(worker, f"{now - worker.since:.1f} s after it was asked {asked}", now))
+            else:
+                worker.move(State.ABORTED, now)
+                worker.patience = now + ABORT_GRACE
+                self._wake = min(self._wake, worker.patience)
+                actions.append(Abort(worker.pid, now - deadline))
+        return actions
+
+    def _kill(self, worker: Worker, reason: str, now: float) -> Action:
+        worker.move(State.KILLED, now)
+        return Kill(worker.pid, reason)
+
+    def _dismiss(self, worker: Worker, now: float, drain: bool = False) -> Action:
+        """Its end is wanted: a worker that serves finishes, one that boots has nothing to finish."""
+        worker.dismissed = True
+        if worker.state is State.BOOTING:
+            return self._kill(worker, "not needed any more", now)
+        worker.move(State.RETIRING, now)
+        worker.patience = now + self.graceful_timeout
+        self._wake = min(self._wake, worker.patience)
+        return Retire(worker.pid, drain)
+
+    # Stopping
+
+    def _plan_stop(self, now: float) -> list[Action]:
+        actions = [self._dismiss(worker, now, drain=True) for worker in self._active()]
+        if self.stopping is Stop.QUICK:
+            for worker in self.workers.values():
+                if worker.state is not State.KILLED and worker.patience > now + QUIT_GRACE:
+                    worker.patience = now + QUIT_GRACE
+                    self._wake = min(self._wake, worker.patience)
+                    actions.append(Quit(worker.pid))
+        return actions
+
+    # Serving
+
+    def _active(self) -> list[Worker]:
+        """Those that serve or will, oldest generation first."""
+        active = [w for w in self.workers.values() if w.state in (State.BOOTING, State.READY)]
+        return sorted(active, key=lambda w: (w.generation, w.born, w.slot))
+
+    def _turn_roll(self, now: float) -> None:
+        """End a roll that is complete, begin one that waits."""
+        roll = self.roll
+        if roll is not None:
+            if roll.stumbled and self.reload_waits:
+                self._say("warning", f"roll to generation {roll.generation} is given up for a newer one")
+                self.roll = None
+            elif self._is_complete(roll):
+                took = now - roll.began
+                self._say("info", f"generation {roll.generation} serves: {self.size} workers replaced in {took:.1f} s")
+                self.roll = None
+        if self.roll is None and self.reload_waits and self.booted:
+            self.reload_waits = False
+            self.newest += 1
+            self.roll = Roll(self.newest, now)
+            self.vacancies.clear()  # the new code deserves a try at once
+            self._say("info", f"rolling to generation {self.newest}")
+
+    def _is_complete(self, roll: Roll) -> bool:
+        new = [w for w in self.workers.values() if w.generation == roll.generation]
+        ready = sum(w.state is State.READY for w in new)
+        return ready >= self.size and len(new) == len(self.workers)
+
+    def _plan_spawns(self, now: float) -> list[Action]:
+        """Fill what is short; a roll adds its canary, then a few at a time, beyond the number."""
+        active = self._active()
+        wanted = self.size - len(active)
+        generation = self.generation
+        if self.roll is not None:
+            # What is forked now imports the new code, whatever it replaces: it is of the roll
+            generation = self.roll.generation
+            new = [w for w in active if w.generation == generation]
+            booting = sum(w.state is State.BOOTING for w in new)
+            missing = (self.size if self.roll.canary_ready else 1) - len(new)
+            # Kubernetes' maxSurge: a quarter more than the number, at least one
+            wanted = max(wanted, min(missing, max(1, self.size // 4) - booting))
+        actions: list[Action] = []
+        for strikes in self._due(wanted - self.spawning, now):
+            actions.append(Spawn(self._free_slot(actions), generation, strikes))
+            self.spawning += 1
+        return actions
+
+    def _due(self, wanted: int, now: float) -> list[int]:
+        """The strikes of up to `wanted` workers that may be forked now: vacant places whose time
+        has come, and new places; a place that backs off holds its share of the wanted."""
+        due = sorted((v for v in self.vacancies if v.due <= now), key=lambda v: v.due)[: max(0, wanted)]
+        waiting = [v for v in self.vacancies if v not in due]
+        self.vacancies = waiting[: max(0, wanted - len(due))]
+        for vacancy in self.vacancies:
+            self._wake = min(self._wake, vacancy.due)
+        fresh = wanted - len(due) - len(self.vacancies)
+        return [v.strikes for v in due] + [0] * fresh
+
+    def _free_slot(self, planned: list[Action]) -> int:
+        taken = {w.slot for w in self.workers.values()}
+        taken |= {action.slot for action in planned if isinstance(action, Spawn)}
+        return next(slot for slot in range(1, len(taken) + 2) if slot not in taken)
+
+    def _plan_retirements(self, now: float) -> list[Action]:
+        """Once enough are READY the oldest beyond the number go, and what boots for no purpose."""
+        active = self._active()
+        ready = [w for w in active if w.state is State.READY]
+        surplus = ready[: max(0, len(ready) - self.size)]
+        wanted = self.roll.generation if self.roll else self.generation
+        for worker in active:
+            if worker.state is State.BOOTING and (
+                worker.generation > wanted or (worker.generation < wanted and len(ready) >= self.size)
+            ):
+                surplus.append(worker)
+        return [self._dismiss(worker, now) for worker in surplus]
+
+    # Deaths
+
+    def _boot_failed(self, worker: Worker) -> None:
+        if not self.booted:
+            self.failed = True
+            self.stop(Stop.QUICK)
+        elif self.roll is not None and worker.generation == self.roll.generation:
+            self.roll.stumbled = True
+            if not self.roll.canary_ready:
+                off = f"roll to generation {self.roll.generation} is off: its first worker failed to boot"
+                self._say("error", f"{off}; generation {self.generation} serves on")
+                self.roll = None
+
+    def _vacate(self, strikes: int, now: float) -> None:
+        delay = 0.0 if strikes < 2 else min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** (strikes - 2))
+        if delay:
+            self._say("warning", f"workers die young: {strikes} in a row, the next try in {delay:g} s")
+        self.vacancies.append(Vacancy(now + delay, strikes))
+
+    def _say(self, level: str, text: str) -> None:
+        self._lines.append(Say(level, text))

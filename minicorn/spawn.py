@@ -1,0 +1,75 @@
+"""Fork: signals blocked, flush, fork; in the child reset, run, `os._exit`.
+
+TERM sent right after a plain fork is lost (CPython clears what was tripped in a new child).
+Here the signals stay blocked until the child's own handlers stand. The child never unwinds
+into the parent's frames: no `finally`, no atexit, no buffer of the parent's runs twice.
+"""
+
+import atexit
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from minicorn import signals
+from minicorn.channel import Channel
+from minicorn.heartbeat import Page
+
+MANAGED = frozenset(signals.URGENCY)
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What a worker is given at its fork."""
+
+    slot: int
+    generation: int
+    page: Page
+    stack_fd: int
+    channel: Channel
+
+
+def fork(run: Callable[[], int]) -> int:
+    """Fork a child that does `run()` and ends with its exit code; the child's pid.
+
+    `run` starts with the signals of `MANAGED` blocked and with their default dispositions.
+    Raises OSError when the system has no process to give (EAGAIN, ENOMEM).
+    """
+    flush()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, MANAGED)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _be_child(run)
+        return pid
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _be_child(run: Callable[[], int]) -> None:
+    code = 70  # EX_SOFTWARE of sysexits.h
+    try:
+        signals.reset(MANAGED)
+        atexit._clear()  # the parent's are the parent's to run
+        code = run()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        leave(code)
+
+
+def leave(code: int) -> None:
+    """End the process now: buffers written, nothing else run."""
+    flush()
+    os._exit(code)
+
+
+def flush() -> None:
+    """Write out what print() has buffered, where there is somebody to read it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass  # None under pythonw, closed, or a pipe without reader: nothing is lost by going on

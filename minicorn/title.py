@@ -1,0 +1,11 @@
+"""Process titles, with setproctitle where it is installed (`minicorn[standard]`)."""
+
+try:
+    from setproctitle import setproctitle as set_title
+except ImportError:
+
+    def set_title(title: str) -> None:
+        """Without setproctitle the title stays the command line."""
+
+
+__all__ = ["set_title"]

@@ -1,0 +1,122 @@
+"""A worker process: boot, say READY, serve, retire. One request at a time, in the main thread.
+
+Started by a fork, signals blocked. It never binds, unlinks or shuts down a listener, and
+never imports the arbiter: what they say to each other goes over the channel.
+"""
+
+import atexit
+import faulthandler
+import logging
+import os
+import signal
+import sys
+
+from minicorn import channel, spawn
+from minicorn.errors import ExitCode
+from minicorn.listeners import Listener
+from minicorn.loader import explain, load_app
+from minicorn.log import Output
+from minicorn.server import Server
+from minicorn.settings import Settings
+from minicorn.signals import Signals
+from minicorn.spawn import Post
+from minicorn.title import set_title
+
+LOGGER = logging.getLogger("minicorn")
+
+# Those sent by hand as well: TERM retires, QUIT ends, the others are harmless. INT is the
+# terminal's, sent to the whole foreground group: the arbiter decides what it means.
+TAKEN = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+# Meant for the arbiter, not for the application or its children
+PRIVATE_ENVIRONMENT = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
+
+
+class Worker:
+    """One worker, from its fork to its end."""
+
+    def __init__(
+        self, post: Post, settings: Settings, listeners: list[Listener], outputs: list[Output], directory: str
+    ) -> None:
+        """`outputs` are the error log and, where there is one, the access log; `directory` is
+        entered anew by each worker, so that a release behind a symlink is seen."""
+        self._post = post
+        self._settings = settings
+        self._listeners = listeners
+        self._outputs = outputs
+        self._directory = directory
+        self._signals = Signals(TAKEN)
+
+    def run(self) -> ExitCode:
+        """The whole life; the exit code."""
+        self._signals.install()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, spawn.MANAGED)
+        # After the handlers: faulthandler takes SIGABRT, and shows all stacks even when C code holds the GIL
+        faulthandler.enable(self._post.stack_fd)
+        self._set_title("booting")
+        try:
+            server = self._boot()
+        except BaseException as error:  # SystemExit too: `exit(3)` at import is a failed boot
+            self._post.channel.send(channel.FAILED, explain(error))
+            return ExitCode.APP
+        self._set_title("idle")
+        self._post.channel.send(channel.READY)
+        server.serve()
+        run_exit_functions()
+        return ExitCode.OK
+
+    def _boot(self) -> Server:
+        os.environ["MINICORN_WORKER"] = str(self._post.slot)
+        for name in PRIVATE_ENVIRONMENT:
+            os.environ.pop(name, None)
+        os.chdir(self._directory)
+        sys.path.insert(0, self._directory)
+        self._server = Server(
+            load_app(self._settings.app),
+            settings=self._settings,
+            bound=self._listeners,
+            page=self._post.page,
+            slot=self._post.slot,
+            generation=self._post.generation,
+            access=self._outputs[1] if len(self._outputs) > 1 else None,
+        )
+        self._server.watch(self._signals.fd, self._obey)
+        self._server.watch(self._post.channel.fd, self._listen)
+        return self._server
+
+    def _obey(self) -> None:
+        for signum in self._signals.take():
+            if signum == signal.SIGTERM:
+                self._retire(drain=False)
+            elif signum == signal.SIGQUIT:
+                run_exit_functions()
+                spawn.leave(ExitCode.OK)
+
+    def _listen(self) -> None:
+        messages, alive = self._post.channel.receive()
+        for message in messages:
+            if message.word == channel.REOPEN:
+                for output in self._outputs:
+                    output.reopen()
+            elif message.word in (channel.RETIRE, channel.DRAIN):
+                self._retire(drain=message.word == channel.DRAIN)
+        if not alive:
+            # Nobody will replace us, and whoever starts next needs the address: finish and go
+            self._server.unwatch(self._post.channel.fd)
+            self._retire(drain=True)
+
+    def _retire(self, drain: bool) -> None:
+        self._set_title("retiring")
+        self._server.signal_exit(drain)
+
+    def _set_title(self, state: str) -> None:
+        post = self._post
+        set_title(f"minicorn: worker {post.slot} gen {post.generation} [{self._settings.title}] {state}")
+
+
+def run_exit_functions() -> None:
+    """What the application registered with atexit: Sentry and OpenTelemetry flush there."""
+    try:
+        atexit._run_exitfuncs()
+    except BaseException as error:
+        LOGGER.error("an atexit function raised\n%s", explain(error))

@@ -1,0 +1,267 @@
+"""One request through the application: environ, start_response, write, iterate, close (PEP 3333).
+
+The head is sent with the first block that is not empty, so that an application may change its
+mind until then. What goes wrong before is a 500; what goes wrong after cuts the reply short,
+visibly: never a false end, never a second reply behind it.
+"""
+
+import logging
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import IO
+from wsgiref.types import WSGIApplication, WSGIEnvironment
+
+from minicorn.connection import Connection
+from minicorn.errors import ClientGone
+from minicorn.http import reply
+from minicorn.http.reply import ApplicationFault, Delimiter, Head
+from minicorn.http.request import Request
+from minicorn.listeners import Listener
+from minicorn.loader import explain
+from minicorn.outbox import PIECE
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+
+LOGGER = logging.getLogger("minicorn")
+
+
+class FileWrapper:
+    """`wsgi.file_wrapper`: a file, sent by the kernel where it is a real one, else block by block."""
+
+    def __init__(self, filelike: IO[bytes], block_size: int = 65536) -> None:
+        self.filelike = filelike
+        self.block_size = block_size
+        if hasattr(filelike, "close"):
+            self.close = filelike.close
+
+    def __iter__(self) -> Iterator[bytes]:
+        while data := self.filelike.read(self.block_size):
+            yield data
+
+    def span(self) -> tuple[int, int, int] | None:
+        """Descriptor, offset and length of what is left of a regular file; None for anything else."""
+        try:
+            fd = self.filelike.fileno()
+            status = os.fstat(fd)
+            offset = self.filelike.tell()
+        except (AttributeError, OSError, ValueError):
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        return fd, offset, max(0, status.st_size - offset)
+
+
+def base_environ(listener: Listener, multiprocess: bool) -> WSGIEnvironment:
+    """What is the same for every request that comes by `listener`."""
+    return {
+        "SCRIPT_NAME": "",
+        "SERVER_NAME": listener.host,
+        "SERVER_PORT": str(listener.port) if listener.port else "",
+        "SERVER_SOFTWARE": "minicorn",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": False,
+        "wsgi.multiprocess": multiprocess,
+        "wsgi.run_once": False,
+        "wsgi.file_wrapper": FileWrapper,
+        "wsgi.input_terminated": True,
+    }
+
+
+def build_environ(base: WSGIEnvironment, request: Request, connection: Connection) -> WSGIEnvironment:
+    """The environ of one request: PEP 3333's keys, RFC 3875's, RAW_URI and REQUEST_URI, REMOTE_PORT."""
+    environ = base.copy()
+    environ.update(request.fields)
+    environ["REQUEST_METHOD"] = request.method
+    environ["PATH_INFO"] = request.path
+    environ["QUERY_STRING"] = request.query
+    environ["RAW_URI"] = environ["REQUEST_URI"] = request.target
+    environ["SERVER_PROTOCOL"] = request.version
+    environ["REMOTE_ADDR"] = connection.peer
+    environ["REMOTE_PORT"] = connection.peer_port
+    environ["wsgi.input"] = connection.body
+    return environ
+
+
+class Exchange:
+    """One request and its reply. `run` calls the application; then `status`, `headers`, `sent`
+    and `keep_alive` say what became of it."""
+
+    __slots__ = (
+        "_connection",
+        "_date",
+        "_head",
+        "_produced",
+        "_request",
+        "_wait",
+        "_willing",
+        "broken",
+        "headers",
+        "status",
+    )
+
+    def __init__(
+        self, connection: Connection, request: Request, willing: bool, date: str, wait: Callable[[Connection], None]
+    ) -> None:
+        """`willing` to keep the connection; `wait` blocks until a full outbox has room."""
+        self._connection = connection
+        self._request = request
+        self._willing = willing
+        self._date = date
+        self._wait = wait
+        self._head: Head | None = None
+        self._produced = 0
+        self.status: str | None = None
+        self.headers: list[tuple[str, str]] = []
+        self.broken = False  # the reply ended early: only a close can tell
+
+    @property
+    def keep_alive(self) -> bool:
+        return self._head is not None and self._head.keep_alive and not self.broken
+
+    @property
+    def unbounded(self) -> bool:
+        """The reply has no end but the connection's."""
+        return self._head is not None and self._head.delimiter is Delimiter.CLOSE
+
+    @property
+    def sent(self) -> int:
+        """Bytes of body handed over."""
+        if self._head is None or self._head.delimiter is Delimiter.NOTHING:
+            return 0
+        if self._head.delimiter is Delimiter.LENGTH:
+            return min(self._produced, self._head.length)
+        return self._produced
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
+    ) -> Callable[[bytes], object]:
+        """PEP 3333's callable; a second call needs `exc_info`, which is raised once the head is sent."""
+        if exc_info and exc_info[1] is not None:
+            try:
+                if self._head is not None:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # a cycle through this frame otherwise
+        elif self.status is not None:
+            raise ApplicationFault("start_response was called twice without exc_info")
+        if type(headers) is not list:
+            raise ApplicationFault(f"headers are {type(headers).__name__}, not list")
+        self.status, self.headers = status, headers
+        return self.write
+
+    def write(self, data: bytes) -> None:
+        """PEP 3333's imperative way to send: at once."""
+        if data:
+            self._send(data, -1)
+
+    def run(self, application: WSGIApplication, environ: WSGIEnvironment) -> None:
+        """Call the application and hand its reply over; `close()` is called whatever happens.
+
+        Raises ClientGone; whatever the application raises is answered and logged.
+        """
+        try:
+            result = application(environ, self.start_response)
+            try:
+                self._deliver(result)
+            finally:
+                close: Callable[[], object] | None = getattr(result, "close", None)
+                if close is not None:
+                    close()
+        except ClientGone:
+            raise
+        except (Exception, SystemExit) as error:
+            self._fail(error)
+
+    def _deliver(self, result: Iterable[bytes]) -> None:
+        if isinstance(result, FileWrapper) and self._head is None and (span := result.span()) is not None:
+            self._send_file(*span)
+        elif isinstance(result, (list, tuple)) and len(result) == 1:
+            if result[0]:
+                self._send(result[0], len(result[0]))
+        else:
+            for block in result:
+                if block:  # an empty one would end a chunked reply
+                    self._send(block, -1)
+        self._complete()
+
+    def _begin(self, known: int) -> Head:
+        if self.status is None:
+            raise ApplicationFault("start_response was not called before the body")
+        self._head = reply.render_head(self._request, self.status, self.headers, known, self._willing, self._date)
+        return self._head
+
+    def _send(self, data: bytes, known: int) -> None:
+        """One block, with the head before the first; `known` is the whole body's length or -1."""
+        if not isinstance(data, bytes):
+            raise ApplicationFault(f"the body has {type(data).__name__} in it, not bytes")
+        prefix = b""
+        head = self._head
+        if head is None:
+            head = self._begin(known)
+            prefix = head.data
+        self._produced += len(data)
+        if head.delimiter is Delimiter.LENGTH:
+            if self._produced > head.length:
+                data = data[: max(0, len(data) - (self._produced - head.length))]
+        elif head.delimiter is Delimiter.CHUNKED:
+            data = reply.chunk(data)
+        elif head.delimiter is Delimiter.NOTHING:
+            data = b""
+        if len(data) < PIECE:
+            self._hand_over(prefix + data)
+        else:
+            self._hand_over(prefix)
+            view = memoryview(data)
+            for start in range(0, len(data), PIECE):
+                self._hand_over(view[start : start + PIECE])
+
+    def _hand_over(self, data: bytes | memoryview) -> None:
+        outbox = self._connection.outbox
+        if data:
+            outbox.send(data)
+            if outbox.full:
+                self._wait(self._connection)
+
+    def _send_file(self, fd: int, offset: int, size: int) -> None:
+        head = self._begin(size)
+        self._hand_over(head.data)
+        # A Content-Length of the application's own may ask for less than the file has
+        self._produced = min(size, head.length) if head.delimiter is Delimiter.LENGTH else size
+        if self._produced and head.delimiter is not Delimiter.NOTHING:
+            self._connection.outbox.send_file(fd, offset, self._produced)
+
+    def _complete(self) -> None:
+        """The application has given all: end the body; see whether it was what the head said."""
+        head = self._head
+        if head is None:
+            head = self._begin(0)
+            self._hand_over(head.data)
+        if head.delimiter is Delimiter.CHUNKED:
+            self._hand_over(reply.LAST_CHUNK)
+        elif head.delimiter is Delimiter.LENGTH and self._produced != head.length:
+            self.broken = True
+            LOGGER.error(
+                "%s: the application gave %d bytes where its Content-Length says %d",
+                self._subject,
+                self._produced,
+                head.length,
+            )
+
+    def _fail(self, error: BaseException) -> None:
+        self.broken = True
+        if isinstance(error, ApplicationFault):
+            LOGGER.error("%s: the application broke WSGI: %s", self._subject, error)
+        else:
+            LOGGER.error("%s: the application raised\n%s", self._subject, explain(error))
+        if self._head is None:
+            self.status, self.headers = "500 Internal Server Error", []
+            self._hand_over(reply.render_error(500, self._date, self._request.method))
+
+    @property
+    def _subject(self) -> str:
+        return f"{self._request.method} {self._request.target}"
