@@ -6,6 +6,7 @@ RFC 9110 5.5): a fault is an ApplicationFault, and the client gets a 500 instead
 
 from email.utils import formatdate
 from enum import Enum
+from functools import lru_cache
 from http import HTTPStatus
 
 from minicorn.http import grammar
@@ -56,7 +57,8 @@ def _lower_name(name: object) -> str:
     return lower
 
 
-def check_status(status: object) -> int:
+@lru_cache(maxsize=256)
+def check_status(status: str) -> int:
     """The code of a status line such as "200 OK"; ApplicationFault for what is none."""
     if not isinstance(status, str) or not grammar.STATUS.fullmatch(status):
         raise ApplicationFault(f"{status!r} is no status such as '200 OK'")

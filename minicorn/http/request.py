@@ -1,10 +1,12 @@
 """A request's head: bytes -> `Request`, or "need more" (None), or ProtocolError; in linear time.
 
-One pattern checks the whole head; only a head that fails is looked at line by line, to name
-the fault. Fields are kept under their CGI names (RFC 3875 4.1.18), which is how WSGI wants them.
+The octets of the whole head are checked in one pass, names when they are first seen (the
+names that clients use are few). Fields are kept under their CGI names (RFC 3875 4.1.18), which
+is how WSGI wants them.
 """
 
 from enum import Enum
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from minicorn.errors import ProtocolError
@@ -72,7 +74,7 @@ def parse_head(data: bytes | bytearray, limit: int, searched: int = 0) -> tuple[
             raise ProtocolError(400, "bare CR or LF in the head")
         return None
     end += 4
-    return _parse(data[start:end].decode("latin-1")), end
+    return _parse(bytes(data[start:end])), end
 
 
 def _too_large(data: bytes | bytearray, start: int, limit: int) -> ProtocolError:
@@ -81,28 +83,27 @@ def _too_large(data: bytes | bytearray, start: int, limit: int) -> ProtocolError
     return ProtocolError(431, f"head of more than {limit} bytes")
 
 
-def _parse(head: str) -> Request:
-    match = grammar.HEAD.fullmatch(head)
-    if match is None:
-        raise _fault(head)
-    method, target, major, minor, block = match.groups()
-    if major != "1":
-        raise ProtocolError(505, f"HTTP/{major}.{minor}")
-    fields: dict[str, str] = {}
-    # RFC 9110 2.5: a higher minor version is answered as the highest we know
-    request = Request(method, target, "HTTP/1.0" if minor == "0" else "HTTP/1.1", fields)
+def _parse(head: bytes) -> Request:
+    lines = head.decode("latin-1").split("\r\n")
+    # What is no field octet must be the ends of these lines, and nothing else
+    if head.translate(None, grammar.FIELD_OCTETS) != b"\r\n" * (len(lines) - 1):
+        raise ProtocolError(400, "control character in the head")
+    request = _parse_request_line(lines[0])
+    fields = request.fields
     names = _CGI_NAMES
-    for line in block.split("\r\n"):
-        name, _, value = line.partition(":")
+    for line in lines[1:-2]:
+        name, colon, value = line.partition(":")
         key = names.get(name)
         if key is None:
             key = _cgi_name(name)
+        if not colon:
+            raise ProtocolError(400, "field line without a colon")
         if key in fields:
             fields[key] = _combined(key, fields[key], value.strip(" \t"))
         elif key:
             fields[key] = value.strip(" \t")
-        elif name:
-            # PITFALL: "Content_Length" would become the same key as "Content-Length"
+        else:
+            # "Content_Length" would become the same key as "Content-Length"
             request.dropped += (name,)
     _check_host(request)
     _resolve_target(request)
@@ -111,13 +112,27 @@ def _parse(head: str) -> Request:
     return request
 
 
+def _parse_request_line(line: str) -> Request:
+    match = grammar.REQUEST_LINE.fullmatch(line)
+    if match is None:
+        raise ProtocolError(400, "malformed request line")
+    method, target, major, minor = match.groups()
+    if major != "1":
+        raise ProtocolError(505, f"HTTP/{major}.{minor}")
+    # RFC 9110 2.5: a higher minor version is answered as the highest we know
+    return Request(method, target, "HTTP/1.0" if minor == "0" else "HTTP/1.1", {})
+
+
 _CGI_NAMES: dict[str, str] = {}
 _CGI_NAMES_MOST = 1024  # bounded: clients choose the names
 
 
 def _cgi_name(name: str) -> str:
-    """The environ key of a field name; "" for a name that is dropped."""
-    if "_" in name or not name:
+    """The environ key of a field name; "" for a name that is dropped. ProtocolError for no name."""
+    if not grammar.TOKEN.fullmatch(name):
+        # RFC 9112 5.1 and 5.2: no space before the colon, no folded line
+        raise ProtocolError(400, "malformed field name")
+    if "_" in name:
         key = ""
     else:
         key = name.upper().replace("-", "_")
@@ -139,17 +154,9 @@ def _combined(key: str, first: str, second: str) -> str:
     return first + ("; " if key == "HTTP_COOKIE" else ", ") + second
 
 
-def _fault(head: str) -> ProtocolError:
-    """What is wrong with a head that the grammar refused."""
-    line, _, rest = head.partition("\r\n")
-    if not grammar.REQUEST_LINE.fullmatch(line):
-        return ProtocolError(400, "malformed request line")
-    for field in rest.removesuffix("\r\n").splitlines(keepends=True):
-        if field[:1] in " \t":
-            return ProtocolError(400, "folded or indented field line")
-        if not grammar.FIELD_LINE.fullmatch(field):
-            return ProtocolError(400, "malformed field line")
-    return ProtocolError(400, "malformed head")
+@lru_cache(maxsize=256)
+def _is_host(text: str) -> bool:
+    return grammar.HOST.fullmatch(text) is not None
 
 
 def _check_host(request: Request) -> None:
@@ -158,7 +165,7 @@ def _check_host(request: Request) -> None:
     if host is None:
         if request.version == "HTTP/1.1":
             raise ProtocolError(400, "no Host field")
-    elif not grammar.HOST.fullmatch(host):
+    elif not _is_host(host):
         raise ProtocolError(400, "invalid Host field")
 
 
@@ -173,7 +180,7 @@ def _resolve_target(request: Request) -> None:
         path = ""
     else:
         match = grammar.ABSOLUTE_FORM.fullmatch(target)
-        if match is None or not grammar.HOST.fullmatch(match[1]):
+        if match is None or not _is_host(match[1]):
             raise ProtocolError(400, "malformed request target")
         # RFC 9112 3.2.2: the target's authority replaces Host
         request.fields["HTTP_HOST"] = match[1]
