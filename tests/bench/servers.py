@@ -1,0 +1,91 @@
+"""Starting servers for the benchmarks, and reading what they use."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+HERE = Path(__file__).parent
+CHECKOUT = HERE.parent.parent
+COMMANDS = {
+    "minicorn": "-m minicorn {app} --bind 127.0.0.1:{port} --workers {workers}",
+    "gunicorn-sync": "-m gunicorn {app} --bind 127.0.0.1:{port} --workers {workers}",
+    "granian": "-m granian --interface wsgi {app} --host 127.0.0.1 --port {port} --workers {workers} --no-access-log",
+    "waitress": "-m waitress --listen=127.0.0.1:{port} --threads=1 {app}",
+}
+
+
+class Running:
+    """A server that answers on `port`; its log is in `log`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+        self.process = process
+        self.port = port
+        self.log = log
+        self.root = psutil.Process(process.pid)
+
+    def cpu_time(self) -> float:
+        """User and system seconds of the process tree so far, reaped children included."""
+        total = 0.0
+        for process in [self.root, *self.root.children(recursive=True)]:
+            times = process.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+        return total
+
+    def wait_log(self, pattern: str, count: int = 1, patience: float = 60.0) -> None:
+        """Until `pattern` stands `count` times in the log."""
+        await_true(lambda: len(re.findall(pattern, self.log.read_text())) >= count, patience, pattern)
+
+
+def await_true(condition, patience: float, what: str) -> None:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"waited {patience:g} s in vain: {what}")
+        time.sleep(0.01)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def _answers(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), 5) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            return bool(client.recv(100))
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def running(
+    name: str, app: str, workers: int = 1, cpu: int | None = None, extra: str = "", cwd: Path = HERE
+) -> Iterator[Running]:
+    """The server `name` with `app` from `cwd`, pinned to `cpu` where one is given."""
+    port = free_port()
+    command = [sys.executable, *COMMANDS[name].format(app=app, port=port, workers=workers).split(), *extra.split()]
+    if cpu is not None:
+        command = ["taskset", "-c", str(cpu), *command]
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        with log.open("wb") as output:
+            env = os.environ | {"PYTHONPATH": str(CHECKOUT)}
+            process = subprocess.Popen(command, cwd=cwd, env=env, stdout=output, stderr=output)
+            try:
+                await_true(lambda: _answers(port), 30, f"{name} answers; its log: {log.read_text()}")
+                yield Running(process, port, log)
+            finally:
+                process.send_signal(signal.SIGTERM)
+                process.wait(60)

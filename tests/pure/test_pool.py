@@ -1,0 +1,474 @@
+"""The arbiter's mind against a simulated world with a fake clock: whole disasters in milliseconds."""
+
+import math
+
+import pytest
+
+from minicorn.pool import (
+    ABORT_GRACE,
+    BACKOFF_MOST,
+    HEALTHY,
+    QUIT_GRACE,
+    Abort,
+    Kill,
+    Pool,
+    Quit,
+    Retire,
+    Say,
+    Spawn,
+    State,
+    Stop,
+)
+
+
+class World:
+    """Processes as the pool imagines them: they boot in `boot` seconds, or fail when `broken`."""
+
+    def __init__(self, size, **options):
+        self.pool = Pool(size, **options)
+        self.now = 1000.0
+        self.boot = 1.0
+        self.finish = 0.1  # how long a retiring worker takes
+        self.broken = False
+        self.crash_after = None  # seconds from READY to a crash of one's own
+        self.next_pid = 100
+        self.due = {}  # pid -> [(when, what)]
+        self.promises = {}
+        self.forks = []  # (when, generation)
+        self.said = []
+        self.actions = []
+        self.fewest_ready = math.inf
+
+    def perform(self):
+        for action in self.pool.plan(self.now, self.promises):
+            self.actions.append((self.now, action))
+            if isinstance(action, Say):
+                self.said.append(action.text)
+            elif isinstance(action, Spawn):
+                self.fork(action)
+            elif isinstance(action, Retire):
+                self.due[action.pid] = [(self.now + self.finish, "exit")]
+            elif isinstance(action, (Kill, Quit, Abort)):
+                self.due[action.pid] = [(self.now, "exit")]
+
+    def fork(self, action):
+        pid = self.next_pid
+        self.next_pid += 1
+        self.forks.append((self.now, action.generation))
+        self.pool.spawned(action, pid, self.now)
+        self.promises[pid] = self.now + 60
+        self.due[pid] = [(self.now + self.boot, "exit" if self.broken else "ready")]
+
+    def run(self, seconds):
+        """Let time pass in the steps in which things happen."""
+        end = self.now + seconds
+        while True:
+            self.perform()
+            if self.pool.ended:
+                return
+            events = [when for queue in self.due.values() for when, _ in queue]
+            self.now = min([end, max(self.now, self.pool.wake_at), *(max(self.now, when) for when in events)])
+            if self.now >= end:
+                return
+            self.happen()
+
+    def happen(self):
+        for pid, queue in list(self.due.items()):
+            for when, what in list(queue):
+                if when > self.now:
+                    continue
+                queue.remove((when, what))
+                if what == "ready":
+                    self.pool.ready(pid, self.now)
+                    self.promises[pid] = math.inf
+                    if self.crash_after is not None:
+                        queue.append((self.now + self.crash_after, "exit"))
+                else:
+                    self.die(pid)
+        if self.pool.booted and not self.pool.parked and self.pool.stopping is None:
+            self.fewest_ready = min(self.fewest_ready, len(self.ready()))
+
+    def die(self, pid):
+        del self.due[pid]
+        del self.promises[pid]
+        self.pool.exited(pid, self.now)
+
+    def ready(self):
+        return [w for w in self.pool.workers.values() if w.state is State.READY]
+
+    def generations(self):
+        return sorted(w.generation for w in self.ready())
+
+    def done(self, kind):
+        return [action for _, action in self.actions if isinstance(action, kind)]
+
+
+@pytest.fixture
+def world():
+    world = World(4)
+    world.run(2)
+    assert world.generations() == [1, 1, 1, 1]
+    world.fewest_ready = math.inf
+    return world
+
+
+def test_all_workers_are_forked_at_once_at_the_start():
+    world = World(4)
+    world.perform()
+    assert [action.slot for action in world.done(Spawn)] == [1, 2, 3, 4]
+
+
+def test_a_quiet_pool_plans_nothing(world):
+    before = len(world.actions)
+    world.run(1000)
+    assert world.actions[before:] == []
+
+
+def test_a_roll_replaces_every_worker_and_capacity_never_falls(world):
+    old = set(world.pool.workers)
+    world.pool.reload()
+    world.run(20)
+    assert world.generations() == [2, 2, 2, 2]
+    assert old.isdisjoint(world.pool.workers)
+    assert world.fewest_ready >= 4
+    assert world.pool.roll is None
+
+
+def test_the_canary_boots_alone(world):
+    world.pool.reload()
+    world.run(0.5)
+    assert [generation for _, generation in world.forks[4:]] == [2]
+
+
+def test_a_roll_never_has_more_than_a_quarter_beyond_the_number_booting():
+    world = World(12)
+    world.run(2)
+    world.finish = 0.0
+    world.pool.reload()
+    for _ in range(100):
+        world.run(0.1)
+        assert sum(w.state is State.BOOTING for w in world.pool.workers.values()) <= 3
+    assert world.generations() == [2] * 12
+
+
+def test_ten_hups_within_a_second_make_two_rolls_at_most(world):
+    for _ in range(10):
+        world.pool.reload()
+        world.run(0.1)
+    world.run(60)
+    assert world.generations() == [3, 3, 3, 3]
+
+
+def test_hups_without_end_still_complete_rolls(world):
+    for _ in range(200):
+        world.pool.reload()
+        world.run(0.5)
+    assert world.pool.generation > 10
+    assert world.fewest_ready >= 4
+
+
+def test_a_broken_deploy_changes_nothing_for_those_who_serve(world):
+    old = set(world.pool.workers)
+    world.broken = True
+    world.pool.reload()
+    world.run(30)
+    assert set(world.pool.workers) == old
+    assert world.generations() == [1, 1, 1, 1]
+    assert len(world.forks) == 5
+    assert any("is off" in text for text in world.said)
+
+
+def test_the_next_hup_after_the_fix_works(world):
+    world.broken = True
+    world.pool.reload()
+    world.run(5)
+    world.broken = False
+    world.pool.reload()
+    world.run(20)
+    assert world.generations() == [3, 3, 3, 3]
+
+
+def test_a_worker_that_dies_after_a_broken_deploy_does_not_end_the_server(world):
+    world.broken = True
+    world.pool.reload()
+    world.run(5)
+    world.die(next(iter(world.pool.workers)))
+    world.run(60)
+    assert world.pool.stopping is None
+    assert len(world.ready()) == 3
+    world.broken = False
+    world.run(BACKOFF_MOST + 2)
+    assert len(world.ready()) == 4
+
+
+def test_a_hup_overtakes_a_roll_that_cannot_go_on(world):
+    world.pool.reload()
+    world.run(1.5)  # the canary is ready
+    world.broken = True
+    world.run(20)
+    assert world.pool.roll is not None
+    assert len(world.ready()) >= 4
+    world.broken = False
+    world.pool.reload()
+    world.run(20)
+    assert world.generations() == [3, 3, 3, 3]
+
+
+def test_what_boots_beside_a_failed_canary_is_ended(world):
+    world.pool.park()
+    world.run(1)
+    world.pool.reload()
+    world.perform()
+    first, *others = (w for w in world.pool.workers.values() if w.generation == 2)
+    world.die(first.pid)
+    world.perform()
+    assert {action.pid for action in world.done(Kill)} == {w.pid for w in others}
+    world.run(10)
+    assert len(world.ready()) == 4
+
+
+def test_a_first_boot_that_fails_ends_the_server():
+    world = World(4)
+    world.broken = True
+    world.run(10)
+    assert world.pool.ended and world.pool.failed
+    assert len(world.forks) == 4
+
+
+def test_a_stop_during_the_first_boot_is_no_failure():
+    world = World(2)
+    world.perform()
+    world.pool.stop(Stop.GRACEFUL)
+    world.run(10)
+    assert world.pool.ended and not world.pool.failed
+
+
+def test_a_crash_is_answered_at_once(world):
+    world.run(HEALTHY)
+    world.die(next(iter(world.pool.workers)))
+    world.perform()
+    assert world.forks[4:] == [(world.now, 1)]
+
+
+def test_all_workers_killed_at_once_are_all_replaced_at_once(world):
+    world.run(HEALTHY)
+    for pid in list(world.pool.workers):
+        world.die(pid)
+    world.perform()
+    assert len(world.forks) == 8
+
+
+def test_a_crash_loop_backs_off_to_one_fork_in_ten_seconds_a_place(world):
+    world.crash_after = 0.01
+    for worker in list(world.pool.workers.values()):
+        world.die(worker.pid)
+    world.run(120)
+    before = len(world.forks)
+    world.run(100)
+    assert (len(world.forks) - before) / 4 <= 100 / BACKOFF_MOST
+    gaps = [b - a for (a, _), (b, _) in zip(world.forks[4:], world.forks[8:], strict=False)][::4]
+    assert gaps == sorted(gaps)
+
+
+def test_a_healthy_worker_resets_the_back_off(world):
+    world.crash_after = 0.01
+    for pid in list(world.pool.workers):
+        world.die(pid)
+    world.run(60)
+    world.crash_after = None
+    world.run(BACKOFF_MOST + 2 + HEALTHY)
+    assert len(world.ready()) == 4
+    before = len(world.forks)
+    world.die(next(iter(world.pool.workers)))
+    world.perform()
+    assert len(world.forks) == before + 1
+
+
+def test_a_hup_does_not_wait_for_the_back_off(world):
+    world.broken = True
+    for pid in list(world.pool.workers):
+        world.die(pid)
+    world.run(60)
+    assert not world.ready()
+    world.broken = False
+    world.pool.reload()
+    world.run(1.5)
+    assert world.ready()
+
+
+def test_a_fork_that_fails_is_tried_again(world):
+    world.run(HEALTHY)
+    world.die(next(iter(world.pool.workers)))
+    for action in world.pool.plan(world.now, world.promises):
+        if isinstance(action, Spawn):
+            world.pool.spawn_failed(action, "Resource temporarily unavailable", world.now)
+    world.run(5)
+    assert len(world.ready()) == 4
+
+
+def test_a_worker_that_never_boots_is_killed(world):
+    world.run(HEALTHY)
+    world.boot = math.inf
+    world.die(next(iter(world.pool.workers)))
+    world.run(59)
+    assert not world.done(Abort)
+    world.run(2)
+    assert len(world.done(Abort)) == 1
+
+
+def test_a_late_worker_shows_its_stack_and_dies_two_seconds_later(world):
+    pid = next(iter(world.pool.workers))
+    world.promises[pid] = world.now + 3
+    world.run(2.9)
+    assert not world.done(Abort)
+    # It survives SIGABRT
+    world.now += 0.2
+    actions = world.pool.plan(world.now, world.promises)
+    (abort,) = (action for action in actions if isinstance(action, Abort))
+    assert abort.pid == pid and 0 <= abort.late < 0.2
+    assert not any(isinstance(a, Kill) for a in world.pool.plan(world.now + ABORT_GRACE - 0.1, world.promises))
+    kills = [a for a in world.pool.plan(world.now + ABORT_GRACE, world.promises) if isinstance(a, Kill)]
+    assert [kill.pid for kill in kills] == [pid]
+
+
+def test_the_plan_says_when_it_is_due_again(world):
+    pid = next(iter(world.pool.workers))
+    world.promises[pid] = world.now + 7
+    world.pool.plan(world.now, world.promises)
+    assert world.pool.wake_at == world.now + 7
+
+
+def test_nobody_is_late_for_what_the_arbiter_overslept(world):
+    pid = next(iter(world.pool.workers))
+    world.promises[pid] = world.now + 3
+    world.perform()
+    world.now += 60
+    world.pool.overslept(60)
+    world.perform()
+    assert not world.done(Abort)
+    world.run(4)
+    assert len(world.done(Abort)) == 1
+
+
+def test_a_new_promise_ends_the_grant(world):
+    pid = next(iter(world.pool.workers))
+    world.promises[pid] = world.now + 3
+    world.perform()
+    world.pool.overslept(60)
+    world.promises[pid] = world.now + 4
+    world.run(5)
+    assert len(world.done(Abort)) == 1
+
+
+def test_a_retiring_worker_has_the_graceful_timeout_and_no_more():
+    world = World(1, graceful_timeout=5.0)
+    world.run(2)
+    world.finish = math.inf
+    world.pool.reload()
+    world.run(5)
+    assert not world.done(Kill)
+    world.run(3)
+    assert len(world.done(Kill)) == 1
+    world.run(2)
+    assert world.generations() == [2]
+    assert not any("die young" in text for text in world.said)
+
+
+def test_stopping_forks_nothing_and_ends_when_the_last_is_gone(world):
+    world.die(next(iter(world.pool.workers)))
+    world.pool.stop(Stop.GRACEFUL)
+    before = len(world.forks)
+    world.run(5)
+    assert world.pool.ended
+    assert len(world.forks) == before
+    assert [action.drain for action in world.done(Retire)] == [True] * 3
+
+
+def test_a_stop_during_a_roll_ends_both_generations(world):
+    world.pool.reload()
+    world.run(1.5)
+    world.pool.stop(Stop.GRACEFUL)
+    world.run(10)
+    assert world.pool.ended
+
+
+def test_a_second_term_changes_nothing_and_int_escalates(world):
+    world.finish = math.inf
+    assert world.pool.stop(Stop.GRACEFUL)
+    world.perform()
+    assert not world.pool.stop(Stop.GRACEFUL)
+    world.run(3)
+    assert len(world.done(Retire)) == 4 and not world.done(Quit)
+    assert world.pool.stop(Stop.QUICK)
+    actions = world.pool.plan(world.now, world.promises)
+    assert len([a for a in actions if isinstance(a, Quit)]) == 4
+    actions = world.pool.plan(world.now + QUIT_GRACE, world.promises)
+    assert len([a for a in actions if isinstance(a, Kill)]) == 4
+
+
+def test_graceful_does_not_slow_a_quick_stop(world):
+    world.pool.stop(Stop.QUICK)
+    assert not world.pool.stop(Stop.GRACEFUL)
+    assert world.pool.stopping is Stop.QUICK
+
+
+def test_the_number_of_workers_follows_and_never_falls_below_one(world):
+    world.pool.resize(+1)
+    world.run(2)
+    assert len(world.ready()) == 5
+    for _ in range(10):
+        world.pool.resize(-1)
+    world.run(2)
+    assert len(world.ready()) == 1
+
+
+def test_slots_are_reused_and_never_shared(world):
+    for _ in range(5):
+        world.pool.reload()
+        for _ in range(40):
+            world.run(0.25)
+            slots = [w.slot for w in world.pool.workers.values()]
+            assert len(slots) == len(set(slots))
+            assert max(slots) <= 6
+
+
+def test_winch_retires_all_and_hup_brings_them_back(world):
+    world.pool.park()
+    world.run(5)
+    assert not world.pool.workers and not world.pool.ended
+    world.pool.reload()
+    world.run(5)
+    assert len(world.ready()) == 4
+
+
+def test_a_broken_deploy_after_winch_is_tried_again_with_patience(world):
+    world.pool.park()
+    world.run(1)
+    world.broken = True
+    world.pool.reload()
+    world.run(60)
+    assert world.pool.stopping is None
+    world.broken = False
+    world.run(BACKOFF_MOST + 2)
+    assert len(world.ready()) == 4
+
+
+def test_ready_from_a_worker_that_was_told_to_go_is_ignored(world):
+    world.pool.reload()
+    world.perform()
+    canary = next(w for w in world.pool.workers.values() if w.generation == 2)
+    world.pool.stop(Stop.GRACEFUL)
+    world.perform()
+    world.pool.ready(canary.pid, world.now)
+    assert canary.state is State.KILLED
+
+
+def test_a_strangers_exit_is_nobodys(world):
+    assert world.pool.exited(99999, world.now) is None
+    assert len(world.pool.workers) == 4
+
+
+def test_an_illegal_move_is_a_bug_that_shows_itself(world):
+    worker = next(iter(world.pool.workers.values()))
+    with pytest.raises(RuntimeError, match="cannot become booting"):
+        worker.move(State.BOOTING, world.now)
