@@ -40,6 +40,8 @@ IDLE_SLACK = 10.0
 SILENT_GRACE = 1.0
 # Descriptors left to the application
 SPARE_DESCRIPTORS = 64
+# Names of dropped header fields that are logged; clients choose them
+DROPPED_TOLD = 100
 
 
 class Server:
@@ -82,6 +84,7 @@ class Server:
         self._capacity = 0
         self._next_tick = 0.0
         self._date = (0, "")
+        self._dropped: set[str] = set()
         timeout = self._settings.timeout
         self._request_patience = timeout or float("inf")
         self._idle_patience = max(timeout, IDLE_SLACK) if timeout else float("inf")
@@ -352,6 +355,8 @@ class Server:
             and settings.keep_alive > 0
             and (not most or connection.served + 1 < most)
         )
+        if request.dropped:
+            self._tell_dropped(request.dropped)
         began = time.monotonic()
         page.begin(f"{request.method} {request.target}", connection.peer, began, began + self._request_patience)
         environ = build_environ(self._bases[connection.listener], request, connection)
@@ -374,6 +379,13 @@ class Server:
             self._follow(connection)
         except ClientGone as error:
             self._part(connection, error)
+
+    def _tell_dropped(self, names: tuple[str, ...]) -> None:
+        """Say once of each name that it never reaches the application; not of ever new ones."""
+        for name in names:
+            if name not in self._dropped and len(self._dropped) < DROPPED_TOLD:
+                self._dropped.add(name)
+                LOGGER.warning("header %s is dropped: with an underscore it could pass for another", name)
 
     def _wait_for_room(self, connection: Connection) -> None:
         """The application produces faster than its client reads, and the outbox is full: the one
