@@ -11,7 +11,7 @@ import logging
 import os
 import resource
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from wsgiref.types import WSGIApplication, WSGIEnvironment
@@ -73,7 +73,7 @@ class Server:
         self._access = access
         self._render = accesslog.compile_format(self._settings.access_logformat)
         self._connections: dict[int, Connection] = {}
-        self._turns: deque[Connection] = deque()
+        self._turns: OrderedDict[Connection, None] = OrderedDict()  # each once, first come first served
         self._deadlines: Deadlines[Connection] = Deadlines()
         self._callbacks: dict[int, Callable[[], object]] = {}
         self._poller = poller.Poller()
@@ -211,7 +211,7 @@ class Server:
             self._tick(now)
         # One request a turn for each connection, however many it has sent
         for _ in range(len(self._turns)):
-            connection = self._turns.popleft()
+            connection, _ = self._turns.popitem(last=False)
             if connection.state == HEAD and not self._advance(connection, now):
                 continue
             if connection.state == APP:
@@ -230,7 +230,7 @@ class Server:
     def _receive(self, connection: Connection, now: float) -> None:
         try:
             if connection.receive(now):
-                self._turns.append(connection)
+                self._turns[connection] = None
             else:
                 self._deadlines.note(connection)
         except ProtocolError as error:
@@ -281,7 +281,7 @@ class Server:
             self._poller.modify(connection.fd, connection.interest)
             connection.polled = connection.interest
         if connection.state == HEAD and connection.has_input:
-            self._turns.append(connection)
+            self._turns[connection] = None
         elif connection.state == IDLE and self._retiring:
             self._drop(connection)
             return
