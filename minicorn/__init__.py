@@ -2,17 +2,19 @@
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from minicorn.app import run, serve
+from minicorn.version import VERSION
 
-__version__ = "0.2.0"
+if TYPE_CHECKING:
+    from minicorn.api import run, serve
+
+__version__ = VERSION
 __all__ = ["run", "serve"]
 
 
 def __getattr__(name: str) -> object:
     """`run` and `serve`, imported when they are wanted: they need a POSIX system."""
     if name in __all__:
-        from minicorn import app
+        from minicorn import api
 
-        return getattr(app, name)
+        return getattr(api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

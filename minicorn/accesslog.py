@@ -25,9 +25,15 @@ class Entry:
     seconds: float  # in the application and in handing its reply over
 
 
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {34: '\\"', 92: "\\\\"}
+
+
 def _quoted(value: object) -> str:
-    """A client's text inside the format's quotes: it cannot end them."""
-    return str(value).replace('"', '\\"')
+    """A client's text inside the format's quotes: it can end neither them nor the line."""
+    text = str(value)
+    if text.isprintable() and '"' not in text and "\\" not in text:
+        return text
+    return text.translate(_ESCAPES)
 
 
 def _from_environ(key: str) -> Callable[[Entry], str]:
@@ -36,7 +42,8 @@ def _from_environ(key: str) -> Callable[[Entry], str]:
 
 def _request_line(entry: Entry) -> str:
     environ = entry.environ
-    return _quoted(f"{environ['REQUEST_METHOD']} {environ['RAW_URI']} {environ['SERVER_PROTOCOL']}")
+    # The application may have done anything to it
+    return _quoted(f"{environ.get('REQUEST_METHOD')} {environ.get('RAW_URI')} {environ.get('SERVER_PROTOCOL')}")
 
 
 def _local_time(entry: Entry) -> str:
@@ -54,7 +61,7 @@ def _remote_user(entry: Entry) -> str:
         name, _, _ = base64.b64decode(credentials.strip(), validate=True).decode("utf-8").partition(":")
     except ValueError:
         return "-"
-    return _quoted(name.encode("unicode_escape").decode()) or "-"
+    return _quoted(name) or "-"
 
 
 ATOMS: dict[str, Callable[[Entry], str]] = {
@@ -66,7 +73,7 @@ ATOMS: dict[str, Callable[[Entry], str]] = {
     "s": lambda entry: entry.status.split(" ", 1)[0],
     "m": _from_environ("REQUEST_METHOD"),
     "U": _from_environ("PATH_INFO"),
-    "q": lambda entry: _quoted(entry.environ["QUERY_STRING"]),
+    "q": lambda entry: _quoted(entry.environ.get("QUERY_STRING", "")),
     "H": _from_environ("SERVER_PROTOCOL"),
     "b": lambda entry: str(entry.sent) if entry.sent else "-",
     "B": lambda entry: str(entry.sent),
@@ -101,24 +108,30 @@ _ATOM = re.compile(r"%\((?:\{([^}]+)\}([ioe])|([A-Za-z]))\)s|%%")
 def compile_format(format: str) -> Callable[[Entry], bytes]:
     """A function from an entry to its line; ConfigError names what is no atom."""
     getters: list[Callable[[Entry], str]] = []
-
-    def take(match: re.Match[str]) -> str:
+    template, position = "", 0
+    for match in _ATOM.finditer(format):
+        template += _literal(format[position : match.start()], format)
+        position = match.end()
         name, kind, letter = match.groups()
+        if name is None and letter is None:
+            template += "%%"
+            continue
+        template += "%s"
         if name is not None:
             getters.append(_NAMED[kind](name))
-        elif letter is not None:
-            if letter not in ATOMS:
-                raise ConfigError(f"--access-logformat: %({letter})s is no atom: there are {' '.join(ATOMS)}")
+        elif letter in ATOMS:
             getters.append(ATOMS[letter])
         else:
-            return "%%"
-        return "%s"
-
-    template = _ATOM.sub(take, format) + "\n"
-    if template.replace("%s", "").replace("%%", "").count("%"):
-        raise ConfigError(f"--access-logformat: a % that begins no atom in {format!r}")
+            raise ConfigError(f"--access-logformat: %({letter})s is no atom: there are {' '.join(ATOMS)}")
+    template += _literal(format[position:], format) + "\n"
 
     def render(entry: Entry) -> bytes:
         return (template % tuple([get(entry) for get in getters])).encode("ascii", "backslashreplace")
 
     return render
+
+
+def _literal(text: str, format: str) -> str:
+    if "%" in text:
+        raise ConfigError(f"--access-logformat: a % that begins no atom in {format!r}")
+    return text

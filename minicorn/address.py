@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
+_DESCRIPTOR = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,10 @@ def parse_address(text: str) -> Address:
     if text.startswith("unix:") and len(text) > len("unix:"):
         return Unix(text.removeprefix("unix:"))
     if text.startswith("fd://"):
-        return Descriptor(int(text.removeprefix("fd://")))
+        number = text.removeprefix("fd://")
+        if not _DESCRIPTOR.fullmatch(number):
+            raise ValueError(text)
+        return Descriptor(int(number))
     host, colon, port = text.rpartition(":")
     if not colon:
         host, port = text, "8000"

@@ -1,88 +1,68 @@
-"""Joins the parts: settings -> log, listeners, pid file, arbiter and its workers; and the Python API."""
+"""Joins the parts of a server with an arbiter: settings -> log, listeners, pid file, arbiter, workers."""
 
 import os
 import resource
+import signal
+import sys
 import threading
 from pathlib import Path
-from signal import SIGINT, SIGTERM
-from wsgiref.types import WSGIApplication
 
-from minicorn import accesslog, listeners, log
+from minicorn import accesslog, listeners, log, spawn, succession
 from minicorn.arbiter import Arbiter
-from minicorn.cpus import count_cpus
+from minicorn.cgroup import count_cpus
 from minicorn.errors import ConfigError, ExitCode
-from minicorn.loader import load_app
+from minicorn.listeners import Listener
+from minicorn.loader import explain, load_app
 from minicorn.log import LOGGER, Output
 from minicorn.pidfile import PidFile
-from minicorn.server import DEFAULTS, Server
 from minicorn.settings import Settings
-from minicorn.signals import Signals
 from minicorn.spawn import Post
+from minicorn.succession import Estate
 from minicorn.title import set_title
+from minicorn.upgrade import Upgrade
+from minicorn.version import VERSION
 from minicorn.worker import Worker
 
 
-def serve(
-    app_path: str, host: str = DEFAULTS.host, port: int = DEFAULTS.port, workers: int = 1, **options: object
-) -> None:
-    """Load `app_path` ("main:app") and serve it until a signal, with `workers` processes.
-
-    `options` are the other settings by name (`timeout=60`, ...). One worker serves in this
-    process; more are forked by an arbiter, for which this must be the main thread.
-    Raises ConfigError, AppLoadError, or SystemExit with the arbiter's exit code when that is not 0.
-    """
-    settings = Settings(app=app_path, host=host, port=port, workers=workers, **options)  # type: ignore[arg-type]
-    if workers == 1:
-        _serve_here(Server(load_app(app_path), host, port, settings=settings))
-    else:
-        code = run_arbiter(settings)
-        if code:
-            raise SystemExit(code)
-
-
-def run(app: WSGIApplication, host: str = DEFAULTS.host, port: int = DEFAULTS.port, **options: object) -> None:
-    """Serve `app` in this process until a signal; `options` are the other settings by name."""
-    settings = Settings(host=host, port=port, **options)  # type: ignore[arg-type]
-    _serve_here(Server(app, host, port, settings=settings))
-
-
-def _serve_here(server: Server) -> None:
-    """Serve in this thread; in the main one, INT and TERM end it gracefully."""
-    if threading.current_thread() is not threading.main_thread():
-        server.serve()
-        return
-    taken = Signals((SIGINT, SIGTERM))
-    taken.install()
-    server.watch(taken.fd, server.signal_exit)
-    try:
-        server.serve()
-    finally:
-        taken.restore()
-
-
 def run_arbiter(settings: Settings) -> ExitCode:
-    """Bind, fork, supervise, until a signal ends it. ConfigError when it cannot begin."""
-    directory = _enter(settings)
-    _raise_descriptor_limit()
-    outputs = [log.set_up(settings.error_logfile, settings.log_level)]
-    if settings.access_logfile is not None:
-        accesslog.compile_format(settings.access_logformat)  # a wrong one is told before a worker runs
-        outputs.append(Output(settings.access_logfile, 1))
+    """Bind, fork, supervise, until a signal ends it. ConfigError when it cannot begin.
+
+    The managed signals are held back until the arbiter takes them, so that none kills a server
+    that is half begun; and they are left blocked at its end, for a caller that ends as well.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        raise ConfigError("workers can be forked from the main thread only; in another one, use one worker")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, spawn.MANAGED)
+    try:
+        called_in = logical_directory()
+        directory = enter(settings)
+        if succession.CHECK in os.environ:
+            return _check(settings)
+        return _run(settings, called_in, directory, succession.inherit())
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        raise
+
+
+def _run(settings: Settings, called_in: str, directory: str, estate: Estate | None) -> ExitCode:
+    outputs = open_outputs(settings)
     size = count_cpus() if settings.workers == "auto" else settings.workers
-    bound = listeners.bind_all(settings.addresses, settings.backlog)
+    bound = _bind(settings, estate)
     pidfile = None
     try:
-        pidfile = PidFile(settings.pid) if settings.pid else None
+        if settings.pid:
+            pidfile = PidFile(settings.pid, estate.pidfile_fd if estate and estate.pidfile_fd >= 0 else None)
         set_title(f"minicorn: arbiter [{settings.title}]")
         kept = bound.copy()  # the arbiter empties its own list when it stops
 
         def boot(post: Post) -> int:
             return Worker(post, settings, kept, outputs, directory).run()
 
-        arbiter = Arbiter(settings, size, bound, outputs, boot, [pidfile.fd] if pidfile else [])
-        LOGGER.info("Started arbiter [%d] with %d worker%s for %s", os.getpid(), size, "s" * (size > 1), settings.app)
-        for listener in bound:
-            LOGGER.info("Listening on %s", listener.name)
+        upgrade = Upgrade(called_in, settings.boot_timeout)
+        arbiter = Arbiter(settings, size, bound, outputs, boot, upgrade, pidfile.fd if pidfile else -1, estate)
+        begun = "Started" if estate is None else f"minicorn {VERSION} goes on as"
+        LOGGER.info("%s arbiter [%d] with %d worker%s for %s", begun, os.getpid(), size, "s" * (size > 1), settings.app)
+        tell_listeners(bound)
         return arbiter.run()
     finally:
         listeners.close_all(bound)
@@ -90,13 +70,46 @@ def run_arbiter(settings: Settings) -> ExitCode:
             pidfile.remove()
 
 
-def _enter(settings: Settings) -> str:
-    """Go where the application lives. The path as it was given, so that a symlink in it is followed anew."""
-    if threading.current_thread() is not threading.main_thread():
-        raise ConfigError("workers can be forked from the main thread only; in another one, use one worker")
+def _bind(settings: Settings, estate: Estate | None) -> list[Listener]:
+    if estate is None:
+        return listeners.bind_all(settings.addresses, settings.backlog)
+    return [listeners.adopt(*left, number) for number, left in enumerate(estate.listeners)]
+
+
+def _check(settings: Settings) -> ExitCode:
+    """For an upgrade: whether this program, this configuration and the application load."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, spawn.MANAGED)
+    try:
+        sys.path.insert(0, os.getcwd())
+        load_app(settings.app)
+    except BaseException as error:
+        LOGGER.error("%s", explain(error))
+        return ExitCode.APP
+    return ExitCode.OK
+
+
+def tell_listeners(bound: list[Listener]) -> None:
+    """Say where we listen; port 0 has become a real one."""
+    for listener in bound:
+        LOGGER.info("Listening on %s", listener.name)
+
+
+def open_outputs(settings: Settings) -> list[Output]:
+    """The error log, and the access log where one is wanted; a wrong format is told before anything runs."""
+    outputs = [log.set_up(settings.error_logfile, settings.log_level)]
+    accesslog.compile_format(settings.access_logformat)
+    if settings.access_logfile is not None:
+        outputs.append(Output(settings.access_logfile, 1))
+    return outputs
+
+
+def enter(settings: Settings) -> str:
+    """Take on umask, descriptor limit and directory; the directory's path as it was given, so that
+    whoever enters it again follows a symlink in it anew."""
     if settings.umask is not None:
         os.umask(settings.umask)
-    directory = os.path.join(_logical_directory(), settings.chdir or "")
+    _raise_descriptor_limit()
+    directory = os.path.join(logical_directory(), settings.chdir or "")
     try:
         os.chdir(directory)
     except OSError as error:
@@ -104,7 +117,7 @@ def _enter(settings: Settings) -> str:
     return directory.rstrip("/") or "/"
 
 
-def _logical_directory() -> str:
+def logical_directory() -> str:
     """The current directory as the shell calls it: with the symlinks that lead there."""
     logical = os.environ.get("PWD", "")
     try:

@@ -12,22 +12,31 @@ import signal
 import time
 from collections.abc import Callable
 
-from minicorn import channel, spawn, terminal
+from minicorn import channel, spawn, terminal, upgrade
+from minicorn.cgroup import count_oom_kills
 from minicorn.channel import Channel
 from minicorn.errors import ExitCode
+from minicorn.handoff import Handoff
 from minicorn.heartbeat import Directory
 from minicorn.listeners import Listener, close_all
 from minicorn.log import Output
+from minicorn.memory import read_pss, read_rss
 from minicorn.obituary import obituary
-from minicorn.pool import Abort, Action, Exit, Kill, Pool, Quit, Retire, Say, Spawn, Stop
+from minicorn.pool import Abort, Action, Drain, Exit, Kill, Pool, Quit, Retire, Say, Seal, Spawn, Stop
 from minicorn.settings import Settings
 from minicorn.signals import Signals
 from minicorn.spawn import Post
+from minicorn.succession import Estate, Heirloom
+from minicorn.upgrade import Upgrade
 
 LOGGER = logging.getLogger("minicorn")
 TICK = 1.0
-# Waking so much later than planned means that this process, or the machine, was stopped
-OVERSLEPT = 2.0
+# Waking so much later than planned means that this process, or the machine, was stopped: for how
+# much of the planned sleep as well, nobody can tell, so all of it is granted
+OVERSLEPT = 0.15
+
+
+BOOT_FAILED = "could not boot"
 
 
 class Arbiter:
@@ -40,35 +49,57 @@ class Arbiter:
         listeners: list[Listener],
         outputs: list[Output],
         boot: Callable[[Post], int],
-        close_in_child: list[int],
+        upgrade: Upgrade,
+        pidfile_fd: int = -1,
+        estate: Estate | None = None,
     ) -> None:
-        """`boot` is run in each forked worker and gives its exit code; `close_in_child` names
-        further descriptors that are none of a worker's business."""
-        self._pool = Pool(size, settings.graceful_timeout)
+        """`boot` is run in each forked worker and gives its exit code; `estate` is what the
+        arbiter's image before has left."""
+        self._pool = Pool(
+            size,
+            settings.graceful_timeout,
+            max_memory=settings.max_worker_memory,
+            max_boot_failures=settings.max_boot_failures,
+        )
         self._settings = settings
         self._listeners = listeners
         self._outputs = outputs
         self._boot = boot
-        self._directory = Directory(settings.worker_tmp_dir)
-        self._private_fds = [*close_in_child, self._directory.lock_fd]
+        self._upgrade = upgrade
+        self._pidfile_fd = pidfile_fd
         self._signals = Signals(spawn.MANAGED)
         self._channels: dict[int, Channel] = {}
+        if estate is None:
+            self._directory = Directory(settings.worker_tmp_dir)
+            self._handoff = Handoff()
+        else:
+            self._inherit(estate)
+        self._idle_map = self._directory.idle_map()
         self._verdicts: dict[int, str] = {}
         self._foreground = terminal.has_foreground()
+        self._next_weighing = 0.0
+        self._failure = ""  # of the last boot that failed
+        self._oom_kills = count_oom_kills()
 
     def run(self) -> ExitCode:
         """Supervise until a signal ends it; the exit code."""
         self._signals.install()
         try:
-            planned = began = time.monotonic()
+            planned = last = began = time.monotonic()
             while True:
                 now = time.monotonic()
                 if now - planned > OVERSLEPT:
-                    self._pool.overslept(now - planned)
-                    LOGGER.warning("the arbiter was held up for %.1f s: nobody is judged late for it", now - planned)
+                    self._pool.overslept(now - last, self._promises())
+                    LOGGER.debug("the arbiter was held up for %.1f s: nobody is judged late for it", now - planned)
+                last = now
+                if now >= self._next_weighing:
+                    self._weigh(now)
                 self._perform(self._pool.plan(now, self._promises()))
                 if self._pool.ended:
                     break
+                self._upgrade.advance(self._pool.calm, now)
+                if self._upgrade.state is upgrade.State.DUE and self._pool.calm:
+                    self._upgrade.carry_out(self._estate())
                 timeout = min(TICK, max(0.0, self._pool.wake_at - now))
                 planned = now + timeout
                 self._wait(timeout)
@@ -76,10 +107,14 @@ class Arbiter:
                     self._obey(signum)
                 self._reap()
             LOGGER.info("Server stopped after %.0f s", time.monotonic() - began)
+            if self._pool.gave_up:
+                return ExitCode.BOOT
             return ExitCode.APP if self._pool.failed else ExitCode.OK
         finally:
             close_all(self._listeners)
             self._directory.remove()
+            self._handoff.close()
+            signal.pthread_sigmask(signal.SIG_BLOCK, spawn.MANAGED)
             self._signals.restore()
 
     # Hearing
@@ -103,11 +138,34 @@ class Arbiter:
         for message in messages:
             if message.word == channel.READY:
                 self._pool.ready(pid, time.monotonic())
+                self._failure = ""
+            elif message.word == channel.SEALED:
+                self._pool.sealed(pid)
+            elif message.word == channel.RECYCLE:
+                self._pool.recycle(pid, message.text)
             elif message.word == channel.FAILED:
-                self._verdicts[pid] = "could not boot"
-                LOGGER.error("%s could not load %s\n%s", self._pool.workers[pid], self._settings.app, message.text)
+                self._tell_failure(pid, message.text)
         if not alive:
             self._channels.pop(pid).close()
+
+    def _tell_failure(self, pid: int, text: str) -> None:
+        """Why a worker could not boot, once: what the next one says of the same is not said again."""
+        self._verdicts[pid] = BOOT_FAILED
+        *_, last = text.splitlines()
+        gap = "\n" if "\n" in text else ""
+        if text != self._failure:
+            LOGGER.error("%s could not load %s: %s%s", self._pool.workers[pid], self._settings.app, gap, text)
+        elif self._pool.booted:
+            LOGGER.error("%s could not load %s either: %s", self._pool.workers[pid], self._settings.app, last)
+        self._failure = text
+
+    def _weigh(self, now: float) -> None:
+        """PSS is dear to ask for, and never more than RSS: ask when that is above the limit."""
+        self._next_weighing = now + TICK
+        limit = self._settings.max_worker_memory
+        for pid in self._pool.workers:
+            weight = read_rss(pid)
+            self._pool.weighed(pid, read_pss(pid) if limit and weight > limit else weight)
 
     def _promises(self) -> dict[int, float]:
         return {pid: self._directory.page(worker.slot).deadline for pid, worker in self._pool.workers.items()}
@@ -116,7 +174,7 @@ class Arbiter:
         if signum in (signal.SIGINT, signal.SIGQUIT):
             self._stop(Stop.QUICK, signum)
         elif signum == signal.SIGTERM:
-            self._stop(Stop.GRACEFUL, signum)
+            self._stop(Stop.GRACEFUL, signum, self._settings.drain_delay)
         elif signum == signal.SIGHUP:
             # The terminal that started us has gone: its user is no operator who wants new code
             if self._foreground and terminal.is_lost():
@@ -137,14 +195,16 @@ class Arbiter:
             for line in self._channels.values():
                 line.send(channel.REOPEN)
         elif signum == signal.SIGUSR2:
-            LOGGER.warning("SIGUSR2 is ignored: this version has no upgrade in place")
+            self._upgrade.wish()
 
-    def _stop(self, how: Stop, signum: signal.Signals) -> None:
-        if self._pool.stop(how):
+    def _stop(self, how: Stop, signum: signal.Signals, delay: float = 0.0) -> None:
+        if self._pool.stop(how, time.monotonic() + delay):
             LOGGER.info("%s: stopping %s", signum.name, "now" if how is Stop.QUICK else "gracefully")
-            # The workers hold their own copies: what is queued there is served by them
-            close_all(self._listeners)
-            self._listeners.clear()
+
+    def _close_listeners(self) -> None:
+        """The workers hold their own copies: what is queued there is served by them."""
+        close_all(self._listeners)
+        self._listeners.clear()
 
     # Doing
 
@@ -155,7 +215,12 @@ class Arbiter:
             elif isinstance(action, Spawn):
                 self._spawn(action)
             elif isinstance(action, Retire):
-                self._tell(action.pid, channel.DRAIN if action.drain else channel.RETIRE)
+                self._tell(action.pid, channel.RETIRE)
+            elif isinstance(action, Seal):
+                self._close_listeners()
+                self._tell(action.pid, channel.SEAL)
+            elif isinstance(action, Drain):
+                self._tell(action.pid, channel.DRAIN)
             elif isinstance(action, Quit):
                 os.kill(action.pid, signal.SIGQUIT)
             elif isinstance(action, Abort):
@@ -180,7 +245,8 @@ class Arbiter:
         try:
             page = self._directory.page(action.slot)
             page.reset(now + self._settings.boot_timeout, now)
-            post = Post(action.slot, action.generation, page, self._directory.stack_fd(action.slot), theirs)
+            stack_fd = self._directory.stack_fd(action.slot)
+            post = Post(action.slot, action.generation, page, stack_fd, theirs, self._handoff, self._idle_map)
             self._channels[0] = ours  # so that the child finds it among what it must close
             pid = spawn.fork(lambda: self._be_worker(post))
         except OSError as error:
@@ -197,27 +263,80 @@ class Arbiter:
         """In the child: a copy of the arbiter's end of a channel would hide the arbiter's death."""
         for line in self._channels.values():
             line.close()
-        for fd in self._private_fds:
-            os.close(fd)
+        os.close(self._directory.lock_fd)
+        if self._pidfile_fd >= 0:
+            os.close(self._pidfile_fd)
         self._signals.close()
         return self._boot(post)
+
+    # Upgrade in place
+
+    def _estate(self) -> Estate:
+        """All that the next image must know."""
+        pool = self._pool
+        workers = [
+            Heirloom(
+                worker.pid,
+                worker.slot,
+                worker.generation,
+                worker.born,
+                worker.strikes,
+                worker.was_ready,
+                worker.dismissed,
+                self._channels[worker.pid].fd,
+            )
+            for worker in pool.workers.values()
+            if worker.pid in self._channels
+        ]
+        return Estate(
+            listeners=[(listener.fd, listener.host, listener.made) for listener in self._listeners],
+            handoff=self._handoff.ends,
+            directory=self._directory.path,
+            lock_fd=self._directory.lock_fd,
+            pidfile_fd=self._pidfile_fd,
+            pages=self._directory.descriptors,
+            idle_fd=self._directory.idle_fd,
+            workers=workers,
+            size=pool.size,
+            generation=pool.generation,
+            newest=pool.newest,
+            arguments=self._upgrade.arguments,
+            cwd=self._upgrade.cwd,
+        )
+
+    def _inherit(self, estate: Estate) -> None:
+        """Take over from the image before, then roll."""
+        self._directory = Directory.adopt(estate.directory, estate.lock_fd, estate.idle_fd, estate.pages)
+        self._handoff = Handoff(estate.handoff)
+        pool, now = self._pool, time.monotonic()
+        pool.size, pool.generation, pool.newest = estate.size, estate.generation, estate.newest
+        for heir in estate.workers:
+            pool.adopt(heir.pid, heir.slot, heir.generation, heir.born, heir.strikes, heir.ready, heir.retiring, now)
+            self._channels[heir.pid] = channel.adopt(heir.channel_fd)
+        pool.reload()
 
     # Reaping
 
     def _reap(self) -> None:
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
-            if pid == 0:
+            if ended is None:
                 return
-            if pid not in self._pool.workers:
+            pid = ended.si_pid
+            ours = pid in self._pool.workers
+            if ours and ended.si_code != os.CLD_EXITED:
+                # While it is a zombie nobody else can have its number
+                _kill_group(pid)
+            _, status = os.waitpid(pid, 0)
+            if ours:
+                self._hear(pid)  # its last words
+                code = os.waitstatus_to_exitcode(status)
+                self._bury(Exit(pid, max(0, code), max(0, -code)))
+            elif not self._upgrade.ended(pid, os.waitstatus_to_exitcode(status)):
                 LOGGER.debug("reaped process %d, none of ours", pid)
-                continue
-            self._hear(pid)  # its last words
-            code = os.waitstatus_to_exitcode(status)
-            self._bury(Exit(pid, max(0, code), max(0, -code)))
 
     def _bury(self, exit: Exit) -> None:
         now = time.monotonic()
@@ -226,10 +345,28 @@ class Arbiter:
             return
         if line := self._channels.pop(exit.pid, None):
             line.close()
+        self._idle_map.mark(worker.slot, False)
         beat = self._directory.page(worker.slot).read()
         verdict = self._verdicts.pop(exit.pid, "")
+        if exit.signum == signal.SIGKILL and not verdict and self._ran_out_of_memory():
+            verdict = f"was killed by the kernel for want of memory (OOM), {beat.describe(now)}"
+        if verdict == BOOT_FAILED:
+            return  # it has said why
         level, text = obituary(worker, exit, beat.describe(now), beat.requests, verdict, now)
         stack = self._directory.read_stack(worker.slot)
         if stack:
             text += f"; its stack:\n{stack}"
         LOGGER.log(logging.getLevelNamesMapping()[level.upper()], text)
+
+    def _ran_out_of_memory(self) -> bool:
+        """Whether the kernel's counter has moved since we last looked."""
+        before, self._oom_kills = self._oom_kills, count_oom_kills()
+        return self._oom_kills > before
+
+
+def _kill_group(pid: int) -> None:
+    """What a worker that was killed had started does not survive it."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except OSError:
+        pass  # it led no group: it died too early, or runs in the foreground of a terminal

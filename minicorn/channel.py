@@ -12,8 +12,11 @@ from dataclasses import dataclass
 
 READY = "ready"  # the worker serves
 FAILED = "failed"  # it could not boot: the text says why
-RETIRE = "retire"  # finish what you have and end
-DRAIN = "drain"  # the same, and empty the accept queue first: nobody else will
+RECYCLE = "recycle"  # the worker wishes to be replaced: the text says why
+RETIRE = "retire"  # give away what you can, finish the rest, and end
+SEAL = "seal"  # the server stops: give nothing into the hand-off queue from now on
+SEALED = "sealed"  # the worker's answer
+DRAIN = "drain"  # all are sealed: serve what waits in the queues, finish, and end
 REOPEN = "reopen"  # open the log files again
 
 
@@ -55,6 +58,11 @@ class Channel:
 
     def close(self) -> None:
         self._socket.close()
+
+
+def adopt(fd: int) -> Channel:
+    """The arbiter's end of a worker that its image before has forked."""
+    return Channel(socket.socket(fileno=fd))
 
 
 def pair() -> tuple[Channel, Channel]:

@@ -5,9 +5,9 @@ import os
 import sys
 from typing import NoReturn
 
-from minicorn import __version__
 from minicorn.errors import ConfigError, ExitCode, UsageError
 from minicorn.settings import OPTIONS, Settings, from_strings
+from minicorn.version import VERSION
 
 _EXAMPLES = """
 examples:
@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
             default=argparse.SUPPRESS,
             help=option.help.replace("%", "%%") + shown,
         )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     return parser
 
 
@@ -55,10 +55,13 @@ def main(argv: list[str] | None = None) -> int:
         print("minicorn: error: it forks, which Windows cannot; use WSL", file=sys.stderr)
         return ExitCode.CONFIG
     from minicorn.app import run_arbiter  # needs a POSIX system
+    from minicorn.spawn import leave
 
     try:
         given = vars(build_parser().parse_args(argv))
-        return run_arbiter(from_strings(given.pop("app"), given, os.environ))
+        code = run_arbiter(from_strings(given.pop("app"), given, os.environ))
     except ConfigError as error:
         print(f"minicorn: error: {error}", file=sys.stderr)
         return ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.CONFIG
+    # The interpreter's own end would let a second TERM kill us with another exit code
+    leave(code)

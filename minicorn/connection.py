@@ -14,10 +14,13 @@ import struct
 import tempfile
 from collections.abc import Mapping
 from enum import IntEnum
+from fcntl import ioctl
+from termios import FIONREAD
 from typing import IO
 
 from minicorn import poller
 from minicorn.errors import ClientGone, ProtocolError
+from minicorn.handoff import INPUT_MOST, Parcel
 from minicorn.http.body import Decoder, decoder_for
 from minicorn.http.reply import CONTINUE, render_error
 from minicorn.http.request import Request, parse_head
@@ -52,6 +55,7 @@ RECEIVE = 65536
 BODY_IN_MEMORY = 65536
 LINGER_TIME = 2.0
 LINGER_BYTES = 16 * 2**20
+_NO_BYTES = struct.pack("i", 0)
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -59,11 +63,13 @@ class Connection:
     """A client's connection, non-blocking."""
 
     __slots__ = (
+        "_bounded",
         "_closing",
         "_decoder",
         "_discarded",
         "_input",
         "_linger",
+        "_raw",
         "_searched",
         "body",
         "deadline",
@@ -78,6 +84,7 @@ class Connection:
         "request",
         "served",
         "settings",
+        "since",
         "sock",
         "state",
     )
@@ -104,7 +111,10 @@ class Connection:
         self._decoder: Decoder | None = None
         self._closing = False
         self._linger = False
+        self._bounded = True
         self._discarded = 0
+        self.since = 0.0  # when the request was complete
+        self._raw: bytes | None = None  # the bytes of a request in APP, while nothing is done of it
 
     def __repr__(self) -> str:
         return f"<Connection {self.peer}:{self.peer_port} {self.state.name} served={self.served}>"
@@ -118,6 +128,41 @@ class Connection:
     def is_silent(self) -> bool:
         """No byte of a request has come: closing it now costs the client nothing."""
         return (self.state == IDLE or self.state == HEAD) and not self._input
+
+    def parcel(self) -> Parcel | None:
+        """What another worker needs to go on in our place; None where only we can.
+
+        A connection between requests can go, and one with a request of which nothing is done.
+        In the middle of a body or a reply it stays.
+        """
+        if self.state == APP:
+            data = self._raw
+        elif self.state == IDLE or self.state == HEAD:
+            data = bytes(self._input)
+        else:
+            return None
+        if data is None or len(data) > INPUT_MOST or self.outbox.size:
+            return None
+        since = self.since if self.state == APP else 0.0
+        return Parcel(self.listener.number, self.served, self.deadline, since, self.peer, self.peer_port, data)
+
+    def resume(self, parcel: Parcel, now: float) -> bool:
+        """Go on where another worker left off; whether a request is whole (state APP)."""
+        self.served = parcel.served
+        self.deadline = parcel.deadline
+        self._input = parcel.input
+        if not parcel.input:
+            self.state = IDLE if parcel.served else HEAD
+            return False
+        complete = self.advance(now)
+        self.since = parcel.since or now
+        return complete
+
+    def release(self) -> None:
+        """Let go of the socket without a word to the client: another worker has it."""
+        self.state = CLOSED
+        self.body.close()
+        self.sock.close()
 
     @property
     def has_input(self) -> bool:
@@ -144,7 +189,7 @@ class Connection:
             raise ClientGone("it closed the connection")
         if self.state == BODY:
             self.deadline = now + self.settings.recv_timeout
-            return self._feed(data)
+            return self._feed(data, now)
         if self._input:
             if isinstance(self._input, bytes):
                 self._input = bytearray(self._input)
@@ -163,12 +208,14 @@ class Connection:
             self._searched = len(self._input)
             return False
         self.request, end = parsed
+        self._raw = bytes(self._input)
         rest = self._input[end:]
         self._input, self._searched = b"", 0
         self._decoder = decoder_for(self.request, self.settings.max_body_size)
         if self._decoder is None:
             self.body = io.BytesIO()
             self._input = rest
+            self.since = now
             self._move(APP)
             return True
         return self._begin_body(bytes(rest), now)
@@ -178,13 +225,14 @@ class Connection:
         self.body = io.BytesIO()
         self.deadline = now + self.settings.recv_timeout
         self._move(BODY)
-        if data and self._feed(data):
+        if data and self._feed(data, now):
             return True
+        self._raw = None
         if self.request.expects_continue and not data:
             self.outbox.send(CONTINUE)
         return False
 
-    def _feed(self, data: bytes) -> bool:
+    def _feed(self, data: bytes, now: float) -> bool:
         decoder = self._decoder
         assert decoder is not None and self.request is not None
         self._store(decoder.feed(data))
@@ -195,6 +243,7 @@ class Connection:
         # wsgi.input_terminated, and its length known: what has framed it is decoded and gone
         self.request.fields["CONTENT_LENGTH"] = str(self.body.tell())
         self.body.seek(0)
+        self.since = now
         self._move(APP)
         return True
 
@@ -231,22 +280,40 @@ class Connection:
 
     # Replying
 
+    def take_up(self) -> Request:
+        """The request goes to the application: from now on nobody else can answer it."""
+        assert self.request is not None
+        self._raw = None
+        return self.request
+
+    def flush_ahead(self) -> None:
+        """There is room, and the application has not given all of its reply yet."""
+        try:
+            self.outbox.flush()
+        except ClientGone:
+            self.outbox.close()  # the next block will meet the same end
+        if not self.outbox.size:
+            self.interest = 0
+
     def refuse(self, status: int, date: str, now: float) -> None:
         """Answer a doubt: a short error reply, then the end."""
         self._input = b""
         self.outbox.send(render_error(status, date, self.request.method if self.request else ""))
         self.finish(False, now, unread=True)
 
-    def finish(self, keep_alive: bool, now: float, unread: bool = False) -> None:
+    def finish(self, keep_alive: bool, now: float, unread: bool = False, bounded: bool = True) -> None:
         """The reply is handed over whole: go on with the next request, or close.
 
-        `unread`: the client may still be sending, so a close lingers, lest a reset overtake the reply.
+        `bounded`: it tells its own end, as one does not that only the close ends. `unread`: the
+        client may still be sending, so a close lingers, lest a reset overtake the reply.
         """
         self.served += 1
+        self.interest = poller.READ
         self.body.close()
         asked = self.request is not None and not self.request.keep_alive
         self.request = None
         self._closing = not keep_alive
+        self._bounded = bounded
         # A client that did not ask for the close may have sent its next request already
         self._linger = unread or bool(self._input) or not asked
         if self.outbox.size:
@@ -274,7 +341,7 @@ class Connection:
             self.deadline = now + patience
 
     def _end(self, now: float) -> None:
-        if not self._linger:
+        if not self._linger and not self._has_unread():
             self._move(CLOSED)
             return
         self._move(LINGER)
@@ -283,6 +350,15 @@ class Connection:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError as error:
             raise ClientGone(str(error)) from error
+
+    def _has_unread(self) -> bool:
+        """Whether a close would be a reset, which may overtake the reply: the system has input for us."""
+        return ioctl(self.fd, FIONREAD, _NO_BYTES) != _NO_BYTES
+
+    @property
+    def is_cut(self) -> bool:
+        """A close now would make a reply that has not been sent in full look whole."""
+        return self.state == REPLY and not self._bounded
 
     def close(self, reset: bool = False) -> None:
         """Close the socket, once the server has left off polling it (state CLOSED asks for that).

@@ -14,6 +14,7 @@ class ExitCode(IntEnum):
     CONFIG = 1  # configuration or bind error
     USAGE = 2  # as argparse has it
     APP = 3  # the application could not be loaded at first boot
+    BOOT = 4  # --max-boot-failures reached
 
 
 class ProtocolError(Exception):

@@ -131,6 +131,26 @@ class Page:
         return self._memory[start : start + min(length, most - 2)].decode("latin-1")
 
 
+class IdleMap:
+    """Which workers wait for work: a byte a slot, in memory that all share."""
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self._memory = memory
+
+    def mark(self, slot: int, idle: bool) -> None:
+        """Said by the slot's worker; cleared by the arbiter when it has gone."""
+        self._memory[slot] = idle
+
+    def count(self) -> int:
+        """How many wait. It may have changed by now: nothing but speed may depend on it."""
+        return self._memory[:].count(1)
+
+
+def private_idle_map() -> IdleMap:
+    """A map for a server without siblings."""
+    return IdleMap(mmap.mmap(-1, SIZE))
+
+
 def private_page() -> Page:
     """A page that nobody else sees, for a server without an arbiter."""
     return Page(mmap.mmap(-1, SIZE))
@@ -154,13 +174,23 @@ class Identity:
         return f"<worker {self.slot} gen {self.generation} pid {self.pid}>"
 
 
+class _Files:
+    """What the arbiter holds open of one slot."""
+
+    def __init__(self, page_fd: int, stack_fd: int) -> None:
+        self.page_fd = page_fd
+        self.stack_fd = stack_fd
+        self.page = Page(mmap.mmap(page_fd, SIZE))
+
+
 class Directory:
     """A server's private directory of pages: `<base>/minicorn-xxxx/`, mode 0700, with a lock file
     that tells a live server from a dead one (every container is pid 1)."""
 
     def __init__(self, base: str | None) -> None:
+        """A new one below `base`; ConfigError when there cannot be any."""
         self._base = base or default_base()
-        self._files: dict[int, tuple[Page, int]] = {}
+        self._files: dict[int, _Files] = {}
         try:
             remove_abandoned(Path(self._base))
             self.path = tempfile.mkdtemp(prefix=PREFIX, dir=self._base)
@@ -168,34 +198,57 @@ class Directory:
             self.lock_fd = os.open(f"{self.path}/{LOCK}.new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             fcntl.lockf(self.lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.rename(f"{self.path}/{LOCK}.new", f"{self.path}/{LOCK}")
+            self.idle_fd = self._create("idle", os.O_RDWR)
         except OSError as error:
             raise ConfigError(f"--worker-tmp-dir: cannot use {self._base}: {error.strerror}") from error
 
     def page(self, slot: int) -> Page:
         """The page of `slot`, made when it is first wanted; OSError when there is no room."""
-        return self._file(slot)[0]
+        return self._file(slot).page
 
     def stack_fd(self, slot: int) -> int:
         """Where the slot's worker writes its stack when it is aborted or crashes; empty now."""
-        fd = self._file(slot)[1]
+        fd = self._file(slot).stack_fd
         os.ftruncate(fd, 0)
         return fd
 
     def read_stack(self, slot: int) -> str:
-        return os.pread(self._file(slot)[1], 65536, 0).decode("utf-8", "replace").strip()
+        return os.pread(self._file(slot).stack_fd, 65536, 0).decode("utf-8", "replace").strip()
 
-    def _file(self, slot: int) -> tuple[Page, int]:
+    def idle_map(self) -> IdleMap:
+        """The map that all workers share."""
+        return IdleMap(mmap.mmap(self.idle_fd, SIZE))
+
+    @property
+    def descriptors(self) -> dict[str, tuple[int, int]]:
+        """Slot: page and stack, for the arbiter's next image."""
+        return {str(slot): (files.page_fd, files.stack_fd) for slot, files in self._files.items()}
+
+    @classmethod
+    def adopt(cls, path: str, lock_fd: int, idle_fd: int, descriptors: dict[str, tuple[int, int]]) -> "Directory":
+        """The directory of the image before, by its descriptors."""
+        directory = cls.__new__(cls)
+        directory.path, directory.lock_fd, directory.idle_fd = path, lock_fd, idle_fd
+        directory._base = os.path.dirname(path)
+        directory._files = {int(slot): _Files(page_fd, stack_fd) for slot, (page_fd, stack_fd) in descriptors.items()}
+        return directory
+
+    def _file(self, slot: int) -> "_Files":
         if slot not in self._files:
-            os.makedirs(self.path, 0o700, exist_ok=True)  # a cleaner of /tmp may have been here
-            fd = os.open(f"{self.path}/{slot}", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            try:
-                _allocate(fd, SIZE)
-                page = Page(mmap.mmap(fd, SIZE))
-            finally:
-                os.close(fd)
-            flags = os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
-            self._files[slot] = page, os.open(f"{self.path}/{slot}.stack", flags, 0o600)
+            page_fd = self._create(str(slot), os.O_RDWR)
+            self._files[slot] = _Files(page_fd, self._create(f"{slot}.stack", os.O_RDWR | os.O_APPEND))
         return self._files[slot]
+
+    def _create(self, name: str, flags: int) -> int:
+        os.makedirs(self.path, 0o700, exist_ok=True)  # a cleaner of /tmp may have been here
+        fd = os.open(f"{self.path}/{name}", flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if not flags & os.O_APPEND:
+                _allocate(fd, SIZE)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
 
     def remove(self) -> None:
         """The server has ended."""

@@ -22,10 +22,12 @@ class BindError(ConfigError, OSError):
 class Listener:
     """A bound, listening, non-blocking socket, and how it is called."""
 
-    def __init__(self, listening: socket.socket, unlink: os.stat_result | None = None) -> None:
+    def __init__(self, listening: socket.socket, made: tuple[int, int] | None = None, path: str = "") -> None:
+        """`made`: device and inode of `path`, where it is ours to remove."""
         self.socket = listening
         self.fd = listening.fileno()
-        self._unlink = unlink
+        self.number = 0  # its place among the server's listeners
+        self.made = made
         # Set once: the flag belongs to the open file, which all processes share
         listening.setblocking(False)
         if listening.family in (socket.AF_INET, socket.AF_INET6):
@@ -34,7 +36,8 @@ class Listener:
             self.host, self.port = listening.getsockname()[:2]
             self.name = str(Tcp(self.host, self.port))
         else:
-            self.host, self.port = _text(listening.getsockname()), 0
+            # The kernel knows a path of ours by the temporary name that it was bound to
+            self.host, self.port = path or os.fsdecode(listening.getsockname()), 0
             self.name = str(Unix(self.host))
 
     def close(self) -> None:
@@ -43,18 +46,21 @@ class Listener:
 
     def unlink(self) -> None:
         """Remove a Unix socket's path, if the file there is the one that was bound."""
-        if self._unlink is None:
+        if self.made is None:
             return
         try:
             found = os.stat(self.host)
-            if (found.st_dev, found.st_ino) == (self._unlink.st_dev, self._unlink.st_ino):
+            if (found.st_dev, found.st_ino) == self.made:
                 os.unlink(self.host)
         except OSError:
             pass  # gone already, or its directory is
 
 
-def _text(name: str | bytes) -> str:
-    return os.fsdecode(name)
+def adopt(fd: int, host: str, made: tuple[int, int] | None, number: int) -> Listener:
+    """A listener of the arbiter's image before."""
+    listener = Listener(socket.socket(fileno=fd), (made[0], made[1]) if made else None, host)
+    listener.number = number
+    return listener
 
 
 def bind(address: Address, backlog: int) -> Listener:
@@ -64,7 +70,9 @@ def bind(address: Address, backlog: int) -> Listener:
             return _bind_tcp(address, backlog)
         if isinstance(address, Unix):
             return _bind_unix(address, backlog)
-        return _inherit(address)
+        return _inherit(address, backlog)
+    except BindError:
+        raise
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise BindError(f"cannot listen on {address}: the address is in use") from error
@@ -77,6 +85,7 @@ def bind_all(addresses: tuple[Address, ...], backlog: int) -> list[Listener]:
     try:
         for address in addresses:
             listeners.append(bind(address, backlog))
+            listeners[-1].number = len(listeners) - 1
     except BindError:
         close_all(listeners)
         raise
@@ -125,17 +134,15 @@ def _bind_unix(address: Unix, backlog: int) -> Listener:
         if os.path.lexists(temporary):
             os.unlink(temporary)
         raise
-    listener = Listener(listening, os.stat(path))
-    listener.host = path  # the kernel knows it by the temporary name
-    listener.name = str(Unix(path))
-    return listener
+    status = os.stat(path)
+    return Listener(listening, (status.st_dev, status.st_ino), path)
 
 
-def _inherit(address: Descriptor) -> Listener:
+def _inherit(address: Descriptor, backlog: int) -> Listener:
     if address.fd <= 2:
         raise BindError(f"cannot listen on {address}: that is a standard stream")
     inherited = socket.socket(fileno=address.fd)
     if not inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        raise BindError(f"cannot listen on {address}: it is no listening socket")
+        inherited.listen(backlog)
     inherited.set_inheritable(False)
     return Listener(inherited)

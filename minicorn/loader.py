@@ -47,6 +47,8 @@ def load_app(name: str) -> WSGIApplication:
     module_name, colon, expression = name.partition(":")
     if not module_name or (colon and not expression):
         raise InvalidName(f"{name!r} is not of the form module:attribute, such as main:app")
+    if module_name.startswith("."):
+        raise InvalidName(f"{name!r}: name the module as it is imported, such as main:app, without a path")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     module = _import(module_name)
@@ -89,6 +91,8 @@ def _evaluate(module: ModuleType, expression: str) -> object:
     if not isinstance(tree, ast.Call):
         return _attribute(module, expression)
     try:
+        if any(argument.arg is None for argument in tree.keywords):
+            raise ValueError("**")
         positional = [ast.literal_eval(argument) for argument in tree.args]
         named = {argument.arg: ast.literal_eval(argument.value) for argument in tree.keywords if argument.arg}
     except ValueError:

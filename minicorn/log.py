@@ -88,6 +88,8 @@ def _open_stream(fd: int) -> Callable[[bytes], int]:
     if stat.S_ISSOCK(mode):  # the journal
         stream = socket.socket(fileno=os.dup(fd))
         return lambda data: stream.send(data, socket.MSG_DONTWAIT)
+    if stat.S_ISREG(mode):  # opened anew it would have a place of its own, and overwrite what print() writes
+        return lambda data: os.write(fd, data)
     try:
         flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         own = os.open(f"/dev/fd/{fd}", flags)
@@ -101,9 +103,6 @@ class _Handler(logging.Handler):
         super().__init__()
         self.output = output
         self.setFormatter(formatter)
-
-    def createLock(self) -> None:  # noqa: N802
-        self.lock = None  # one thread writes, and a lock held over a fork would never be released
 
     def emit(self, record: logging.LogRecord) -> None:
         self.output.write((self.format(record) + "\n").encode("utf-8", "backslashreplace"))

@@ -14,6 +14,8 @@ def obituary(worker: Worker, exit: Exit, doing: str, requests: int, verdict: str
     `doing` is its last activity, `verdict` why we ended it ("" when we did not).
     """
     life = f"aged {now - worker.born:.0f} s after {requests} requests"
+    if worker.memory:
+        life += f", {worker.memory >> 20} MiB"
     if exit.signum:
         end = f"killed by {_NAMES.get(exit.signum, f'signal {exit.signum}')}"
     else:

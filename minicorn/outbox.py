@@ -15,23 +15,24 @@ from minicorn.errors import ClientGone
 
 MEMORY_MOST = 2**20
 FULL = 16 * 2**20
+SPOOL_MOST = 4 * 2**20
 PIECE = 2**20  # the most that is handed to `send` at once, so that `full` is seen in time
 
 
 @dataclass(slots=True)
 class _Span:
-    """`count` bytes of an open file, from `offset` on."""
+    """`count` bytes of an open file, from `offset` on; an `owned` file is closed after it."""
 
-    fd: int
+    file: IO[bytes]
     offset: int
     count: int
-    owned: bool
+    owned: bool = False
 
 
 class Outbox:
     """The unsent part of a socket's output, in order. ClientGone when the peer has gone."""
 
-    __slots__ = ("_memory", "_queue", "_socket", "_spool", "_spooled", "size")
+    __slots__ = ("_memory", "_queue", "_socket", "_spool", "_spooled", "_spools", "size")
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -39,6 +40,7 @@ class Outbox:
         self._memory = 0
         self._spool: IO[bytes] | None = None
         self._spooled = 0
+        self._spools: deque[IO[bytes]] = deque()
         self.size = 0
 
     @property
@@ -57,8 +59,7 @@ class Outbox:
 
     def send_file(self, fd: int, offset: int, count: int) -> None:
         """Send `count` bytes of the open file `fd`; the caller may close its descriptor."""
-        span = _Span(os.dup(fd), offset, count, owned=True)
-        self._queue.append(span)
+        self._queue.append(_Span(os.fdopen(os.dup(fd), "rb", buffering=0), offset, count, owned=True))
         self.size += count
         self.flush()
 
@@ -81,9 +82,9 @@ class Outbox:
                     break
                 self._release(head)
             self._queue.popleft()
-        if not self._queue and self._spool is not None:
-            self._spool.close()
-            self._spool, self._spooled = None, 0
+        if self._spools:
+            spooled = (item.file for item in self._queue if isinstance(item, _Span) and not item.owned)
+            self._close_spools(next(spooled, None))
         return self.size < before
 
     def close(self) -> None:
@@ -93,9 +94,7 @@ class Outbox:
                 self._release(item)
         self._queue.clear()
         self.size = self._memory = 0
-        if self._spool is not None:
-            self._spool.close()
-            self._spool = None
+        self._close_spools(None)
 
     def _keep(self, data: bytes | memoryview) -> None:
         self.size += len(data)
@@ -106,21 +105,34 @@ class Outbox:
     def _spill(self, data: bytes | memoryview) -> bool:
         """Append to the temporary file; False when there is no room on the disk."""
         try:
-            if self._spool is None:
-                self._spool = tempfile.TemporaryFile(buffering=0)
-            fd = self._spool.fileno()
-            written = os.pwrite(fd, data, self._spooled)
-            if written < len(data):
-                return False
+            if self._spool is None or self._spooled >= SPOOL_MOST:
+                self._turn_over()
+            assert self._spool is not None
+            written = os.pwrite(self._spool.fileno(), data, self._spooled)
         except OSError:
             return False
+        if written < len(data):
+            return False
         last = self._queue[-1] if self._queue else None
-        if isinstance(last, _Span) and last.fd == fd:
+        if isinstance(last, _Span) and last.file is self._spool:
             last.count += written
         else:
-            self._queue.append(_Span(fd, self._spooled, written, owned=False))
+            self._queue.append(_Span(self._spool, self._spooled, written))
         self._spooled += written
         return True
+
+    def _turn_over(self) -> None:
+        """A file's place is never used again, for the kernel may still be sending from it: so one
+        file after the other, each closed with the last span of it."""
+        fresh = tempfile.TemporaryFile(buffering=0)
+        self._spools.append(fresh)
+        self._spool, self._spooled = fresh, 0
+
+    def _close_spools(self, kept: IO[bytes] | None) -> None:
+        while self._spools and self._spools[0] is not kept:
+            self._spools.popleft().close()
+        if not self._spools:
+            self._spool, self._spooled = None, 0
 
     def _try_send(self, data: bytes | memoryview) -> int:
         try:
@@ -132,7 +144,7 @@ class Outbox:
 
     def _try_sendfile(self, span: _Span) -> int:
         try:
-            sent = os.sendfile(self._socket.fileno(), span.fd, span.offset, min(span.count, 2**30))
+            sent = os.sendfile(self._socket.fileno(), span.file.fileno(), span.offset, min(span.count, 2**30))
         except BlockingIOError:
             return 0
         except OSError as error:
@@ -143,4 +155,4 @@ class Outbox:
 
     def _release(self, span: _Span) -> None:
         if span.owned:
-            os.close(span.fd)
+            span.file.close()

@@ -13,9 +13,13 @@ from minicorn.errors import ConfigError
 class PidFile:
     """`path` with our pid in it; ConfigError when another live server has it or it cannot be written."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, fd: int | None = None) -> None:
+        """`fd`: the locked file of the arbiter's image before, which had this pid."""
         self._path = os.path.abspath(path)
         self._writer = os.getpid()
+        if fd is not None:
+            self.fd = fd
+            return
         try:
             self.fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             fcntl.lockf(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -20,6 +20,9 @@ QUIT_GRACE = 1.0
 # A worker READY for so long was healthy: its end is a crash, not a crash loop
 HEALTHY = 10.0
 BACKOFF_FIRST, BACKOFF_MOST = 0.25, 10.0
+# So many samples in a row above its memory limit make a worker go; one above so many times that kills it
+SAMPLES = 3
+HARD = 2
 
 
 class State(Enum):
@@ -73,6 +76,11 @@ class Worker:
     grant: float = 0.0  # what the arbiter overslept since that promise
     was_ready: bool = False
     dismissed: bool = False  # its end is wanted
+    wish: str = ""  # why it should be replaced when its turn comes
+    memory: int = 0  # bytes, last seen
+    heavy: int = 0  # samples in a row above the limit
+    sealing: bool = False  # it was told that the server stops
+    sealed: bool = False  # it has said that it gives nothing to others any more
 
     def move(self, state: State, now: float) -> None:
         if state not in MOVES[self.state]:
@@ -95,10 +103,23 @@ class Spawn:
 
 @dataclass(frozen=True, slots=True)
 class Retire:
-    """Ask a worker to finish; `drain` when the whole server stops: empty the accept queue first."""
+    """Ask a worker to hand over what it can, finish the rest, and end."""
 
     pid: int
-    drain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """Tell a worker that the server stops: nothing may go into the hand-off queue any more."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """All are sealed: ask a worker to serve what waits in the queues, finish, and end."""
+
+    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +153,7 @@ class Say:
     text: str
 
 
-Action = Spawn | Retire | Abort | Kill | Quit | Say
+Action = Spawn | Retire | Seal | Drain | Abort | Kill | Quit | Say
 
 
 @dataclass(slots=True)
@@ -165,11 +186,18 @@ class Pool:
     vacancies: list[Vacancy] = field(default_factory=list)
     roll: Roll | None = None
     reload_waits: bool = False
+    max_memory: int = 0  # bytes, of each worker; 0: no limit
+    max_boot_failures: int = 0  # in a row; 0: never mind
+    boot_failures: int = 0
     booted: bool = False  # one boot has succeeded: from now on no worker's exit ends the server
     failed: bool = False  # the very first boot failed
+    gave_up: bool = False  # so many boots failed that an orchestrator should see it
     parked: bool = False  # no workers wanted, sockets kept
     stopping: Stop | None = None
+    stop_at: float = 0.0  # until then it is unready, but serves
+    draining: bool = False
     spawning: int = 0
+    recycling: int = 0  # the pid whose turn it is to be replaced
     _wake: float = math.inf
     _lines: list[Action] = field(default_factory=list)
 
@@ -181,6 +209,18 @@ class Pool:
         worker = Worker(pid, action.slot, action.generation, now, action.strikes, since=now)
         self.workers[pid] = worker
         return worker
+
+    def adopt(
+        self, pid: int, slot: int, generation: int, born: float, strikes: int, ready: bool, retiring: bool, now: float
+    ) -> None:
+        """A worker of the arbiter's image before."""
+        worker = Worker(pid, slot, generation, born, strikes, since=now, was_ready=ready, dismissed=retiring)
+        if retiring:
+            worker.state, worker.patience = State.RETIRING, now + self.graceful_timeout
+        elif ready:
+            worker.state = State.READY
+        self.workers[pid] = worker
+        self.booted = True
 
     def spawn_failed(self, action: Spawn, reason: str, now: float) -> None:
         """The fork was not to be had (EAGAIN, ENOMEM, no room for a heartbeat file)."""
@@ -196,6 +236,7 @@ class Pool:
         worker.move(State.READY, now)
         worker.was_ready = True
         self.booted = True
+        self.boot_failures = 0
         self._say("info", f"{worker} is ready after {now - worker.born:.1f} s")
         if self.roll and worker.generation == self.roll.generation and not self.roll.canary_ready:
             self.roll.canary_ready = True
@@ -215,6 +256,20 @@ class Pool:
             self._vacate(1 if healthy else worker.strikes + 1, now)
         return worker
 
+    def recycle(self, pid: int, why: str) -> None:
+        """The worker is to be replaced when its turn comes: one at a time, its successor first."""
+        worker = self.workers.get(pid)
+        if worker is not None and not worker.wish:
+            worker.wish = why
+
+    def weighed(self, pid: int, memory: int) -> None:
+        """A sample of the worker's memory, in bytes."""
+        worker = self.workers[pid]
+        worker.memory = memory
+        worker.heavy = worker.heavy + 1 if self.max_memory and memory > self.max_memory else 0
+        if worker.heavy >= SAMPLES:
+            self.recycle(pid, f"it uses {memory >> 20} MiB, {self.max_memory >> 20} are allowed")
+
     def reload(self) -> None:
         """Wish for new code: at most one roll runs, and at most one more waits."""
         if self.stopping is None:
@@ -233,16 +288,23 @@ class Pool:
         self.reload_waits = False
         self.vacancies.clear()
 
-    def stop(self, how: Stop) -> bool:
-        """End the server; a graceful stop can be hastened, never slowed. Whether that is news."""
+    def sealed(self, pid: int) -> None:
+        """The worker gives nothing to others any more."""
+        if pid in self.workers:
+            self.workers[pid].sealed = True
+
+    def stop(self, how: Stop, at: float = 0.0) -> bool:
+        """End the server, from `at` on; a graceful stop can be hastened, never slowed. Whether that is news."""
         if self.stopping is not None and how <= self.stopping:
             return False
         self.stopping = how
+        self.stop_at = at
         return True
 
-    def overslept(self, missed: float) -> None:
+    def overslept(self, missed: float, promises: Mapping[int, float]) -> None:
         """The arbiter itself was stopped for so long: nobody could be heard, so nobody is late."""
         for worker in self.workers.values():
+            self._hear(worker, promises)
             worker.grant += missed
             worker.patience += missed
 
@@ -252,8 +314,10 @@ class Pool:
         """What to do now. `promises` gives, by pid, when each worker may be judged late."""
         self._wake = math.inf
         actions = self._judge(now, promises)
-        if self.stopping is not None:
+        if self.stopping is not None and now >= self.stop_at:
             actions += self._plan_stop(now)
+        elif self.stopping is not None:
+            self._wake = min(self._wake, self.stop_at)
         elif self.parked:
             actions += [self._dismiss(worker, now) for worker in self._active()]
         else:
@@ -273,18 +337,25 @@ class Pool:
         """Stopped, and the last worker is gone."""
         return self.stopping is not None and not self.workers
 
+    @property
+    def calm(self) -> bool:
+        """No roll runs or waits, and no end is near."""
+        return self.roll is None and not self.reload_waits and self.stopping is None and self.booted
+
     # Lateness
 
     def _judge(self, now: float, promises: Mapping[int, float]) -> list[Action]:
         actions: list[Action] = []
         for worker in self.workers.values():
-            promise = promises.get(worker.pid, math.inf)
-            if promise != worker.promise:
-                worker.promise, worker.grant = promise, 0.0
-            deadline = min(promise + worker.grant, worker.patience)
+            self._hear(worker, promises)
+            deadline = min(worker.promise + worker.grant, worker.patience)
             if worker.state is State.ABORTED:
                 deadline = worker.patience
             if worker.state is State.KILLED:
+                continue
+            if self.max_memory and worker.memory > HARD * self.max_memory:
+                reason = f"it uses {worker.memory >> 20} MiB, {HARD} times {self.max_memory >> 20} are the limit"
+                actions.append(self._kill(worker, reason, now))
                 continue
             if now < deadline:
                 self._wake = min(self._wake, deadline)
@@ -300,11 +371,17 @@ class Pool:
                 actions.append(Abort(worker.pid, now - deadline))
         return actions
 
+    def _hear(self, worker: Worker, promises: Mapping[int, float]) -> None:
+        """A new promise ends what was granted on the one before."""
+        promise = promises.get(worker.pid, math.inf)
+        if promise != worker.promise:
+            worker.promise, worker.grant = promise, 0.0
+
     def _kill(self, worker: Worker, reason: str, now: float) -> Action:
         worker.move(State.KILLED, now)
         return Kill(worker.pid, reason)
 
-    def _dismiss(self, worker: Worker, now: float, drain: bool = False) -> Action:
+    def _dismiss(self, worker: Worker, now: float) -> Action:
         """Its end is wanted: a worker that serves finishes, one that boots has nothing to finish."""
         worker.dismissed = True
         if worker.state is State.BOOTING:
@@ -312,12 +389,25 @@ class Pool:
         worker.move(State.RETIRING, now)
         worker.patience = now + self.graceful_timeout
         self._wake = min(self._wake, worker.patience)
-        return Retire(worker.pid, drain)
+        return Retire(worker.pid)
 
     # Stopping
 
     def _plan_stop(self, now: float) -> list[Action]:
-        actions = [self._dismiss(worker, now, drain=True) for worker in self._active()]
+        """Nobody gives to the queue any more; when all have said so, what waits in it is served."""
+        actions: list[Action] = []
+        for worker in self._active():
+            told = self._dismiss(worker, now)
+            if isinstance(told, Kill):
+                actions.append(told)
+        retiring = [w for w in self.workers.values() if w.state is State.RETIRING]
+        for worker in retiring:
+            if not worker.sealing:
+                worker.sealing = True
+                actions.append(Seal(worker.pid))
+        if not self.draining and all(worker.sealed for worker in retiring):
+            self.draining = True
+            actions += [Drain(worker.pid) for worker in retiring]
         if self.stopping is Stop.QUICK:
             for worker in self.workers.values():
                 if worker.state is not State.KILLED and worker.patience > now + QUIT_GRACE:
@@ -329,9 +419,9 @@ class Pool:
     # Serving
 
     def _active(self) -> list[Worker]:
-        """Those that serve or will, oldest generation first."""
+        """Those that serve or will; the first are the first to go."""
         active = [w for w in self.workers.values() if w.state in (State.BOOTING, State.READY)]
-        return sorted(active, key=lambda w: (w.generation, w.born, w.slot))
+        return sorted(active, key=lambda w: (w.generation, w.pid != self.recycling, w.born, w.slot))
 
     def _turn_roll(self, now: float) -> None:
         """End a roll that is complete, begin one that waits."""
@@ -361,7 +451,9 @@ class Pool:
         active = self._active()
         wanted = self.size - len(active)
         generation = self.generation
-        if self.roll is not None:
+        if self.roll is None:
+            wanted += self._next_to_recycle(active)
+        else:
             # What is forked now imports the new code, whatever it replaces: it is of the roll
             generation = self.roll.generation
             new = [w for w in active if w.generation == generation]
@@ -374,6 +466,16 @@ class Pool:
             actions.append(Spawn(self._free_slot(actions), generation, strikes))
             self.spawning += 1
         return actions
+
+    def _next_to_recycle(self, active: list[Worker]) -> int:
+        """Whether one more is wanted, to take the place of a worker that is to go; one at a time."""
+        wishing = [w for w in active if w.wish and w.state is State.READY]
+        if not wishing:
+            return 0
+        if self.recycling not in self.workers or self.workers[self.recycling].dismissed:
+            self.recycling = wishing[0].pid
+            self._say("info", f"{wishing[0]} is being replaced: {wishing[0].wish}")
+        return 1
 
     def _due(self, wanted: int, now: float) -> list[int]:
         """The strikes of up to `wanted` workers that may be forked now: vacant places whose time
@@ -407,9 +509,14 @@ class Pool:
     # Deaths
 
     def _boot_failed(self, worker: Worker) -> None:
+        self.boot_failures += 1
         if not self.booted:
             self.failed = True
             self.stop(Stop.QUICK)
+        elif self.boot_failures == self.max_boot_failures:
+            self._say("error", f"{self.boot_failures} boots have failed in a row: giving up")
+            self.gave_up = True
+            self.stop(Stop.GRACEFUL)
         elif self.roll is not None and worker.generation == self.roll.generation:
             self.roll.stumbled = True
             if not self.roll.canary_ready:

@@ -4,6 +4,7 @@ Flags, environment names and `--help` derive from the table; nothing about a set
 written anywhere else. Pure: strings in, `Settings` out.
 """
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Generic, Literal, TypeVar
@@ -105,6 +106,12 @@ def _parse_text(text: str) -> str:
     return text
 
 
+def _parse_target(text: str) -> str:
+    if not text.startswith("/") or not text.isascii() or not text.isprintable() or " " in text or "#" in text:
+        raise ValueError(text)
+    return text
+
+
 def _parse_workers(text: str) -> int | Literal["auto"]:
     return "auto" if text == "auto" else count(1, 1000).parse(text)
 
@@ -117,6 +124,7 @@ def _parse_umask(text: str) -> int:
 
 
 TEXT: Kind[str] = Kind("a text", _parse_text)
+TARGET: Kind[str] = Kind("a path of the application, such as /health", _parse_target)
 PATH: Kind[str | None] = Kind("a path", _parse_text)
 LOGFILE: Kind[str | None] = Kind("a path, or - for the terminal", _parse_text)
 NAME: Kind[str | None] = Kind("a text", _parse_text)
@@ -124,6 +132,7 @@ PORT: Kind[int] = Kind("a port from 0 to 65535", parse_port)
 BIND: Kind[Address] = Kind("host:port, [v6]:port, unix:/path or fd://N", parse_address)
 WORKERS: Kind[int | Literal["auto"]] = Kind("a whole number from 1 to 1000, or auto", _parse_workers)
 UMASK: Kind[int | None] = Kind("an octal mode such as 027", _parse_umask)
+MILLISECONDS = Kind("milliseconds, 0 or more", seconds().parse)
 LEVEL = choice("debug", "info", "warning", "error", "critical")
 
 
@@ -140,6 +149,7 @@ class Settings:
     timeout: float = setting(30.0, seconds(), "-t", "--timeout", metavar="S", help="Longest a request may take in the application; 0: no limit.")
     boot_timeout: float = setting(60.0, seconds(0.1), "--boot-timeout", metavar="S", help="Longest a worker may take to start.")
     graceful_timeout: float = setting(30.0, seconds(), "--graceful-timeout", metavar="S", help="Longest a retiring worker may take.")
+    drain_delay: float = setting(0.0, seconds(), "--drain-delay", metavar="S", help="On TERM, go on serving for so long before the stop begins.")
     recv_timeout: float = setting(10.0, seconds(0.1), "--recv-timeout", metavar="S", help="Longest for a request's whole head, then for each wait for its body.")
     send_timeout: float = setting(30.0, seconds(0.1), "--send-timeout", metavar="S", help="Longest without progress in sending a reply.")
     keep_alive: float = setting(15.0, seconds(), "--keep-alive", metavar="S", help="Idle time between requests; 0: close after each.")
@@ -147,6 +157,13 @@ class Settings:
     max_header_size: int = setting(65536, size(256), "--max-header-size", metavar="BYTES", help="Largest request head.")
     max_body_size: int = setting(1048576, size(), "--max-body-size", metavar="BYTES", help="Largest request body; 0: no limit.")
     backlog: int = setting(2048, count(1), "--backlog", metavar="N", help="Connections the system queues for us.")
+    max_requests: int = setting(0, count(0), "--max-requests", metavar="N", help="Replace a worker after so many requests; 0: never.")
+    max_requests_jitter: int = setting(0, count(0), "--max-requests-jitter", metavar="N", help="Up to so many more, by chance.")
+    max_worker_memory: int = setting(0, size(), "--max-worker-memory", metavar="BYTES", help="Replace a worker above this, kill it at twice this; 0: no limit.")
+    max_boot_failures: int = setting(0, count(0), "--max-boot-failures", metavar="N", help="Exit with code 4 after so many failed boots in a row; 0: never.")
+    warmup: tuple[str, ...] = repeatable(TARGET, "--warmup", metavar="PATH", help="Request this inside a new worker before it serves; repeatable.")
+    queue_timeout: float = setting(0.0, seconds(), "--queue-timeout", metavar="S", help="Answer 503 to a request that has waited longer for a worker; 0: never.")
+    handoff_after: float = setting(10.0, MILLISECONDS, "--handoff-after", metavar="MS", help="Milliseconds in the application after which waiting connections go to other workers; 0: never.")
     chdir: str | None = setting(None, PATH, "--chdir", metavar="DIR", help="Directory to run in; importable.")
     pid: str | None = setting(None, PATH, "-p", "--pid", metavar="FILE", help="Write the arbiter's pid here.")
     name: str | None = setting(None, NAME, "-n", "--name", metavar="NAME", help="Name in process titles, instead of APP.")
@@ -183,6 +200,27 @@ def _convert(name: str, origin: str, raw: Sequence[str], error: type[ConfigError
     return tuple(values) if option.repeatable else values[-1]
 
 
+DEFAULTS = Settings()
+
+
+def from_options(app: str, **options: object) -> Settings:
+    """Settings by name from Python: values of the right type, or texts as on the command line.
+
+    Raises ConfigError for a name that is none, with the nearest, and for a text that does not fit.
+    """
+    values: dict[str, object] = {}
+    for name, value in options.items():
+        if name not in OPTIONS:
+            near = difflib.get_close_matches(name, OPTIONS, n=1)
+            raise ConfigError(f"{name!r} is no setting" + (f"; did you mean {near[0]!r}?" if near else ""))
+        parts = value if isinstance(value, (list, tuple)) else [value]
+        texts = [part for part in parts if isinstance(part, str)]
+        if texts and len(texts) == len(parts):
+            value = _convert(name, name, texts, ConfigError)
+        values[name] = value
+    return Settings(app=app, **values)  # type: ignore[arg-type]  # the caller's types
+
+
 def from_strings(app: str, argv: Mapping[str, Sequence[str]], environ: Mapping[str, str]) -> Settings:
     """Settings from the command line's values by setting name, then the environment, then defaults.
 
@@ -191,7 +229,7 @@ def from_strings(app: str, argv: Mapping[str, Sequence[str]], environ: Mapping[s
     Raises UsageError for a wrong flag, ConfigError for a wrong variable; each is one line.
     """
     values: dict[str, object] = {}
-    if environ.get("WEB_CONCURRENCY"):
+    if environ.get("WEB_CONCURRENCY") and "workers" not in argv:
         values["workers"] = _convert("workers", "WEB_CONCURRENCY", [environ["WEB_CONCURRENCY"]], ConfigError)
     if environ.get("PORT") and "port" not in argv:
         values["port"] = _convert("port", "PORT", [environ["PORT"]], ConfigError)

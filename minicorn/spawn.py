@@ -12,10 +12,12 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NoReturn
 
 from minicorn import signals
 from minicorn.channel import Channel
-from minicorn.heartbeat import Page
+from minicorn.handoff import Handoff
+from minicorn.heartbeat import IdleMap, Page
 
 MANAGED = frozenset(signals.URGENCY)
 
@@ -29,6 +31,8 @@ class Post:
     page: Page
     stack_fd: int
     channel: Channel
+    handoff: Handoff
+    idle_map: IdleMap
 
 
 def fork(run: Callable[[], int]) -> int:
@@ -60,7 +64,7 @@ def _be_child(run: Callable[[], int]) -> None:
         leave(code)
 
 
-def leave(code: int) -> None:
+def leave(code: int) -> NoReturn:
     """End the process now: buffers written, nothing else run."""
     flush()
     os._exit(code)

@@ -7,11 +7,15 @@ never imports the arbiter: what they say to each other goes over the channel.
 import atexit
 import faulthandler
 import logging
+import math
 import os
+import random
 import signal
 import sys
+import threading
+import time
 
-from minicorn import channel, spawn
+from minicorn import channel, spawn, terminal
 from minicorn.errors import ExitCode
 from minicorn.listeners import Listener
 from minicorn.loader import explain, load_app
@@ -27,6 +31,9 @@ LOGGER = logging.getLogger("minicorn")
 # Those sent by hand as well: TERM retires, QUIT ends, the others are harmless. INT is the
 # terminal's, sent to the whole foreground group: the arbiter decides what it means.
 TAKEN = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+# Seconds between our own end and the arbiter's SIGKILL
+LEAVE_MARGIN = 0.5
 
 # Meant for the arbiter, not for the application or its children
 PRIVATE_ENVIRONMENT = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
@@ -46,6 +53,7 @@ class Worker:
         self._outputs = outputs
         self._directory = directory
         self._signals = Signals(TAKEN)
+        self._leave_by = math.inf
 
     def run(self) -> ExitCode:
         """The whole life; the exit code."""
@@ -53,6 +61,8 @@ class Worker:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, spawn.MANAGED)
         # After the handlers: faulthandler takes SIGABRT, and shows all stacks even when C code holds the GIL
         faulthandler.enable(self._post.stack_fd)
+        if not terminal.has_foreground():  # there a group of its own could not read what a debugger asks for
+            os.setpgid(0, 0)
         self._set_title("booting")
         try:
             server = self._boot()
@@ -60,17 +70,19 @@ class Worker:
             self._post.channel.send(channel.FAILED, explain(error))
             return ExitCode.APP
         self._set_title("idle")
+        self._post.page.idle(time.monotonic())
         self._post.channel.send(channel.READY)
         server.serve()
-        run_exit_functions()
+        self._leave()
         return ExitCode.OK
 
     def _boot(self) -> Server:
         os.environ["MINICORN_WORKER"] = str(self._post.slot)
         for name in PRIVATE_ENVIRONMENT:
             os.environ.pop(name, None)
+        # `python -m` has put the directory there by its real path, which may be the last release's
+        sys.path[:] = [self._directory, *(entry for entry in sys.path if entry not in ("", os.getcwd()))]
         os.chdir(self._directory)
-        sys.path.insert(0, self._directory)
         self._server = Server(
             load_app(self._settings.app),
             settings=self._settings,
@@ -79,9 +91,17 @@ class Worker:
             slot=self._post.slot,
             generation=self._post.generation,
             access=self._outputs[1] if len(self._outputs) > 1 else None,
+            handoff=self._post.handoff,
+            idle_map=self._post.idle_map,
         )
         self._server.watch(self._signals.fd, self._obey)
-        self._server.watch(self._post.channel.fd, self._listen)
+        self._server.watch(self._post.channel.fd, self._listen, urgent=True)
+        if self._settings.max_requests:
+            limit = self._settings.max_requests + random.randint(0, self._settings.max_requests_jitter)
+            wish = f"it has served {limit} requests"
+            self._server.limit_requests(limit, lambda: self._post.channel.send(channel.RECYCLE, wish))
+        LOGGER.disabled = False  # logging.config.dictConfig disables the loggers that it does not know
+        self._server.warm_up()
         return self._server
 
     def _obey(self) -> None:
@@ -89,7 +109,7 @@ class Worker:
             if signum == signal.SIGTERM:
                 self._retire(drain=False)
             elif signum == signal.SIGQUIT:
-                run_exit_functions()
+                self._leave()
                 spawn.leave(ExitCode.OK)
 
     def _listen(self) -> None:
@@ -98,25 +118,33 @@ class Worker:
             if message.word == channel.REOPEN:
                 for output in self._outputs:
                     output.reopen()
+            elif message.word == channel.SEAL:
+                self._server.seal()
+                self._post.channel.send(channel.SEALED)
             elif message.word in (channel.RETIRE, channel.DRAIN):
                 self._retire(drain=message.word == channel.DRAIN)
         if not alive:
             # Nobody will replace us, and whoever starts next needs the address: finish and go
             self._server.unwatch(self._post.channel.fd)
-            self._retire(drain=True)
+            self._server.abandon()
 
     def _retire(self, drain: bool) -> None:
         self._set_title("retiring")
+        self._leave_by = min(self._leave_by, time.monotonic() + self._settings.graceful_timeout)
         self._server.signal_exit(drain)
 
     def _set_title(self, state: str) -> None:
         post = self._post
         set_title(f"minicorn: worker {post.slot} gen {post.generation} [{self._settings.title}] {state}")
 
-
-def run_exit_functions() -> None:
-    """What the application registered with atexit: Sentry and OpenTelemetry flush there."""
-    try:
-        atexit._run_exitfuncs()
-    except BaseException as error:
-        LOGGER.error("an atexit function raised\n%s", explain(error))
+    def _leave(self) -> None:
+        """Let the application end: threads that are no daemons, executors, atexit functions (Sentry
+        and OpenTelemetry flush there). Whoever takes longer than we are given leaves a stack."""
+        patience = min(self._settings.graceful_timeout, self._leave_by - time.monotonic()) - LEAVE_MARGIN
+        faulthandler.dump_traceback_later(max(LEAVE_MARGIN, patience), exit=True, file=self._post.stack_fd)
+        try:
+            threading._shutdown()  # type: ignore[attr-defined]  # what the interpreter does before atexit
+            atexit._run_exitfuncs()
+        except BaseException as error:
+            LOGGER.error("an exit function of the application raised\n%s", explain(error))
+        faulthandler.cancel_dump_traceback_later()

@@ -10,14 +10,15 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from types import TracebackType
-from typing import IO
+from typing import IO, Any, Protocol, TypeVar
 from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 from minicorn.connection import Connection
 from minicorn.errors import ClientGone
 from minicorn.http import reply
-from minicorn.http.reply import ApplicationFault, Delimiter, Head
+from minicorn.http.reply import ApplicationFault, Delimiter, Fields, Head
 from minicorn.http.request import Request
 from minicorn.listeners import Listener
 from minicorn.loader import explain
@@ -25,7 +26,26 @@ from minicorn.outbox import PIECE
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
+T = TypeVar("T")
+_END: Any = object()
+
 LOGGER = logging.getLogger("minicorn")
+
+
+class Doors(Protocol):
+    """The ways between the event loop and the application, for the thread that serves."""
+
+    def leave(self) -> None:
+        """Into the application: others may touch the connections now."""
+
+    def enter(self) -> None:
+        """Back from it."""
+
+    def is_willing(self, connection: Connection) -> bool:
+        """To keep the connection, as far as the server is concerned."""
+
+    def stay(self, connection: Connection) -> None:
+        """Some of the reply is not sent yet; waits until a full outbox has room."""
 
 
 class FileWrapper:
@@ -49,17 +69,20 @@ class FileWrapper:
             offset = self.filelike.tell()
         except (AttributeError, OSError, ValueError):
             return None
-        if not stat.S_ISREG(status.st_mode):
+        # The system does not tell the size of some that are made as they are read (/proc)
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:
             return None
         return fd, offset, max(0, status.st_size - offset)
 
 
 def base_environ(listener: Listener, multiprocess: bool) -> WSGIEnvironment:
     """What is the same for every request that comes by `listener`."""
+    # PEP 3333: neither is ever empty; a Unix socket has no such names
+    name, port = (listener.host, str(listener.port)) if listener.port else ("localhost", "80")
     return {
         "SCRIPT_NAME": "",
-        "SERVER_NAME": listener.host,
-        "SERVER_PORT": str(listener.port) if listener.port else "",
+        "SERVER_NAME": name,
+        "SERVER_PORT": port,
         "SERVER_SOFTWARE": "minicorn",
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
@@ -92,29 +115,31 @@ class Exchange:
     and `keep_alive` say what became of it."""
 
     __slots__ = (
+        "_complete",
         "_connection",
         "_date",
+        "_doors",
+        "_fields",
+        "_gone",
         "_head",
         "_produced",
         "_request",
-        "_wait",
-        "_willing",
         "broken",
         "headers",
         "status",
     )
 
-    def __init__(
-        self, connection: Connection, request: Request, willing: bool, date: str, wait: Callable[[Connection], None]
-    ) -> None:
-        """`willing` to keep the connection; `wait` blocks until a full outbox has room."""
+    def __init__(self, connection: Connection, request: Request, date: str, doors: Doors) -> None:
+        """`doors` lead into the application and out of it."""
         self._connection = connection
         self._request = request
-        self._willing = willing
         self._date = date
-        self._wait = wait
+        self._doors = doors
+        self._fields: Fields | None = None
         self._head: Head | None = None
         self._produced = 0
+        self._complete = False
+        self._gone: ClientGone | None = None
         self.status: str | None = None
         self.headers: list[tuple[str, str]] = []
         self.broken = False  # the reply ended early: only a close can tell
@@ -147,17 +172,20 @@ class Exchange:
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
                 exc_info = None  # a cycle through this frame otherwise
-        elif self.status is not None:
+        elif self._fields is not None:
             raise ApplicationFault("start_response was called twice without exc_info")
-        if type(headers) is not list:
-            raise ApplicationFault(f"headers are {type(headers).__name__}, not list")
+        self._fields = reply.check_fields(status, headers)
         self.status, self.headers = status, headers
         return self.write
 
     def write(self, data: bytes) -> None:
         """PEP 3333's imperative way to send: at once."""
         if data:
-            self._send(data, -1)
+            self._doors.enter()
+            try:
+                self._send(data, -1)
+            finally:
+                self._doors.leave()
 
     def run(self, application: WSGIApplication, environ: WSGIEnvironment) -> None:
         """Call the application and hand its reply over; `close()` is called whatever happens.
@@ -165,17 +193,20 @@ class Exchange:
         Raises ClientGone; whatever the application raises is answered and logged.
         """
         try:
-            result = application(environ, self.start_response)
+            result = self._inside(partial(application, environ, self.start_response))
             try:
                 self._deliver(result)
             finally:
                 close: Callable[[], object] | None = getattr(result, "close", None)
                 if close is not None:
-                    close()
-        except ClientGone:
+                    self._inside(close)
+        except (ClientGone, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:
-            self._fail(error)
+        except BaseException as error:  # SystemExit and its kin are an application's error, no order to us
+            if self._gone is None:
+                self._fail(error)
+        if self._gone is not None:
+            raise self._gone
 
     def _deliver(self, result: Iterable[bytes]) -> None:
         if isinstance(result, FileWrapper) and self._head is None and (span := result.span()) is not None:
@@ -184,15 +215,25 @@ class Exchange:
             if result[0]:
                 self._send(result[0], len(result[0]))
         else:
-            for block in result:
+            blocks = iter(result)
+            while (block := self._inside(partial(next, blocks, _END))) is not _END:
                 if block:  # an empty one would end a chunked reply
                     self._send(block, -1)
-        self._complete()
+        self._conclude()
+
+    def _inside(self, call: Callable[[], T]) -> T:
+        """Do `call` inside the application: the connections are the helper's meanwhile."""
+        self._doors.leave()
+        try:
+            return call()
+        finally:
+            self._doors.enter()
 
     def _begin(self, known: int) -> Head:
-        if self.status is None:
+        if self._fields is None:
             raise ApplicationFault("start_response was not called before the body")
-        self._head = reply.render_head(self._request, self.status, self.headers, known, self._willing, self._date)
+        keep_alive = self._request.keep_alive and self._doors.is_willing(self._connection)
+        self._head = reply.render_head(self._request, self._fields, known, keep_alive, self._date)
         return self._head
 
     def _send(self, data: bytes, known: int) -> None:
@@ -221,11 +262,17 @@ class Exchange:
                 self._hand_over(view[start : start + PIECE])
 
     def _hand_over(self, data: bytes | memoryview) -> None:
+        if self._gone is not None:
+            raise self._gone  # an application that has caught it once meets it again
         outbox = self._connection.outbox
-        if data:
-            outbox.send(data)
-            if outbox.full:
-                self._wait(self._connection)
+        try:
+            if data:
+                outbox.send(data)
+            if outbox.size:
+                self._doors.stay(self._connection)
+        except ClientGone as gone:
+            self._gone = gone
+            raise
 
     def _send_file(self, fd: int, offset: int, size: int) -> None:
         head = self._begin(size)
@@ -235,12 +282,13 @@ class Exchange:
         if self._produced and head.delimiter is not Delimiter.NOTHING:
             self._connection.outbox.send_file(fd, offset, self._produced)
 
-    def _complete(self) -> None:
+    def _conclude(self) -> None:
         """The application has given all: end the body; see whether it was what the head said."""
         head = self._head
         if head is None:
             head = self._begin(0)
             self._hand_over(head.data)
+        self._complete = True
         if head.delimiter is Delimiter.CHUNKED:
             self._hand_over(reply.LAST_CHUNK)
         elif head.delimiter is Delimiter.LENGTH and self._produced != head.length:
@@ -253,7 +301,7 @@ class Exchange:
             )
 
     def _fail(self, error: BaseException) -> None:
-        self.broken = True
+        self.broken = not self._complete
         if isinstance(error, ApplicationFault):
             LOGGER.error("%s: the application broke WSGI: %s", self._subject, error)
         else:

@@ -45,5 +45,5 @@ HOP_BY_HOP = frozenset(
     ["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"]
 )
 
-# RFC 9112 4 with PEP 3333: three digits, a space, a reason phrase that may be empty
-STATUS = re.compile(r"[1-9][0-9]{2} [\t\x20-\x7e\x80-\xff]*+")
+# RFC 9112 4 with PEP 3333: three digits, a space, a reason phrase that may be empty; 1xx is interim
+STATUS = re.compile(r"[2-9][0-9]{2} [\t\x20-\x7e\x80-\xff]*+")

@@ -28,14 +28,26 @@ class Delimiter(Enum):
     CLOSE = "close"  # HTTP/1.0 without a length
 
 
+class Fields:
+    """A status and field lines that may be sent, and what they say of framing."""
+
+    __slots__ = ("code", "dated", "length", "lines", "status")
+
+    def __init__(self, status: str, code: int, lines: str, length: int, dated: bool) -> None:
+        self.status = status
+        self.code = code
+        self.lines = lines
+        self.length = length
+        self.dated = dated
+
+
 class Head:
     """A reply's head, ready to send, and what follows from it for the body and the connection."""
 
-    __slots__ = ("data", "delimiter", "keep_alive", "length", "status")
+    __slots__ = ("data", "delimiter", "keep_alive", "length")
 
-    def __init__(self, data: bytes, status: int, delimiter: Delimiter, length: int, keep_alive: bool) -> None:
+    def __init__(self, data: bytes, delimiter: Delimiter, length: int, keep_alive: bool) -> None:
         self.data = data
-        self.status = status
         self.delimiter = delimiter
         self.length = length
         self.keep_alive = keep_alive
@@ -45,9 +57,9 @@ _FIELD_NAMES: dict[str, str] = {}
 _FIELD_NAMES_MOST = 1024
 
 
-def _lower_name(name: object) -> str:
+def _lower_name(name: str) -> str:
     """The lower-case form of a legal field name; ApplicationFault for any other."""
-    if not isinstance(name, str) or not grammar.TOKEN.fullmatch(name):
+    if not grammar.TOKEN.fullmatch(name):
         raise ApplicationFault(f"{name!r} is no header name")
     lower = name.lower()
     if lower in grammar.HOP_BY_HOP:
@@ -57,24 +69,34 @@ def _lower_name(name: object) -> str:
     return lower
 
 
-@lru_cache(maxsize=256)
-def check_status(status: str) -> int:
+def check_status(status: object) -> int:
     """The code of a status line such as "200 OK"; ApplicationFault for what is none."""
-    if not isinstance(status, str) or not grammar.STATUS.fullmatch(status):
-        raise ApplicationFault(f"{status!r} is no status such as '200 OK'")
-    code = int(status[:3])
-    if code < 200:
-        raise ApplicationFault(f"{status!r} is interim: the server's to send, not the application's")
+    code = _status_code(status) if isinstance(status, str) else 0
+    if not code:
+        raise ApplicationFault(f"{status!r} is no status such as '200 OK' (and no interim one)")
     return code
 
 
-def _check_values(headers: Headers, lines: str) -> None:
-    """No CR, LF or NUL beyond the line ends that were put behind the fields."""
-    ends = lines.count("\r\n")
-    if ends > len(headers) or lines.count("\r") != ends or lines.count("\n") != ends or "\0" in lines:
-        for name, value in headers:
-            if not {"\r", "\n", "\0"}.isdisjoint(value):
-                raise ApplicationFault(f"CR, LF or NUL in the value of {name}")
+@lru_cache(maxsize=256)
+def _status_code(status: str) -> int:
+    """0 for what is none; an interim one (1xx) is the server's to send."""
+    return int(status[:3]) if grammar.STATUS.fullmatch(status) else 0
+
+
+def _join(fields: list[str]) -> str:
+    """The field lines as one text, in which CR, LF and NUL stand at their ends alone."""
+    lines = "\r\n".join([*fields, ""])
+    ends = len(fields)
+    if not lines.isascii():
+        try:
+            lines.encode("latin-1")
+        except UnicodeEncodeError as error:
+            raise ApplicationFault(f"{error.object[error.start]!r} in a header: PEP 3333 wants latin-1") from None
+    if lines.count("\r") != ends or lines.count("\n") != ends or "\0" in lines:
+        for field in fields:
+            if not {"\r", "\n", "\0"}.isdisjoint(field):
+                raise ApplicationFault(f"CR, LF or NUL in the value of {field.partition(':')[0]}")
+    return lines
 
 
 def _parse_length(value: str, earlier: int) -> int:
@@ -83,35 +105,43 @@ def _parse_length(value: str, earlier: int) -> int:
     return int(value)
 
 
-def render_head(request: Request, status: str, headers: Headers, known: int, keep_alive: bool, date: str) -> Head:
-    """The head of a final reply.
-
-    `known` is the length of the whole body where it is known (-1 otherwise), `keep_alive`
-    whether the server is willing, `date` the value for Date (see `http_date`).
-    Raises ApplicationFault, and UnicodeEncodeError is one too: headers are latin-1 (PEP 3333).
-    """
+def check_fields(status: str, headers: Headers) -> Fields:
+    """What the application gave to start_response, checked; ApplicationFault names the rule it breaks."""
     code = check_status(status)
+    if type(headers) is not list:
+        raise ApplicationFault(f"headers are {type(headers).__name__}, not list")
     names = _FIELD_NAMES
     length = -1
     served = dated = False
-    lines = ""
+    fields = []
     for name, value in headers:
-        if not isinstance(value, str):
-            raise ApplicationFault(f"the value of {name} is {type(value).__name__}, not str")
+        if not isinstance(value, str) or not isinstance(name, str):
+            raise ApplicationFault(f"the header {name!r}: {value!r} is not two str")
         lower = names.get(name) or _lower_name(name)
         if lower == "content-length":
-            if code == 204:  # RFC 9110 8.6 forbids it; Django sets it all the same
-                continue
+            again = length >= 0
             length = _parse_length(value, length)
+            # RFC 9110 8.6 forbids it in a 204; Django sets it all the same
+            if again or code == 204:
+                continue
         elif lower == "date":
             dated = True
         elif lower == "server":
             served = True
-        lines += f"{name}: {value}\r\n"
-    _check_values(headers, lines)
+        fields.append(f"{name}: {value}")
     if not served:
-        lines += "Server: minicorn\r\n"
-    if not dated:
+        fields.append("Server: minicorn")
+    return Fields(status, code, _join(fields), length, dated)
+
+
+def render_head(request: Request, fields: Fields, known: int, keep_alive: bool, date: str) -> Head:
+    """The head of a final reply.
+
+    `known` is the length of the whole body where it is known (-1 otherwise), `keep_alive`
+    whether the connection may go on, `date` the line for Date (see `http_date`).
+    """
+    code, length, lines = fields.code, fields.length, fields.lines
+    if not fields.dated:
         lines += date
 
     if request.method == "HEAD" or code in (204, 304):
@@ -134,7 +164,7 @@ def render_head(request: Request, status: str, headers: Headers, known: int, kee
         lines += "Connection: close\r\n"
     elif request.version == "HTTP/1.0":
         lines += "Connection: keep-alive\r\n"
-    return Head(f"HTTP/1.1 {status}\r\n{lines}\r\n".encode("latin-1"), code, delimiter, length, keep_alive)
+    return Head(f"HTTP/1.1 {fields.status}\r\n{lines}\r\n".encode("latin-1"), delimiter, length, keep_alive)
 
 
 def http_date(now: float) -> str:
@@ -155,8 +185,9 @@ def render_error(status: int, date: str, method: str = "") -> bytes:
     """A short final reply that says no more than its status, and closes; to HEAD, without its body."""
     phrase = HTTPStatus(status).phrase
     body = f"{status} {phrase}\n".encode()
+    retry = "Retry-After: 1\r\n" if status == HTTPStatus.SERVICE_UNAVAILABLE else ""  # RFC 9110 10.2.3
     head = (
-        f"HTTP/1.1 {status} {phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        f"HTTP/1.1 {status} {phrase}\r\n{retry}Content-Type: text/plain; charset=utf-8\r\n"
         f"Content-Length: {len(body)}\r\nServer: minicorn\r\n{date}Connection: close\r\n\r\n"
     )
     return head.encode() + (b"" if method == "HEAD" else body)

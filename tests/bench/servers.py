@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 HERE = Path(__file__).parent
-CHECKOUT = HERE.parent.parent
+CHECKOUT = Path(os.environ.get("CHECKOUT", HERE.parent.parent))
 COMMANDS = {
     "minicorn": "-m minicorn {app} --bind 127.0.0.1:{port} --workers {workers}",
     "gunicorn-sync": "-m gunicorn {app} --bind 127.0.0.1:{port} --workers {workers}",
@@ -89,3 +89,13 @@ def running(
             finally:
                 process.send_signal(signal.SIGTERM)
                 process.wait(60)
+
+
+def throughput(port: int, connections: int, seconds: int) -> float:
+    """Requests a second that wrk has answered with 2xx, on so many keep-alive connections."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", f"http://127.0.0.1:{port}/"]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    match = re.search(r"(\d+) requests in", output)
+    if match is None or "Non-2xx" in output:
+        raise SystemExit(output)
+    return int(match[1]) / seconds

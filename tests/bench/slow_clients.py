@@ -9,17 +9,15 @@ the figure is the median of the ratios of their throughput.
 
 import argparse
 import contextlib
-import re
 import socket
 import statistics
-import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from servers import running
+from servers import running, throughput
 
 APPLICATION = """
 BIG = b"x" * 5_000_000
@@ -93,15 +91,6 @@ def slow_clients(port: int, present: bool) -> Iterator[None]:
         slow.join()
 
 
-def throughput(port: int, seconds: int) -> float:
-    command = ["wrk", "-t1", "-c8", f"-d{seconds}s", f"http://127.0.0.1:{port}/"]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    match = re.search(r"(\d+) requests in", output)
-    if match is None or "Non-2xx" in output:
-        raise SystemExit(output)
-    return int(match[1]) / seconds
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
@@ -116,7 +105,7 @@ def main() -> None:
                 for present in (False, True):
                     with slow_clients(server.port, present):
                         time.sleep(2 if present else 0.2)
-                        rates[present] = throughput(server.port, options.seconds)
+                        rates[present] = throughput(server.port, 8, options.seconds)
                 ratios.append(rates[True] / rates[False])
                 print(f"alone {rates[False]:.0f} requests/s, beside slow clients {rates[True]:.0f}")
     print(f"median ratio {statistics.median(ratios):.2f}")

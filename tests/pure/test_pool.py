@@ -9,12 +9,15 @@ from minicorn.pool import (
     BACKOFF_MOST,
     HEALTHY,
     QUIT_GRACE,
+    SAMPLES,
     Abort,
+    Drain,
     Kill,
     Pool,
     Quit,
     Retire,
     Say,
+    Seal,
     Spawn,
     State,
     Stop,
@@ -30,6 +33,7 @@ class World:
         self.boot = 1.0
         self.finish = 0.1  # how long a retiring worker takes
         self.broken = False
+        self.seals = True  # workers answer when they are told to give nothing more to others
         self.crash_after = None  # seconds from READY to a crash of one's own
         self.next_pid = 100
         self.due = {}  # pid -> [(when, what)]
@@ -46,8 +50,10 @@ class World:
                 self.said.append(action.text)
             elif isinstance(action, Spawn):
                 self.fork(action)
-            elif isinstance(action, Retire):
+            elif isinstance(action, (Retire, Drain)):
                 self.due[action.pid] = [(self.now + self.finish, "exit")]
+            elif isinstance(action, Seal) and self.seals:
+                self.due[action.pid].append((self.now, "sealed"))
             elif isinstance(action, (Kill, Quit, Abort)):
                 self.due[action.pid] = [(self.now, "exit")]
 
@@ -83,6 +89,8 @@ class World:
                     self.promises[pid] = math.inf
                     if self.crash_after is not None:
                         queue.append((self.now + self.crash_after, "exit"))
+                elif what == "sealed":
+                    self.pool.sealed(pid)
                 else:
                     self.die(pid)
         if self.pool.booted and not self.pool.parked and self.pool.stopping is None:
@@ -343,7 +351,7 @@ def test_nobody_is_late_for_what_the_arbiter_overslept(world):
     world.promises[pid] = world.now + 3
     world.perform()
     world.now += 60
-    world.pool.overslept(60)
+    world.pool.overslept(60, world.promises)
     world.perform()
     assert not world.done(Abort)
     world.run(4)
@@ -354,7 +362,7 @@ def test_a_new_promise_ends_the_grant(world):
     pid = next(iter(world.pool.workers))
     world.promises[pid] = world.now + 3
     world.perform()
-    world.pool.overslept(60)
+    world.pool.overslept(60, world.promises)
     world.promises[pid] = world.now + 4
     world.run(5)
     assert len(world.done(Abort)) == 1
@@ -381,7 +389,7 @@ def test_stopping_forks_nothing_and_ends_when_the_last_is_gone(world):
     world.run(5)
     assert world.pool.ended
     assert len(world.forks) == before
-    assert [action.drain for action in world.done(Retire)] == [True] * 3
+    assert len(world.done(Drain)) == 3
 
 
 def test_a_stop_during_a_roll_ends_both_generations(world):
@@ -398,7 +406,7 @@ def test_a_second_term_changes_nothing_and_int_escalates(world):
     world.perform()
     assert not world.pool.stop(Stop.GRACEFUL)
     world.run(3)
-    assert len(world.done(Retire)) == 4 and not world.done(Quit)
+    assert len(world.done(Drain)) == 4 and not world.done(Quit)
     assert world.pool.stop(Stop.QUICK)
     actions = world.pool.plan(world.now, world.promises)
     assert len([a for a in actions if isinstance(a, Quit)]) == 4
@@ -410,6 +418,129 @@ def test_graceful_does_not_slow_a_quick_stop(world):
     world.pool.stop(Stop.QUICK)
     assert not world.pool.stop(Stop.GRACEFUL)
     assert world.pool.stopping is Stop.QUICK
+
+
+def test_the_queues_are_drained_only_when_nobody_gives_to_them_any_more(world):
+    world.seals = False
+    world.pool.stop(Stop.GRACEFUL)
+    world.run(1)
+    told = {action.pid for action in world.done(Seal)}
+    assert told == set(world.pool.workers) and not world.done(Drain)
+    first, *others = told
+    for pid in others:
+        world.pool.sealed(pid)
+    world.run(1)
+    assert not world.done(Drain)
+    world.die(first)  # a worker that died gives nothing any more either
+    world.run(1)
+    assert {action.pid for action in world.done(Drain)} == set(others)
+
+
+def test_a_worker_that_was_retiring_already_is_sealed_too(world):
+    world.finish = 5.0
+    world.pool.reload()
+    world.run(2)
+    retiring = {w.pid for w in world.pool.workers.values() if w.state is State.RETIRING}
+    assert retiring
+    world.pool.stop(Stop.GRACEFUL)
+    world.perform()
+    assert retiring <= {action.pid for action in world.done(Seal)}
+
+
+def test_a_stop_with_a_delay_serves_until_then(world):
+    world.pool.stop(Stop.GRACEFUL, world.now + 5)
+    world.run(4.5)
+    assert len(world.ready()) == 4
+    world.run(3)
+    assert world.pool.ended
+
+
+def test_a_worker_that_wishes_it_is_replaced_by_one_that_is_ready(world):
+    wishing = next(iter(world.pool.workers))
+    world.pool.recycle(wishing, "it has served 100 requests")
+    world.run(5)
+    assert wishing not in world.pool.workers
+    assert world.generations() == [1, 1, 1, 1]
+    assert world.fewest_ready >= 4
+    assert len(world.forks) == 5
+
+
+def test_workers_that_wish_it_all_at_once_go_one_at_a_time(world):
+    old = list(world.pool.workers)
+    for pid in old:
+        world.pool.recycle(pid, "it has served 100 requests")
+    for _ in range(100):
+        world.run(0.1)
+        assert sum(w.state is State.BOOTING for w in world.pool.workers.values()) <= 1
+    assert set(old).isdisjoint(world.pool.workers)
+    assert len(world.forks) == 8
+    assert world.fewest_ready >= 4
+
+
+def test_a_replacement_that_cannot_boot_leaves_the_worker_serving(world):
+    wishing = next(iter(world.pool.workers))
+    world.broken = True
+    world.pool.recycle(wishing, "it has served 100 requests")
+    world.run(30)
+    assert world.pool.workers[wishing].state is State.READY
+    assert len(world.ready()) == 4
+
+
+def test_memory_above_the_limit_counts_after_several_samples_in_a_row():
+    world = World(2, max_memory=100 << 20)
+    world.run(2)
+    pid = next(iter(world.pool.workers))
+    for memory in [150, 150, 50, *[150] * (SAMPLES - 1)]:
+        world.pool.weighed(pid, memory << 20)
+        world.run(0.1)
+    assert len(world.forks) == 2
+    world.pool.weighed(pid, 150 << 20)
+    world.run(5)
+    assert pid not in world.pool.workers and not world.done(Kill)
+
+
+def test_memory_at_twice_the_limit_kills_with_the_reason():
+    world = World(2, max_memory=100 << 20)
+    world.run(2)
+    pid = next(iter(world.pool.workers))
+    world.pool.weighed(pid, 201 << 20)
+    world.perform()
+    (kill,) = world.done(Kill)
+    assert kill.pid == pid and "201 MiB" in kill.reason
+
+
+def test_too_many_failed_boots_in_a_row_give_up_where_that_is_wanted():
+    world = World(2, max_boot_failures=3)
+    world.run(2)
+    world.broken = True
+    world.die(next(iter(world.pool.workers)))
+    world.run(60)
+    assert world.pool.ended and world.pool.gave_up
+    assert len(world.forks) == 2 + 3
+
+
+def test_a_boot_between_failed_ones_begins_the_count_anew():
+    world = World(2, max_boot_failures=3)
+    world.run(2)
+    for broken in (True, False, True):
+        world.broken = broken
+        world.die(world.ready()[0].pid)
+        world.run(0.99 if broken else 3)
+    assert world.pool.stopping is None
+
+
+def test_the_workers_of_the_image_before_are_taken_over_and_rolled():
+    world = World(3)
+    for pid, (ready, retiring) in enumerate([(True, False), (True, False), (False, False), (True, True)], start=7):
+        world.pool.adopt(pid, pid, 4, world.now - 50, 0, ready, retiring, world.now)
+        world.promises[pid] = math.inf
+        world.due[pid] = [(world.now + 0.2, "exit")] if retiring else []
+    world.due[9] = [(world.now + 0.5, "ready")]
+    world.pool.generation = world.pool.newest = 4
+    world.pool.reload()
+    world.run(20)
+    assert world.generations() == [5, 5, 5]
+    assert {7, 8, 9, 10}.isdisjoint(world.pool.workers)
 
 
 def test_the_number_of_workers_follows_and_never_falls_below_one(world):

@@ -1,0 +1,96 @@
+"""What the control group and the affinity allow: CPUs; and what the group has suffered: OOM kills.
+
+Version 1 and 2 of cgroups; a group is limited by its ancestors too.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+ROOT = Path("/sys/fs/cgroup")
+_UNLIMITED = 1e9
+
+
+def count_cpus() -> int:
+    """CPUs within affinity and quota, rounded down, at least 1."""
+    if hasattr(os, "sched_getaffinity"):
+        allowed = len(os.sched_getaffinity(0))
+    else:
+        allowed = os.cpu_count() or 1  # macOS
+    return max(1, min(allowed, int(read_quota(_membership(), ROOT))))
+
+
+def count_oom_kills() -> int:
+    """Processes of our group that the kernel has killed for want of memory, as far as it tells."""
+    return read_oom_kills(_membership(), ROOT)
+
+
+def _membership() -> str:
+    try:
+        return Path("/proc/self/cgroup").read_text()
+    except OSError:
+        return ""  # no Linux
+
+
+def read_quota(membership: str, root: Path) -> float:
+    """CPUs that the cgroups named in `membership` (/proc/self/cgroup) and those above them grant."""
+    quotas = [
+        (_read_quota_2 if version == 2 else _read_quota_1)(directory)
+        for version, directory in _directories(membership, root, "cpu")
+    ]
+    return min(quotas, default=_UNLIMITED)
+
+
+def read_oom_kills(membership: str, root: Path) -> int:
+    """The highest `oom_kill` counter of the groups in `membership` and above."""
+    return max((_read_oom_kills(directory) for _, directory in _directories(membership, root, "memory")), default=0)
+
+
+def _directories(membership: str, root: Path, controller: str) -> Iterator[tuple[int, Path]]:
+    """The version and folder of each group that governs `controller`, and of those above it."""
+    for line in membership.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            hierarchies = [(2, root)]
+        elif controller in controllers.split(","):
+            hierarchies = [(1, root / controllers), (1, root / controller)]
+        else:
+            continue
+        for version, hierarchy in hierarchies:
+            group = hierarchy / path.lstrip("/")
+            for directory in (group, *group.parents):
+                if directory.is_relative_to(hierarchy):
+                    yield version, directory
+
+
+def _read_quota_2(directory: Path) -> float:
+    return _read(lambda: _ratio(*(directory / "cpu.max").read_text().split()), _UNLIMITED)
+
+
+def _read_quota_1(directory: Path) -> float:
+    quota, period = directory / "cpu.cfs_quota_us", directory / "cpu.cfs_period_us"
+    return _read(lambda: _ratio(quota.read_text(), period.read_text()), _UNLIMITED)
+
+
+def _ratio(quota: str, period: str) -> float:
+    return _UNLIMITED if quota == "max" or int(quota) < 0 else int(quota) / int(period)
+
+
+def _read_oom_kills(directory: Path) -> int:
+    for name in ("memory.events", "memory.oom_control"):
+        text = _read((directory / name).read_text, "")
+        for line in text.splitlines():
+            key, _, value = line.partition(" ")
+            if key == "oom_kill":
+                return int(value)
+    return 0
+
+
+def _read(read: Callable[[], T], default: T) -> T:
+    try:
+        return read()
+    except OSError:
+        return default  # the root group has no such file

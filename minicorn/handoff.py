@@ -1,0 +1,101 @@
+"""The queue of connections: a descriptor and its state, from any worker to any other.
+
+A SOCK_SEQPACKET pair made by the arbiter, which keeps both ends open, so that what is under
+way survives every worker. Any worker gives, any idle worker takes; a message is one
+descriptor, a version and a few bytes. What the queue refuses, its sender goes on serving.
+"""
+
+import array
+import socket
+import struct
+import sys
+from dataclasses import dataclass
+
+VERSION = 1
+# More input than this stays with its worker: four messages of 64 KiB would fill the queue
+INPUT_MOST = 32768
+# version, listener, requests served, deadline, complete since, then the lengths of peer and port
+_HEAD = struct.Struct("=BBIddBB")
+_RECEIVE = INPUT_MOST + 1024
+# Datagrams where there is no sequenced packet (macOS)
+_KIND = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
+# socket.recv_fds drops its flags up to CPython 3.13
+_FLAGS = socket.MSG_DONTWAIT | getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What travels with a connection's descriptor. Times are monotonic, the machine's."""
+
+    listener: int  # which of the server's listeners it came by
+    served: int
+    deadline: float
+    since: float  # when its request was complete; of no meaning without one
+    peer: str
+    peer_port: str
+    input: bytes  # read already, not yet served
+
+    def pack(self) -> bytes:
+        peer, port = self.peer.encode(), self.peer_port.encode()
+        head = _HEAD.pack(VERSION, self.listener, self.served, self.deadline, self.since, len(peer), len(port))
+        return head + peer + port + self.input
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "Parcel":
+        """ValueError for a message of another version."""
+        version, listener, served, deadline, since, peer_size, port_size = _HEAD.unpack_from(data)
+        if version != VERSION:
+            raise ValueError(f"message of version {version}")
+        peer_end = _HEAD.size + peer_size
+        port_end = peer_end + port_size
+        peer, port = data[_HEAD.size : peer_end].decode(), data[peer_end:port_end].decode()
+        return cls(listener, served, deadline, since, peer, port, data[port_end:])
+
+
+class Handoff:
+    """Both ends of the queue; non-blocking. `fd` is readable when a connection waits."""
+
+    def __init__(self, ends: tuple[int, int] | None = None) -> None:
+        """A new queue, or the one whose `ends` the arbiter's image before has left."""
+        if ends is None:
+            self._giving, self._taking = socket.socketpair(socket.AF_UNIX, _KIND)
+        else:
+            self._giving, self._taking = (socket.socket(fileno=fd) for fd in ends)
+        self._giving.setblocking(False)
+        self._taking.setblocking(False)
+        self.fd = self._taking.fileno()
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        return self._giving.fileno(), self._taking.fileno()
+
+    def give(self, fd: int, parcel: Parcel) -> bool:
+        """Put a connection into the queue; False when it is full, or the system refuses."""
+        descriptors = array.array("i", [fd])
+        try:
+            self._giving.sendmsg([parcel.pack()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+        except OSError:
+            return False  # EAGAIN: full; ETOOMANYREFS, EMSGSIZE: it stays where it is
+        return True
+
+    def take(self) -> tuple[socket.socket, Parcel] | None:
+        """The connection that has waited longest, or None."""
+        while True:
+            try:
+                data, ancillary, _, _ = self._taking.recvmsg(_RECEIVE, socket.CMSG_SPACE(4), _FLAGS)
+            except BlockingIOError:
+                return None
+            descriptors = array.array("i")
+            for _, _, payload in ancillary:
+                descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
+            if not descriptors:
+                continue  # MSG_CTRUNC: no descriptor was free for it, and the connection is gone
+            sock = socket.socket(fileno=descriptors[0])
+            try:
+                return sock, Parcel.unpack(data)
+            except ValueError:
+                sock.close()
+
+    def close(self) -> None:
+        self._giving.close()
+        self._taking.close()

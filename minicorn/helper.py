@@ -1,0 +1,110 @@
+"""The helper: a thread that keeps clients moving while the application works.
+
+One lock says who may touch connections. The main thread holds it always, except while it is
+inside the application (`leave` ... `enter`). When it has been there for `patience` seconds, the
+helper takes the lock and runs one turn of the server's own loop, again and again until the
+main thread is back. It never runs application code, and C code that keeps the GIL stops it too.
+
+It sleeps while nothing happens, so it costs an idle process no wake-up; a request costs it
+two lock operations. It is joined before a fork: no lock of its own is held across one.
+"""
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+
+# Looks without finding the main thread in the application, before it sleeps until it is called
+_LOOKS = 20
+
+
+class Helper:
+    """`help` is one turn of the loop; it is called with the lock held."""
+
+    def __init__(self, patience: float, help: Callable[[], None]) -> None:
+        """`patience` in seconds."""
+        self._patience = patience
+        self._help = help
+        self._lock = threading.Lock()
+        self._call = threading.Lock()  # held by nobody else: to wait on it is to sleep
+        self._call.acquire()
+        self._left_at = 0.0  # when the main thread went into the application; 0: it is here
+        self._asleep = True
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        _HELPERS.add(self)
+
+    # The main thread
+
+    def leave(self) -> None:
+        """The application is about to be called: hands off the connections."""
+        self._left_at = time.monotonic()
+        self._lock.release()
+        if self._asleep:
+            self._wake()
+
+    def enter(self) -> None:
+        """The application has returned: the connections are ours again."""
+        self._lock.acquire()
+        self._left_at = 0.0
+
+    def stop(self) -> None:
+        """End the thread and wait for its end; the next `leave` starts another."""
+        thread = self._thread
+        if thread is None:
+            return
+        self._stopping = True
+        if self._asleep:
+            self._wake()
+        thread.join()
+        self._call.acquire(blocking=False)  # a call that it did not hear
+        self._thread = None
+        self._asleep = True
+        self._stopping = False
+
+    def _wake(self) -> None:
+        self._asleep = False
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="minicorn-helper", daemon=True)
+            self._thread.start()
+        else:
+            self._call.release()
+
+    # The thread
+
+    def _run(self) -> None:
+        looks = 0
+        while not self._stopping:
+            self._call.acquire(timeout=self._patience)
+            left_at = self._left_at
+            looks = 0 if left_at else looks + 1
+            if left_at and time.monotonic() - left_at >= self._patience:
+                self._step()
+            elif looks > _LOOKS and not self._stopping:
+                looks = 0
+                self._asleep = True
+                # Whoever came before this line saw us awake, and did not call
+                if self._left_at or self._stopping:
+                    self._asleep = False
+                else:
+                    self._call.acquire()
+
+    def _step(self) -> None:
+        if self._lock.acquire(blocking=False):
+            try:
+                if self._left_at:
+                    self._help()
+            finally:
+                self._lock.release()
+
+
+_HELPERS: "weakref.WeakSet[Helper]" = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    for helper in list(_HELPERS):
+        helper.stop()
+
+
+os.register_at_fork(before=_before_fork)

@@ -1,0 +1,375 @@
+"""The event loop: listeners, connections, deadlines, and the hand-off queue. No WSGI.
+
+`step` polls, reads, parses, writes and keeps deadlines, and calls `dispatch` for each complete
+request. Two callers run it: the thread that serves, with the application as `dispatch`, and
+the helper while that thread is in the application, with "give it to another worker".
+One lock, the helper's, says who may touch what is here.
+"""
+
+import errno
+import logging
+import resource
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+
+from minicorn import poller
+from minicorn.connection import APP, CLOSED, HEAD, IDLE, Connection
+from minicorn.deadlines import TICK, Deadlines
+from minicorn.errors import ClientGone, ProtocolError
+from minicorn.handoff import Handoff
+from minicorn.heartbeat import IdleMap, Page
+from minicorn.http.reply import http_date
+from minicorn.listeners import Listener
+from minicorn.settings import Settings
+
+LOGGER = logging.getLogger("minicorn")
+
+Dispatch = Callable[[Connection], None]
+
+# An idle worker promises to be back after its tick and this much more
+IDLE_SLACK = 10.0
+# A request that took so long makes its worker give away all that has come meanwhile
+SLOW = 0.001
+# Descriptors left to the application
+SPARE_DESCRIPTORS = 64
+
+
+class Loop:
+    """The connections of one process, and how they move."""
+
+    def __init__(self, settings: Settings, page: Page, slot: int, idle_map: IdleMap, handoff: Handoff | None) -> None:
+        """`handoff` is the queue shared with sibling workers, where there are any."""
+        self._settings = settings
+        self._page = page
+        self._slot = slot
+        self._idle_map = idle_map
+        self._handoff = handoff
+        self._poller = poller.Poller()
+        self._listeners: list[Listener] = []
+        self._origins: list[Listener] = []  # listeners by number, for connections that are handed over
+        self._callbacks: dict[int, Callable[[], object]] = {}
+        self._urgent: set[int] = set()
+        self._turns: OrderedDict[Connection, None] = OrderedDict()  # each once, first come first served
+        self._deadlines: Deadlines[Connection] = Deadlines()
+        self._accepting = False
+        self._next_tick = 0.0
+        self._date = (0, "")
+        self._idle_patience = max(settings.timeout, IDLE_SLACK) if settings.timeout else float("inf")
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._capacity = limit - min(SPARE_DESCRIPTORS, limit // 2)
+        self.connections: dict[int, Connection] = {}
+        self.took = 0.0  # seconds that the last request was in the application
+        self.leaving = False  # connections go to siblings as soon as they can
+        self.closing = False  # the whole server ends: nothing is given away, idle connections are closed
+
+    def watch(self, fd: int, callback: Callable[[], object], urgent: bool = False) -> None:
+        """Call `callback` when `fd` is readable; `urgent`: even inside the application, by the helper."""
+        self._callbacks[fd] = callback
+        if urgent:
+            self._urgent.add(fd)
+        self._poller.register(fd, poller.READ)
+
+    def unwatch(self, fd: int) -> None:
+        """Forget what `watch` was told."""
+        del self._callbacks[fd]
+        self._urgent.discard(fd)
+        self._poller.unregister(fd)
+
+    def listen(self, listeners: list[Listener]) -> None:
+        """Accept connections from `listeners`, and take them from the queue."""
+        self._listeners = listeners
+        self._origins = listeners.copy()
+        for listener in listeners:
+            self._callbacks[listener.fd] = partial(self._accept, listener)
+        if self._handoff is not None:
+            self._callbacks[self._handoff.fd] = self._take
+        self._set_accepting(True)
+
+    def abandon(self) -> None:
+        """In a forked child: close our copies, and leave the connections to the parent."""
+        for connection in self.connections.values():
+            connection.sock.close()
+        for listener in self._listeners:
+            listener.close()
+        self._poller.close()
+
+    def close(self) -> None:
+        """Drop every connection."""
+        for connection in list(self.connections.values()):
+            self._drop(connection)
+        self._poller.close()
+
+    # The turn
+
+    def step(self, timeout: float, dispatch: Dispatch, taking: bool = True) -> None:
+        """One turn: wait up to `timeout` seconds, do what is due, `dispatch` each whole request once.
+
+        `taking`: what is new as well, which a busy worker leaves to others.
+        """
+        if taking:
+            timeout = 0 if self._turns else timeout
+            self._page.promise(time.monotonic() + timeout + self._idle_patience)
+            self._idle_map.mark(self._slot, timeout > 0)
+        events = self._poller.poll(timeout)
+        now = time.monotonic()
+        others = []
+        for fd, event in events:
+            connection = self.connections.get(fd)
+            if connection is None:
+                others.append(fd)
+            elif event & poller.WRITE and connection.interest == poller.WRITE:
+                self._flush(connection, now)
+            elif connection.state != APP and connection not in self._turns:
+                self._receive(connection, now)
+        if taking and len(self._turns):
+            # What comes next on these connections would wait as long as they have waited now
+            self._spread(keep=0 if self.took > SLOW else 1)
+        for fd in others:
+            if (taking or fd in self._urgent) and fd in self._callbacks:
+                self._callbacks[fd]()
+        if now >= self._next_tick:
+            self._tick(now, taking)
+        if taking:
+            self._idle_map.mark(self._slot, False)
+            self._spread(keep=1)
+        # One request a turn for each connection, however many it has sent
+        for _ in range(len(self._turns)):
+            if not self._turns:
+                break  # the helper has given away those that waited for this thread
+            connection, _ = self._turns.popitem(last=False)
+            if connection.state == HEAD and not self._advance(connection, now):
+                continue
+            if connection.state == APP:
+                dispatch(connection)
+
+    def help(self) -> None:
+        """The helper's turn: what is complete goes to whoever is free, or waits."""
+        self.step(0, self._give_or_keep, taking=False)
+
+    def _tick(self, now: float, taking: bool) -> None:
+        self._next_tick = now + TICK
+        for connection in self._deadlines.due(now):
+            self._attempt(connection, partial(connection.expire, self.date_line(), now))
+        if taking and not (self.leaving or self.closing):
+            self._set_accepting(True)
+            # An exclusive wake-up can be lost on a process that has just stopped waiting
+            self.take_new()
+
+    # One connection
+
+    def _receive(self, connection: Connection, now: float) -> None:
+        try:
+            if connection.receive(now):
+                self._turns[connection] = None
+            else:
+                self._deadlines.note(connection)
+        except ProtocolError as error:
+            self.refuse(connection, error, now)
+        except ClientGone as gone:
+            self.part(connection, gone)
+
+    def _advance(self, connection: Connection, now: float) -> bool:
+        """Parse a further request from what a connection has sent already."""
+        try:
+            complete = connection.advance(now)
+            self._deadlines.note(connection)
+            return complete
+        except ProtocolError as error:
+            self.refuse(connection, error, now)
+        except ClientGone as gone:
+            self.part(connection, gone)
+        return False
+
+    def refuse(self, connection: Connection, error: ProtocolError, now: float) -> None:
+        """Answer with an error, and close."""
+        LOGGER.info("%s: refused with %d: %s", connection.peer or connection.listener.name, error.status, error.detail)
+        self._attempt(connection, partial(connection.refuse, error.status, self.date_line(), now))
+
+    def _flush(self, connection: Connection, now: float) -> None:
+        if connection.state == APP:
+            connection.flush_ahead()
+            self.poll_for(connection)
+        else:
+            self._attempt(connection, partial(connection.flush, now))
+
+    def finish(self, connection: Connection, keep_alive: bool, bounded: bool, now: float) -> None:
+        """The application is done with the connection; a `bounded` reply tells its own end."""
+        self._attempt(connection, partial(connection.finish, keep_alive, now, bounded=bounded))
+
+    def _attempt(self, connection: Connection, act: Callable[[], None]) -> None:
+        """Do `act`, then bring poller, deadlines and turns to what the connection wants now."""
+        try:
+            act()
+        except ClientGone as gone:
+            self.part(connection, gone)
+            return
+        self.poll_for(connection)
+        if connection.state == CLOSED or (connection.state == IDLE and self.closing):
+            self._drop(connection)
+        elif connection.state == IDLE and self.leaving and self._give(connection):
+            pass
+        else:
+            if connection.state == HEAD and connection.has_input:
+                self._turns[connection] = None
+            self._deadlines.note(connection)
+
+    def poll_for(self, connection: Connection) -> None:
+        """Poll for what the connection is interested in."""
+        if connection.interest != connection.polled:
+            self._poller.modify(connection.fd, connection.interest)
+            connection.polled = connection.interest
+
+    def part(self, connection: Connection, gone: ClientGone, reset: bool = False) -> None:
+        """The client has gone, or must go."""
+        LOGGER.debug("%r has gone: %s", connection, gone)
+        self._drop(connection, reset)
+
+    def _drop(self, connection: Connection, reset: bool = False) -> None:
+        self._forget(connection)
+        connection.close(reset or connection.is_cut)
+
+    def _adopt(self, connection: Connection) -> None:
+        self.connections[connection.fd] = connection
+        self._poller.register(connection.fd, poller.READ)
+        self._deadlines.note(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        # Before it is closed: a child of the application's may hold the socket, and its epoll entry with it
+        self._poller.unregister(connection.fd)
+        del self.connections[connection.fd]
+        self._turns.pop(connection, None)
+        self._deadlines.forget(connection)
+
+    # New connections
+
+    def take_new(self) -> bool:
+        """Take one connection from each place where some may wait; whether there was any."""
+        return any([self._accept(listener) for listener in self._listeners] + [self._take()])
+
+    def stop_taking(self) -> None:
+        """Leave the listeners and the queue to others."""
+        self._set_accepting(False)
+
+    def close_listeners(self) -> None:
+        """Close this process's copies."""
+        self._set_accepting(False)
+        for listener in self._listeners:
+            listener.close()
+        self._listeners = []
+
+    def close_idle(self) -> None:
+        """Close the connections between requests."""
+        for connection in list(self.connections.values()):
+            if connection.state == IDLE:
+                self._drop(connection)
+
+    def hasten_silent(self, deadline: float) -> None:
+        """Those that have not said a word by `deadline` will not be waited for."""
+        for connection in self.connections.values():
+            if connection.is_silent:
+                connection.deadline = min(connection.deadline, deadline)
+                self._deadlines.note(connection)
+
+    def _set_accepting(self, accepting: bool) -> None:
+        if accepting == self._accepting:
+            return
+        self._accepting = accepting
+        fds = [listener.fd for listener in self._listeners]
+        if self._handoff is not None:
+            fds.append(self._handoff.fd)
+        for fd in fds:
+            if accepting:
+                self._poller.register(fd, poller.READ_EXCLUSIVE)
+            else:
+                self._poller.unregister(fd)
+
+    def _accept(self, listener: Listener) -> bool:
+        if not self._has_room():
+            return False
+        try:
+            sock, address = listener.socket.accept()
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                LOGGER.warning("cannot accept a connection: %s", error.strerror)
+                self._make_room()
+            return False  # or ECONNABORTED: the client was faster
+        sock.setblocking(False)
+        peer = (address[0], str(address[1])) if isinstance(address, tuple) else ("", "")
+        now = time.monotonic()
+        connection = Connection(sock, peer, listener, self._settings, now)
+        self._adopt(connection)
+        self._receive(connection, now)  # its request has often come with it
+        return True
+
+    def _has_room(self) -> bool:
+        return len(self.connections) < self._capacity or self._make_room()
+
+    def _make_room(self) -> bool:
+        """At the descriptor limit: the oldest idle connection goes, or else taking rests for a tick."""
+        for connection in self.connections.values():
+            if connection.state == IDLE:
+                self._drop(connection)
+                return True
+        self._set_accepting(False)
+        return False
+
+    # Handing on
+
+    def _take(self) -> bool:
+        """Take over the connection that has waited longest in the queue; whether there was one."""
+        taken = self._handoff.take() if self._handoff is not None and self._has_room() else None
+        if taken is None:
+            return False
+        sock, parcel = taken  # non-blocking already: that belongs to the open file
+        now = time.monotonic()
+        origin = self._origins[parcel.listener]
+        connection = Connection(sock, (parcel.peer, parcel.peer_port), origin, self._settings, now)
+        self._adopt(connection)
+        try:
+            if connection.resume(parcel, now):
+                self._turns[connection] = None
+            self._deadlines.note(connection)
+        except ProtocolError as error:
+            self.refuse(connection, error, now)
+        except ClientGone as gone:
+            self.part(connection, gone)
+        return True
+
+    def _spread(self, keep: int) -> None:
+        """What we cannot serve now goes to siblings that wait for work, but for `keep` of it."""
+        surplus = len(self._turns) - keep
+        if surplus > 0 and self._handoff is not None:
+            for _ in range(min(surplus, self._idle_map.count())):
+                if not self._give(next(reversed(self._turns))):
+                    return
+
+    def _give_or_keep(self, connection: Connection) -> None:
+        if not self._give(connection):
+            self._turns[connection] = None
+
+    def _give(self, connection: Connection) -> bool:
+        """Whether another worker will have this connection."""
+        if self._handoff is None or self.closing:
+            return False
+        parcel = connection.parcel()
+        if parcel is None or not self._handoff.give(connection.fd, parcel):
+            return False
+        self._forget(connection)
+        connection.release()
+        return True
+
+    def give_all(self) -> None:
+        """Give away what can be given; the rest stays with us and is served."""
+        for connection in list(self.connections.values()):
+            self._give(connection)
+
+    def date_line(self) -> str:
+        """The Date field for now."""
+        now = int(time.time())
+        if self._date[0] != now:
+            self._date = (now, http_date(now))
+        return self._date[1]

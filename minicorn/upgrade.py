@@ -1,0 +1,85 @@
+"""Upgrade in place, the arbiter's side: wanted, checked in a child, then carried out.
+
+    IDLE ──USR2──► WANTED ──no roll runs──► CHECKING ──the child says yes──► DUE ──exec
+
+The child runs the new program as it was called, as far as loading the application. A failed
+check leaves all as it was.
+"""
+
+import logging
+import os
+import signal
+import sys
+from enum import Enum
+
+from minicorn import spawn, succession
+
+LOGGER = logging.getLogger("minicorn")
+
+
+class State(Enum):
+    IDLE = "idle"
+    WANTED = "wanted"
+    CHECKING = "checking"
+    DUE = "due"
+
+
+class Upgrade:
+    """One arbiter's wish to become a newer one."""
+
+    def __init__(self, cwd: str, patience: float) -> None:
+        """`cwd`: where the program was called; `patience`: seconds that the check may take."""
+        self.state = State.IDLE
+        self.cwd = cwd
+        self.arguments = [sys.executable, *sys.orig_argv[1:]]
+        self._patience = patience
+        self._child = 0
+        self._deadline = 0.0
+
+    def wish(self) -> None:
+        """SIGUSR2 has come."""
+        if self.state is State.IDLE:
+            self.state = State.WANTED
+
+    def advance(self, calm: bool, now: float) -> None:
+        """Begin the check when all is `calm`; end one that takes too long."""
+        if self.state is State.WANTED and calm:
+            LOGGER.info("upgrade: checking the new program")
+            self.state = State.CHECKING
+            self._deadline = now + self._patience
+            try:
+                self._child = spawn.fork(self._check)
+            except OSError as error:
+                self._fail(f"no process for the check: {error.strerror}")
+        elif self.state is State.CHECKING and now > self._deadline:
+            os.kill(self._child, signal.SIGKILL)
+
+    def ended(self, pid: int, code: int) -> bool:
+        """A child has been reaped: whether it was the check."""
+        if self.state is not State.CHECKING or pid != self._child:
+            return False
+        if code == 0:
+            self.state = State.DUE
+        else:
+            self._fail(f"the new program does not load (exit code {code}, its error is above)")
+        return True
+
+    def carry_out(self, estate: succession.Estate) -> None:
+        """Become the next image; when that fails, all is as it was."""
+        LOGGER.info("upgrade: replacing the arbiter's program, %d workers serve on", len(estate.workers))
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, spawn.MANAGED)
+        try:
+            succession.bequeath(estate)
+        except OSError as error:
+            self._fail(error.strerror or str(error))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _fail(self, reason: str) -> None:
+        self.state = State.IDLE
+        LOGGER.error("upgrade is off, all serve on as before: %s", reason)
+
+    def _check(self) -> int:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, spawn.MANAGED)
+        os.chdir(self.cwd)
+        os.execvpe(self.arguments[0], self.arguments, os.environ | {succession.CHECK: "1", "PWD": self.cwd})

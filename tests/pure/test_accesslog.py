@@ -1,0 +1,232 @@
+"""Access log lines: each atom, and nothing that a client sends can forge one."""
+
+import base64
+import os
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minicorn.accesslog import ATOMS, Entry, compile_format
+from minicorn.errors import ConfigError
+from minicorn.settings import ACCESS_FORMAT
+
+ENVIRON = {
+    "REMOTE_ADDR": "192.0.2.7",
+    "REQUEST_METHOD": "GET",
+    "RAW_URI": "/caf%C3%A9?q=1",
+    "PATH_INFO": "/caf\xc3\xa9",
+    "QUERY_STRING": "q=1",
+    "SERVER_PROTOCOL": "HTTP/1.1",
+    "HTTP_REFERER": "http://example.com/",
+    "HTTP_USER_AGENT": "curl/8.0",
+    "HTTP_X_REQUEST_ID": "abc",
+    "CONTENT_TYPE": "text/plain",
+    "CONTENT_LENGTH": "12",
+    "minicorn.worker": 7,
+}
+
+
+def entry(status: str = "200 OK", sent: int = 512, seconds: float = 1.25, **environ: object) -> Entry:
+    headers = [("Content-Type", "text/html"), ("X-Cache", "hit"), ("x-cache", "miss")]
+    return Entry({**ENVIRON, **environ}, status, headers, sent, seconds)
+
+
+def line(format: str, of: Entry | None = None) -> str:
+    """The line without its end."""
+    rendered = compile_format(format)(of or entry())
+    assert rendered.endswith(b"\n")
+    return rendered[:-1].decode("ascii")
+
+
+@pytest.mark.parametrize(
+    ("atom", "text"),
+    [
+        ("h", "192.0.2.7"),
+        ("l", "-"),
+        ("u", "-"),
+        ("r", "GET /caf%C3%A9?q=1 HTTP/1.1"),
+        ("s", "200"),
+        ("m", "GET"),
+        ("U", "/caf\\xc3\\xa9"),
+        ("q", "q=1"),
+        ("H", "HTTP/1.1"),
+        ("b", "512"),
+        ("B", "512"),
+        ("f", "http://example.com/"),
+        ("a", "curl/8.0"),
+        ("T", "1"),
+        ("D", "1250000"),
+        ("M", "1250"),
+        ("L", "1.250000"),
+        ("p", f"<{os.getpid()}>"),
+        ("{X-Request-Id}i", "abc"),
+        ("{x-request-id}i", "abc"),
+        ("{Content-Type}i", "text/plain"),
+        ("{content-length}i", "12"),
+        ("{X-Missing}i", "-"),
+        ("{Content-Type}o", "text/html"),
+        ("{X-CACHE}o", "hit"),
+        ("{X-Missing}o", "-"),
+        ("{REMOTE_ADDR}e", "192.0.2.7"),
+        ("{minicorn.worker}e", "7"),
+        ("{MISSING}e", "-"),
+    ],
+)
+def test_each_atom_stands_for_its_value(atom: str, text: str) -> None:
+    assert line(f"%({atom})s") == text
+
+
+def test_every_atom_of_gunicorn_is_there() -> None:
+    assert set("hlutrmUqHsBbfaTDMLp") <= set(ATOMS)
+
+
+def test_the_time_is_local_with_its_offset() -> None:
+    assert re.fullmatch(r"\[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]", line("%(t)s"))
+
+
+def test_no_body_is_a_dash_in_b_and_a_0_in_capital_b() -> None:
+    assert line("%(b)s %(B)s", entry(sent=0)) == "- 0"
+
+
+def test_the_default_format_is_the_combined_one() -> None:
+    rendered = line(ACCESS_FORMAT)
+    wanted = r'192\.0\.2\.7 - - \[[^]]+\] "GET /caf%C3%A9\?q=1 HTTP/1\.1" 200 512 "http://example\.com/" "curl/8\.0"'
+    assert re.fullmatch(wanted, rendered)
+
+
+def basic(text: bytes) -> str:
+    return "Basic " + base64.b64encode(text).decode()
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        (basic(b"ann:secret"), "ann"),
+        (basic(b"ann"), "ann"),
+        (basic(b"ann:a:b").replace("Basic", "basic"), "ann"),
+        (basic(b":secret"), "-"),
+        (basic(b"\xff:x"), "-"),
+        ("Basic", "-"),
+        ("Basic !!!", "-"),
+        ("Basic \xe9", "-"),
+        ("Bearer YW5uOng=", "-"),
+        ("", "-"),
+    ],
+)
+def test_the_user_is_the_name_in_basic_credentials(header: str, name: str) -> None:
+    assert line("%(u)s", entry(HTTP_AUTHORIZATION=header)) == name
+
+
+# What a client sends
+
+SHOWN = ["%(U)s", "%(r)s", "%(q)s", "%(f)s", "%(a)s", "%(u)s", "%(h)s", "%({x-request-id}i)s", "%({PATH_INFO}e)s"]
+
+
+def hostile(text: str) -> Entry:
+    """An entry in which all that a client chooses is `text`."""
+    return entry(
+        RAW_URI=text,
+        PATH_INFO=text,
+        QUERY_STRING=text,
+        HTTP_REFERER=text,
+        HTTP_USER_AGENT=text,
+        HTTP_X_REQUEST_ID=text,
+        HTTP_AUTHORIZATION=basic(text.encode()),
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["a\nb", "a\r\nb", "\n", "a\x1b[2Jb", "a\0b", "a\x7fb", "a\x85b", "a\u2028b"], ids=ascii
+)
+def test_a_client_cannot_make_a_second_line_nor_reach_the_terminal(text: str) -> None:
+    # The path is percent-decoded: "GET /a%0ab" has a line feed in PATH_INFO
+    for atom in SHOWN:
+        assert re.fullmatch(r"[\x20-\x7e]*", line(atom, hostile(text)))
+
+
+def quoted_field(rendered: str) -> str:
+    """What stands between the first quote and the next one that no backslash escapes."""
+    match = re.match(r'"((?:[^"\\]|\\.)*)"', rendered)
+    assert match is not None
+    return match[1]
+
+
+@pytest.mark.parametrize("text", ['a"b', '"', 'a" 200 1 "b', "a\\", '\\"', 'a\\" 200 1 "b', '\\\\" x'], ids=ascii)
+def test_a_client_cannot_end_the_quotes_around_its_text(text: str) -> None:
+    for atom in SHOWN:
+        rendered = line(f'"{atom}" END', hostile(text))
+        assert rendered == f'"{quoted_field(rendered)}" END'
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.text(st.characters(codec="latin-1"), max_size=20) | st.text(st.sampled_from('a"\\ %\n'), max_size=10))
+def test_whatever_a_client_sends_is_one_quoted_field_of_one_line(text: str) -> None:
+    for atom in SHOWN:
+        rendered = line(f'"{atom}" END', hostile(text))
+        assert rendered == f'"{quoted_field(rendered)}" END'
+        assert re.fullmatch(r"[\t\x20-\x7e]*", rendered)
+
+
+def test_a_percent_sign_of_a_client_is_no_format() -> None:
+    assert line('"%(a)s" %(U)s', hostile("%s %(h)s %%")) == '"%s %(h)s %%" %s %(h)s %%'
+
+
+@pytest.mark.parametrize("atom", [*ATOMS, "{x}i", "{x}o", "{x}e"])
+def test_an_environ_that_the_application_has_emptied_still_gives_a_line(atom: str) -> None:
+    # PEP 3333: the application may modify the dictionary in any way it desires
+    bare = Entry({}, "200 OK", [], 0, 0.0)
+    assert "\n" not in line(f"%({atom})s", bare)
+
+
+# Formats
+
+
+@pytest.mark.parametrize(
+    ("format", "text"),
+    [
+        ("plain", "plain"),
+        ("", ""),
+        ("100%%", "100%"),
+        ("%%(h)s", "%(h)s"),
+        ("%(m)s%%", "GET%"),
+        ("%%%(m)s", "%GET"),
+        ("%%s", "%s"),
+        ("%(m)s%(m)s", "GETGET"),
+        ("é", "\\xe9"),
+    ],
+)
+def test_a_format_may_hold_any_text_and_doubled_percent_signs(format: str, text: str) -> None:
+    assert line(format) == text
+
+
+@pytest.mark.parametrize(
+    "format",
+    [
+        "%(x)s",
+        "%(Z)s",
+        "%(hh)s",
+        "%()s",
+        "%",
+        "50%",
+        "%h",
+        "%(h)",
+        "%(h)d",
+        "%({x}z)s",
+        "%({}i)s",
+        "%s",
+        "%(h)s %s",
+        "%d",
+    ],
+)
+def test_what_is_no_atom_is_a_config_error_in_one_line_before_the_first_request(format: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compile_format(format)
+    assert str(caught.value).startswith("--access-logformat: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_letter_is_named_and_the_known_ones_listed() -> None:
+    with pytest.raises(ConfigError, match=r"%\(Z\)s is no atom.* h l u t r s"):
+        compile_format("%(h)s %(Z)s")

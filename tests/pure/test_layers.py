@@ -1,0 +1,149 @@
+"""The cuts between the modules: who may import whom, read from the source."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import minicorn
+
+PACKAGE = Path(minicorn.__file__).parent
+
+# A module imports from the layers above it, or from its own where that makes no cycle
+LAYERS = {
+    "pure: values in, values out": """
+        version errors address settings http http.grammar http.request http.body http.reply pool obituary deadlines
+    """,
+    "one fact of the operating system each": """
+        signals poller spawn heartbeat listeners channel pidfile log accesslog loader cgroup terminal title outbox
+        handoff memory succession
+    """,
+    "one client, one request": "connection wsgi warmup",
+    "the event loop": "loop helper server",
+    "processes": "worker arbiter upgrade",
+    "what joins them": "app api cli __init__ __main__ demo",
+}
+LEVELS = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules.split()}
+PURE = sorted(module for module, level in LEVELS.items() if level == 0)
+
+# What a pure module has no business with: clocks, sockets, signals, processes, threads, files
+IMPURE = {"asyncio", "fcntl", "io", "mmap", "multiprocessing", "os", "pathlib", "random", "select", "selectors"}
+IMPURE |= {"shutil", "signal", "socket", "subprocess", "sys", "tempfile", "threading", "time"}
+EXCEPTIONS = {
+    ("obituary", "signal"): "the names of signals, from an enumeration; none is sent or handled",
+}
+THIRD_PARTY = {"title": {"setproctitle"}, "memory": {"psutil"}}
+
+
+def source_files() -> dict[str, Path]:
+    """The package's modules by their dotted names without "minicorn."."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = source_files()
+
+
+def imported(module: str) -> Iterator[str]:
+    """Dotted names that `module` imports, wherever in it."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module} has a relative import, which this test does not follow"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def of_ours(module: str) -> set[str]:
+    """The package's modules that `module` imports."""
+    found = set()
+    for name in imported(module):
+        if name.split(".")[0] == "minicorn":
+            inside = name.removeprefix("minicorn").removeprefix(".")
+            while inside not in MODULES:  # `name` may end with something in the module
+                inside = inside.rpartition(".")[0] or "__init__"
+            found.add(inside)
+    return found - {module}
+
+
+def of_others(module: str) -> set[str]:
+    """The top-level names of what `module` imports from elsewhere."""
+    return {name.split(".")[0] for name in imported(module)} - {"minicorn"}
+
+
+def reachable(module: str) -> set[str]:
+    """All that importing `module` brings in, of ours."""
+    found: set[str] = set()
+    wanted = [module]
+    while wanted:
+        new = of_ours(wanted.pop()) - found
+        found |= new
+        wanted += new
+    return found
+
+
+def test_every_module_has_its_place() -> None:
+    assert set(MODULES) == set(LEVELS)
+
+
+def test_the_imports_are_seen() -> None:
+    # Without this, a reader that sees nothing would hold every rule
+    assert {"connection", "listeners", "loop", "deadlines"} <= of_ours("server")
+    assert "app" in of_ours("cli")
+    assert "version" in of_ours("cli")
+    assert "socket" in of_others("connection")
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) & set(LEVELS)))
+def test_a_module_imports_from_its_own_layer_and_those_above_alone(module: str) -> None:
+    below = {other for other in of_ours(module) if LEVELS[other] > LEVELS[module]}
+    assert below == set()
+
+
+def test_imports_make_no_cycle() -> None:
+    order = list(TopologicalSorter({module: of_ours(module) for module in MODULES}).static_order())
+    assert set(order) == set(MODULES)
+
+
+def test_worker_and_arbiter_do_not_know_each_other() -> None:
+    assert "arbiter" not in reachable("worker")
+    assert "worker" not in reachable("arbiter")
+
+
+def test_the_arbiter_neither_serves_nor_loads() -> None:
+    assert reachable("arbiter").isdisjoint({"wsgi", "server", "connection", "outbox", "loader"})
+
+
+def test_a_connection_knows_no_wsgi() -> None:
+    assert reachable("connection").isdisjoint({"wsgi", "loader"})
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_a_pure_module_touches_no_system(module: str) -> None:
+    allowed = {name for where, name in EXCEPTIONS if where == module}
+    assert of_others(module) & IMPURE == allowed
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_nothing_outside_the_standard_library_is_needed(module: str) -> None:
+    assert of_others(module) - set(sys.stdlib_module_names) == THIRD_PARTY.get(module, set())
+
+
+def test_what_is_optional_can_be_missing() -> None:
+    for module, names in THIRD_PARTY.items():
+        guarded = [
+            node
+            for attempt in ast.walk(ast.parse(MODULES[module].read_text()))
+            if isinstance(attempt, ast.Try)
+            and any(ast.unparse(h.type or ast.Name("")) == "ImportError" for h in attempt.handlers)
+            for node in attempt.body
+        ]
+        found = {node.module for node in guarded if isinstance(node, ast.ImportFrom)}
+        found |= {alias.name for node in guarded if isinstance(node, ast.Import) for alias in node.names}
+        assert found >= names

@@ -1,0 +1,67 @@
+"""What the log says of a worker's end: who, how, doing what, and whether we wanted it."""
+
+import signal
+
+import pytest
+
+from minicorn.obituary import obituary
+from minicorn.pool import Exit, Worker
+
+WHO = "worker 3121 (slot 2, gen 4)"
+LIFE = "aged 90 s after 17 requests"
+DOING = "30.4 s in GET /report"
+
+
+def told(exit: Exit, verdict: str = "", was_ready: bool = True, dismissed: bool = False) -> tuple[str, str]:
+    worker = Worker(3121, 2, 4, born=1000.0, was_ready=was_ready, dismissed=dismissed)
+    return obituary(worker, exit, DOING, 17, verdict, 1090.0)
+
+
+def test_a_clean_exit_is_a_retirement() -> None:
+    assert told(Exit(3121, 0)) == ("info", f"{WHO} has retired, {LIFE}")
+
+
+def test_an_exit_code_is_an_error_with_what_it_was_doing() -> None:
+    assert told(Exit(3121, 7)) == ("error", f"{WHO} ended with exit code 7, {DOING}, {LIFE}")
+
+
+def test_a_signal_that_we_did_not_send_is_told_so() -> None:
+    text = f"{WHO} was killed by SIGKILL, which we did not send, {DOING}, {LIFE}"
+    assert told(Exit(3121, 0, signal.SIGKILL)) == ("error", text)
+
+
+def test_a_death_of_our_doing_gives_our_reason() -> None:
+    text = f"{WHO} was late: killed by SIGABRT, {LIFE}"
+    assert told(Exit(3121, 0, signal.SIGABRT), "was late") == ("error", text)
+    assert told(Exit(3121, 3), "was late") == ("error", f"{WHO} was late: exit code 3, {LIFE}")
+
+
+def test_the_wanted_end_of_a_worker_that_never_served_is_no_error() -> None:
+    level, _ = told(Exit(3121, 0, signal.SIGKILL), "was not needed", was_ready=False, dismissed=True)
+    assert level == "info"
+
+
+def test_the_forced_end_of_a_worker_that_served_is_an_error_though_it_was_dismissed() -> None:
+    level, _ = told(Exit(3121, 0, signal.SIGKILL), "did not finish in time", dismissed=True)
+    assert level == "error"
+
+
+@pytest.mark.parametrize("number", sorted(int(signum) for signum in signal.Signals))
+def test_every_signal_has_its_own_name(number: int) -> None:
+    _, text = told(Exit(3121, 0, number))
+    assert f"killed by {signal.Signals(number).name}, " in text
+
+
+def test_of_two_names_of_a_signal_the_usual_one_is_told() -> None:
+    assert "SIGCHLD" in told(Exit(3121, 0, signal.SIGCHLD))[1]
+    assert "SIGABRT" in told(Exit(3121, 0, signal.SIGABRT))[1]
+
+
+def test_a_signal_without_a_name_is_told_by_number() -> None:
+    assert "killed by signal 200," in told(Exit(3121, 0, 200))[1]
+
+
+def test_an_obituary_is_one_line() -> None:
+    for exit in (Exit(3121, 0), Exit(3121, 1), Exit(3121, 0, 9)):
+        for verdict in ("", "was late"):
+            assert "\n" not in told(exit, verdict)[1]

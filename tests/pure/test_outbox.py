@@ -1,0 +1,320 @@
+"""The unsent part of a reply, over a real pair of sockets whose other end reads when it likes."""
+
+import os
+import random
+import socket
+import tempfile
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from minicorn.errors import ClientGone
+from minicorn.outbox import FULL, MEMORY_MOST, Outbox
+
+MIB = 2**20
+
+
+class Client:
+    """The other end: it takes what it is told to take."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self.taken = bytearray()
+
+    def take(self, most: int = 2**30) -> int:
+        """Read what is there, `most` bytes at most."""
+        before = len(self.taken)
+        try:
+            while len(self.taken) - before < most and (data := self.socket.recv(min(most, 65536))):
+                self.taken += data
+        except BlockingIOError:
+            pass
+        return len(self.taken) - before
+
+    def take_all(self, outbox: Outbox) -> bytes:
+        """Read until the outbox is empty."""
+        while outbox.size:
+            taken = self.take()
+            assert outbox.flush() or taken, "neither side gets on"
+        self.take()
+        return bytes(self.taken)
+
+
+Pair = tuple[Outbox, Client]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        outbox = Outbox(ours)
+        yield outbox, Client(theirs)
+        outbox.close()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[int]:
+    """A descriptor of a file of 300,000 known bytes."""
+    path = tmp_path / "file"
+    path.write_bytes(pattern(300_000, seed=9))
+    fd = os.open(path, os.O_RDONLY)
+    yield fd
+    os.close(fd)
+
+
+def pattern(size: int, seed: int = 1) -> bytes:
+    """Bytes that tell their order."""
+    return random.Random(seed).randbytes(size)
+
+
+def descriptors() -> int:
+    return len(os.listdir("/dev/fd"))
+
+
+def stuff(pair: Pair) -> bytes:
+    """Send until the socket takes no more; what was sent."""
+    sent = bytearray()
+    while not pair[0].size:
+        pair[0].send(data := pattern(5000, seed=len(sent)))
+        sent += data
+    return bytes(sent)
+
+
+def test_what_the_socket_takes_is_not_kept(pair: Pair) -> None:
+    outbox, client = pair
+    outbox.send(b"hello")
+    outbox.send(memoryview(b" world"))
+    assert outbox.size == 0
+    assert client.take_all(outbox) == b"hello world"
+
+
+def test_what_the_socket_does_not_take_is_kept_and_sent_later(pair: Pair) -> None:
+    outbox, client = pair
+    data = pattern(500_000)
+    outbox.send(data)
+    assert 0 < outbox.size < len(data)
+    assert client.take_all(outbox) == data
+
+
+def test_behind_what_is_kept_everything_waits_its_turn(pair: Pair) -> None:
+    outbox, client = pair
+    sent = stuff(pair)
+    client.take(3000)
+    outbox.send(b"after")
+    assert outbox.size >= len(b"after")
+    assert client.take_all(outbox) == sent + b"after"
+
+
+def test_size_is_what_is_unsent(pair: Pair) -> None:
+    outbox, client = pair
+    total = len(stuff(pair))
+    outbox.send(pattern(2 * MIB))
+    total += 2 * MIB
+    while outbox.size:
+        client.take()
+        outbox.flush()
+        assert outbox.size <= total - len(client.taken)
+    client.take()
+    assert len(client.taken) == total
+
+
+def test_flush_tells_whether_anything_went(pair: Pair) -> None:
+    outbox, client = pair
+    assert not outbox.flush()
+    stuff(pair)
+    while outbox.flush():
+        pass
+    assert not outbox.flush()
+    client.take()
+    assert outbox.flush()
+
+
+def test_no_bytes_are_no_send(pair: Pair) -> None:
+    outbox, client = pair
+    outbox.send(b"")
+    sent = stuff(pair)
+    outbox.send(b"")
+    assert client.take_all(outbox) == sent
+
+
+# Memory and disk
+
+
+def test_beyond_a_mebibyte_it_lies_on_disk(pair: Pair) -> None:
+    outbox, client = pair
+    random_bytes = pattern(MIB // 4)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(32):
+            outbox.send(random_bytes[number:] + random_bytes[:number])
+        now, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert outbox.size > 7 * MIB
+    assert now - before < 2 * MEMORY_MOST
+    expected = b"".join(random_bytes[number:] + random_bytes[:number] for number in range(32))
+    assert client.take_all(outbox) == expected
+
+
+def test_an_emptied_outbox_holds_no_file(pair: Pair) -> None:
+    outbox, client = pair
+    before = descriptors()
+    for _ in range(2):
+        outbox.send(pattern(3 * MIB))
+        assert descriptors() == before + 1
+        client.take_all(outbox)
+        assert descriptors() == before
+
+
+def test_without_room_on_disk_it_stays_in_memory(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox, client = pair
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    data = pattern(3 * MIB)
+    outbox.send(data)
+    outbox.send(b"after")
+    assert client.take_all(outbox) == data + b"after"
+
+
+def test_it_is_full_at_its_bound_and_not_when_it_has_been_read(pair: Pair) -> None:
+    outbox, client = pair
+    piece = pattern(MIB)
+    pieces = 0
+    while not outbox.full:
+        assert outbox.size < FULL
+        outbox.send(piece)
+        pieces += 1
+    assert FULL <= outbox.size < FULL + MIB
+    while outbox.full:
+        client.take()
+        outbox.flush()
+    assert client.take_all(outbox) == piece * pieces
+
+
+# Files
+
+
+def test_a_span_of_a_file_is_sent(pair: Pair, file: int) -> None:
+    outbox, client = pair
+    outbox.send_file(file, 1000, 250_000)
+    assert client.take_all(outbox) == pattern(300_000, seed=9)[1000:251_000]
+
+
+def test_the_caller_may_close_its_file_at_once(pair: Pair, tmp_path: Path) -> None:
+    outbox, client = pair
+    before = descriptors()
+    with (tmp_path / "other").open("w+b") as file:
+        file.write(pattern(200_000))
+        file.flush()
+        outbox.send_file(file.fileno(), 0, 200_000)
+    assert client.take_all(outbox) == pattern(200_000)
+    assert descriptors() == before
+
+
+def test_the_position_of_the_file_is_not_moved(pair: Pair, file: int) -> None:
+    outbox, client = pair
+    os.lseek(file, 77, os.SEEK_SET)
+    outbox.send_file(file, 0, 200_000)
+    client.take_all(outbox)
+    assert os.lseek(file, 0, os.SEEK_CUR) == 77
+
+
+def test_head_file_and_what_follows_keep_their_order(pair: Pair, file: int) -> None:
+    outbox, client = pair
+    content = pattern(300_000, seed=9)
+    sent = stuff(pair)
+    outbox.send(b"head")
+    outbox.send_file(file, 0, 300_000)
+    outbox.send(b"between")
+    outbox.send_file(file, 5, 10)
+    outbox.send(pattern(2 * MIB))  # to disk
+    outbox.send(b"in memory")
+    outbox.send(pattern(2 * MIB, seed=2))  # to disk, behind
+    outbox.send_file(file, 299_999, 1)
+    outbox.send(b"end")
+    expected = [sent, b"head", content, b"between", content[5:15], pattern(2 * MIB), b"in memory"]
+    expected += [pattern(2 * MIB, seed=2), content[-1:], b"end"]
+    assert client.take_all(outbox) == b"".join(expected)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_is_sent_and_read_in_whatever_turn_the_order_is_kept(seed: int, pair: Pair, file: int) -> None:
+    outbox, client = pair
+    content = pattern(300_000, seed=9)
+    rng = random.Random(seed)
+    expected = bytearray()
+    for number in range(60):
+        turn = rng.randrange(5)
+        if turn == 0:
+            data = pattern(rng.choice([1, 100, 5000, 70_000, 700_000]), seed=number)
+            outbox.send(data)
+            expected += data
+        elif turn == 1:
+            offset, count = rng.randrange(200_000), rng.choice([1, 300, 60_000, 100_000])
+            outbox.send_file(file, offset, count)
+            expected += content[offset : offset + count]
+        elif turn == 2:
+            client.take(rng.choice([1, 1000, 100_000]))
+        elif turn == 3:
+            outbox.flush()
+        else:
+            data = pattern(rng.randrange(1, 3000), seed=number)
+            outbox.send(memoryview(data))
+            expected += data
+    assert client.take_all(outbox) == expected
+
+
+def test_a_file_that_was_cut_short_ends_the_reply(pair: Pair, tmp_path: Path) -> None:
+    outbox, client = pair
+    path = tmp_path / "shrinking"
+    path.write_bytes(pattern(200_000))
+    with path.open("r+b") as file:
+        outbox.send_file(file.fileno(), 0, 200_000)
+        file.truncate(100_000)
+    with pytest.raises(ClientGone, match="cut short"):
+        client.take_all(outbox)
+
+
+# The end
+
+
+def test_a_client_that_has_closed_is_gone_for_send(pair: Pair) -> None:
+    outbox, client = pair
+    client.socket.close()
+    with pytest.raises(ClientGone):
+        outbox.send(b"x")
+
+
+def test_a_client_that_has_closed_is_gone_for_flush(pair: Pair) -> None:
+    outbox, client = pair
+    stuff(pair)
+    client.socket.close()
+    with pytest.raises(ClientGone):
+        outbox.flush()
+
+
+def test_a_client_that_has_closed_is_gone_for_a_file(pair: Pair, file: int) -> None:
+    outbox, client = pair
+    client.socket.close()
+    with pytest.raises(ClientGone):
+        outbox.send_file(file, 0, 1000)
+
+
+def test_a_closed_outbox_holds_nothing(pair: Pair, file: int) -> None:
+    outbox, _ = pair
+    before = descriptors()
+    outbox.send(pattern(3 * MIB))
+    outbox.send_file(file, 0, 1000)
+    outbox.send_file(file, 0, 1000)
+    assert descriptors() == before + 3
+    outbox.close()
+    assert descriptors() == before
+    assert outbox.size == 0
+    assert not outbox.full
+    outbox.close()
+    assert descriptors() == before

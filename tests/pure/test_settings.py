@@ -1,0 +1,298 @@
+"""Settings and the command line: the contract's defaults, one line for each mistake."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import minicorn
+from minicorn.address import Descriptor, Tcp, Unix
+from minicorn.cli import main
+from minicorn.errors import ConfigError, UsageError
+from minicorn.settings import ACCESS_FORMAT, OPTIONS, Settings, from_strings
+
+GUNICORN_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
+
+# What users and their scripts rely on: flags and default of each setting
+CONTRACT: dict[str, tuple[str, object]] = {
+    "host": ("--host", "127.0.0.1"),
+    "port": ("--port", 8000),
+    "bind": ("-b --bind", ()),
+    "workers": ("-w --workers", 1),
+    "timeout": ("-t --timeout", 30.0),
+    "boot_timeout": ("--boot-timeout", 60.0),
+    "graceful_timeout": ("--graceful-timeout", 30.0),
+    "drain_delay": ("--drain-delay", 0.0),
+    "max_requests": ("--max-requests", 0),
+    "max_requests_jitter": ("--max-requests-jitter", 0),
+    "max_worker_memory": ("--max-worker-memory", 0),
+    "max_boot_failures": ("--max-boot-failures", 0),
+    "warmup": ("--warmup", ()),
+    "queue_timeout": ("--queue-timeout", 0.0),
+    "handoff_after": ("--handoff-after", 10.0),
+    "recv_timeout": ("--recv-timeout", 10.0),
+    "send_timeout": ("--send-timeout", 30.0),
+    "keep_alive": ("--keep-alive", 15.0),
+    "max_keepalive_requests": ("--max-keepalive-requests", 100),
+    "max_header_size": ("--max-header-size", 65536),
+    "max_body_size": ("--max-body-size", 1048576),
+    "backlog": ("--backlog", 2048),
+    "chdir": ("--chdir", None),
+    "pid": ("-p --pid", None),
+    "name": ("-n --name", None),
+    "umask": ("-m --umask", None),
+    "worker_tmp_dir": ("--worker-tmp-dir", None),
+    "access_logfile": ("--access-logfile", None),
+    "access_logformat": ("--access-logformat", GUNICORN_FORMAT),
+    "error_logfile": ("--error-logfile", "-"),
+    "log_level": ("--log-level", "info"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line reads these two."""
+    monkeypatch.delenv("PORT", raising=False)
+    monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
+
+
+def given(environ: dict[str, str] | None = None, **argv: str | list[str]) -> Settings:
+    """Settings from these flags and variables."""
+    values = {name: [value] if isinstance(value, str) else value for name, value in argv.items()}
+    return from_strings("main:app", values, environ or {})
+
+
+def test_every_setting_is_in_the_contract() -> None:
+    assert set(OPTIONS) == set(CONTRACT)
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_flags_and_defaults_are_the_contracts(name: str) -> None:
+    flags, default = CONTRACT[name]
+    assert OPTIONS[name].flags == tuple(flags.split())
+    assert getattr(given(), name) == default
+    assert getattr(Settings(), name) == default
+
+
+def test_the_access_log_has_gunicorns_format() -> None:
+    assert ACCESS_FORMAT == GUNICORN_FORMAT
+
+
+# Values
+
+GOOD = [
+    ("host", "::1", "::1"),
+    ("port", "0", 0),
+    ("port", "65535", 65535),
+    ("workers", "8", 8),
+    ("workers", "auto", "auto"),
+    ("timeout", "0", 0.0),
+    ("timeout", "2.5", 2.5),
+    ("boot_timeout", "0.1", 0.1),
+    ("max_keepalive_requests", "0", 0),
+    ("max_header_size", "8K", 8192),
+    ("max_body_size", "0", 0),
+    ("max_body_size", "10M", 10 * 2**20),
+    ("max_body_size", "2g", 2 * 2**30),
+    ("umask", "027", 0o27),
+    ("umask", "0", 0),
+    ("chdir", "/srv/my app", "/srv/my app"),
+    ("access_logfile", "-", "-"),
+    ("log_level", "DEBUG", "debug"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "value"), GOOD)
+def test_a_good_value_is_taken(name: str, text: str, value: object) -> None:
+    assert getattr(from_strings("main:app", {name: [text]}, {}), name) == value
+
+
+WRONG: dict[str, list[str]] = {
+    "host": ["", "a\0b"],
+    "port": ["", "-1", "65536", "http", "+80", "8_0", "80 ", "٣", "1e3", "99999999"],
+    "bind": ["nonsense:port", "::1:80", "unix:", "fd://", "fd://x", "h:70000", "http://h:80"],
+    "workers": ["", "0", "-1", "1001", "two", "1.5", "AUTOMATIC"],
+    "timeout": ["", "-1", "nan", "inf", "-inf", "soon", "30s", "1e10"],
+    "boot_timeout": ["0", "-1", "nan", "never"],
+    "graceful_timeout": ["-0.5", "inf", "x"],
+    "drain_delay": ["-1", "nan", "x"],
+    "max_requests": ["-1", "1.5", "x"],
+    "max_requests_jitter": ["-1", "1.5", "x"],
+    "max_worker_memory": ["-1", "1X", "1.5G", ""],
+    "max_boot_failures": ["-1", "x"],
+    "warmup": ["", "health", "/a b", "/a\r\nHost: b", "/ä", "/#top"],
+    "queue_timeout": ["-1", "nan", "x"],
+    "handoff_after": ["-1", "nan", "x"],
+    "recv_timeout": ["0", "nan", "x"],
+    "send_timeout": ["0", "nan", "x"],
+    "keep_alive": ["-1", "nan", "x"],
+    "max_keepalive_requests": ["-1", "1.5", "many", "99999999999"],
+    "max_header_size": ["0", "255", "-1", "1X", "K", "1.5K", ""],
+    "max_body_size": ["-1", "-1M", "M", "big", "1MB", ""],
+    "backlog": ["0", "-1", "x"],
+    "chdir": ["", "a\0b"],
+    "pid": [""],
+    "name": [""],
+    "umask": ["9", "-1", "1000", "rwx", ""],
+    "worker_tmp_dir": [""],
+    "access_logfile": [""],
+    "access_logformat": [""],
+    "error_logfile": [""],
+    "log_level": ["", "loud", "warn ing"],
+}
+
+
+def test_every_setting_has_wrong_values() -> None:
+    assert set(WRONG) == set(OPTIONS)
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in WRONG.items() for text in texts])
+def test_a_wrong_value_gives_one_line_that_names_flag_and_value(name: str, text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        from_strings("main:app", {name: [text]}, {})
+    line = str(caught.value)
+    assert all(flag in line for flag in OPTIONS[name].flags)
+    assert repr(text) in line
+    assert OPTIONS[name].takes in line
+    assert "\n" not in line
+    assert caught.value.__cause__ is None
+
+
+def test_of_a_flag_given_twice_the_last_counts_and_each_is_judged() -> None:
+    assert given(workers=["2", "3"]).workers == 3
+    with pytest.raises(UsageError, match="--workers"):
+        given(workers=["none", "3"])
+
+
+def test_a_line_end_in_a_value_does_not_make_two_lines() -> None:
+    with pytest.raises(UsageError) as caught:
+        given(port="80\n81")
+    assert "\n" not in str(caught.value)
+
+
+# Where to listen, and what titles say
+
+
+def test_host_and_port_are_the_address() -> None:
+    assert given().addresses == (Tcp("127.0.0.1", 8000),)
+    assert given(host="::1", port="0").addresses == (Tcp("::1", 0),)
+
+
+def test_bind_is_repeatable_and_replaces_host_and_port() -> None:
+    settings = given(host="h", port="1", bind=["[::1]:80", "unix:/run/x", "fd://3"])
+    assert settings.addresses == (Tcp("::1", 80), Unix("/run/x"), Descriptor(3))
+    assert given({"PORT": "9000"}, bind="h:80").addresses == (Tcp("h", 80),)
+
+
+def test_the_name_stands_for_the_application_in_titles() -> None:
+    assert given().title == "main:app"
+    assert given(name="shop").title == "shop"
+
+
+# Variables
+
+
+def test_port_in_the_environment_means_all_interfaces() -> None:
+    assert given({"PORT": "9000"}).addresses == (Tcp("0.0.0.0", 9000),)
+
+
+def test_a_flag_beats_its_variable() -> None:
+    assert given({"PORT": "9000"}, host="127.0.0.1").addresses == (Tcp("127.0.0.1", 9000),)
+    assert given({"PORT": "9000"}, port="81").addresses == (Tcp("127.0.0.1", 81),)
+    assert given({"WEB_CONCURRENCY": "4"}, workers="2").workers == 2
+
+
+def test_web_concurrency_is_the_number_of_workers() -> None:
+    assert given({"WEB_CONCURRENCY": "4"}).workers == 4
+    assert given({"WEB_CONCURRENCY": "auto"}).workers == "auto"
+
+
+def test_an_empty_variable_is_none() -> None:
+    assert given({"PORT": "", "WEB_CONCURRENCY": ""}) == given()
+
+
+@pytest.mark.parametrize(("variable", "text"), [("PORT", "http"), ("PORT", "-1"), ("WEB_CONCURRENCY", "0")])
+def test_a_wrong_variable_gives_one_line_that_names_it(variable: str, text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        given({variable: text})
+    assert not isinstance(caught.value, UsageError)
+    assert str(caught.value).startswith(f"{variable}: ")
+    assert "\n" not in str(caught.value)
+
+
+# The command
+
+
+def only_line(captured: pytest.CaptureFixture[str]) -> str:
+    """The one line on standard error; nothing is on standard output."""
+    out, err = captured.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("minicorn: error: ")
+    return err
+
+
+@pytest.mark.parametrize(
+    ("argv", "mention"),
+    [
+        ([], "APP"),
+        (["main:app", "more"], "more"),
+        (["main:app", "--no-such-flag"], "--no-such-flag"),
+        (["main:app", "--worker", "2"], "--worker"),
+        (["main:app", "--workers"], "--workers"),
+        (["main:app", "--workers", "0"], "--workers"),
+        (["main:app", "-w", "-1"], "--workers"),
+        (["main:app", "-wx"], "--workers"),
+        (["main:app", "--port=http"], "--port"),
+        (["main:app", "-b", "h:80", "-b", "h:x"], "--bind"),
+        (["main:app", "-m", "999"], "--umask"),
+        (["main:app", "--timeout", "-1"], "--timeout"),
+        (["--log-level", "loud", "main:app"], "--log-level"),
+    ],
+)
+def test_a_wrong_command_line_is_exit_code_2_and_one_line(
+    argv: list[str], mention: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 2
+    assert mention in only_line(capsys)
+
+
+@pytest.mark.parametrize("variable", ["PORT", "WEB_CONCURRENCY"])
+def test_a_wrong_variable_is_exit_code_1_and_one_line(
+    variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, "nonsense")
+    assert main(["main:app"]) == 1
+    assert variable in only_line(capsys)
+
+
+def test_help_names_every_flag_and_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name, option in OPTIONS.items():
+        assert all(flag in text for flag in option.flags)
+        default = CONTRACT[name][1]
+        shown = "" if default in (None, ()) or name == "access_logformat" else f" (default: {default})"
+        assert f"{option.flags[-1]} {option.metavar} {option.help}{shown}" in text
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"minicorn {minicorn.__version__}\n"
+
+
+def test_the_command_runs_from_a_checkout_with_the_standard_library_alone(tmp_path: Path) -> None:
+    checkout = Path(minicorn.__file__).parent.parent
+    command = [sys.executable, "-S", "-m", "minicorn", "main:app", "--workers", "none"]
+    ran = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(checkout)}, capture_output=True, text=True
+    )
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("minicorn: error: -w/--workers: cannot take 'none'")
+    assert ran.stderr.count("\n") == 1
