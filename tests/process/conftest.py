@@ -1,0 +1,26 @@
+"""Fixtures of the process layer; the harness itself is in `harness`, which tests import by name."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import Starter
+
+
+def _started(cwd: Path) -> Iterator[Starter]:
+    starter = Starter(cwd)
+    yield starter
+    wrong = list(starter.end())
+    assert not wrong, "\n".join(map(str, wrong))
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Starter]:
+    """Starts servers in `tmp_path`; all of them end cleanly after the test, or it fails."""
+    yield from _started(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def start_for_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
+    """The same, for servers that the tests of a module share."""
+    yield from _started(tmp_path_factory.mktemp("site"))

@@ -1,0 +1,141 @@
+"""New code: what HUP does when it is broken, and a first start that cannot succeed."""
+
+import os
+import re
+from pathlib import Path
+from signal import SIGHUP, SIGKILL
+
+import pytest
+from harness import CHECKOUT, Server, Starter, wait_until
+
+GOOD = """
+from plain import ROUTES, app
+ROUTES["/version"] = lambda environ: "{version}"
+"""
+# Broken modules, and what the log must say of each
+BROKEN = {
+    "SyntaxError": ("x = 1\nif x\n", r'File ".*site_app\.py", line 2\n(.*\n)+SyntaxError'),
+    "ImportError": (
+        "import json\nfrom json import nothing\n",
+        r'File ".*site_app\.py", line 2, in <module>\n(.*\n)+ImportError: cannot import name \'nothing\'',
+    ),
+    "ModuleNotFoundError": (
+        "import no_such_library\n",
+        r'File ".*site_app\.py", line 1, in <module>\n(.*\n)+ModuleNotFoundError: .*no_such_library',
+    ),
+    "SystemExit": ("import sys\n\nsys.exit(3)\n", r'File ".*site_app\.py", line 3, in <module>\n(.*\n)+SystemExit: 3'),
+    "KeyboardInterrupt": (
+        "raise KeyboardInterrupt\n",
+        r'File ".*site_app\.py", line 1, in <module>\n(.*\n)+KeyboardInterrupt',
+    ),
+    "hang": ("import time\ntime.sleep(60)\n", r'File ".*site_app\.py", line 2 in <module>'),
+    "os._exit": ("import os\nos._exit(3)\n", r"exit code 3"),
+}
+
+
+def boot(start: Starter, *flags: str) -> Server:
+    start.write("site_app.py", GOOD.format(version="old"))
+    return start("site_app:app", "--boot-timeout", "1", *flags)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_the_old_code_serves_on_when_the_new_is_broken(start: Starter, name: str) -> None:
+    source, expected = BROKEN[name]
+    server = boot(start, "--workers", "2")
+    before = server.workers()
+    start.write("site_app.py", source)
+    server.signal(SIGHUP)
+    server.wait_log("roll to generation 2 is off")
+    server.wait_log(expected)
+    assert {server.get("/version").text for _ in range(5)} == {"old"}
+    assert server.workers() == before
+    assert server.log.text.count("Traceback") <= 1
+    start.write("site_app.py", GOOD.format(version="fixed"))
+    server.hup()
+    assert {server.get("/version").text for _ in range(5)} == {"fixed"}
+
+
+def test_a_roll_that_is_off_is_not_tried_again_and_again(start: Starter) -> None:
+    server = boot(start)
+    start.write("site_app.py", "1 / 0\n")
+    server.signal(SIGHUP)
+    server.wait_log("roll to generation 2 is off")
+    server.signal(SIGHUP)
+    server.wait_log("roll to generation 3 is off")
+    assert server.log.text.count("ZeroDivisionError") == 2
+
+
+def test_a_worker_that_dies_after_a_broken_deploy_does_not_end_the_server(start: Starter) -> None:
+    """Its replacement can only import the broken code; that is no reason to stop."""
+    server = boot(start, "--workers", "2")
+    start.write("site_app.py", "1 / 0\n")
+    victim = min(server.workers())
+    os.kill(victim, SIGKILL)
+    server.wait_log("ZeroDivisionError")
+    assert server.get("/version").text == "old"
+    start.write("site_app.py", GOOD.format(version="fixed"))
+    server.hup()
+    assert {server.get("/version").text for _ in range(5)} == {"fixed"}
+
+
+def test_hup_during_a_hanging_roll_makes_one_more_roll(start: Starter) -> None:
+    server = boot(start)
+    start.write("site_app.py", BROKEN["hang"][0])
+    server.signal(SIGHUP)
+    server.wait_log("rolling to generation 2")
+    start.write("site_app.py", GOOD.format(version="fixed"))
+    server.signal(SIGHUP)
+    wait_until(lambda: server.get("/version").text == "fixed", "the newest code is served")
+
+
+@pytest.mark.parametrize("how", ["cwd", "chdir"])
+def test_a_release_behind_a_symlink_is_seen(start: Starter, how: str) -> None:
+    current = start.cwd / "current"
+    for version in ("1", "2"):
+        start.write(f"releases/{version}/release.py", f"VERSION = {version}\n")
+        start.write(
+            f"releases/{version}/site_app.py",
+            "import os, release\n"
+            "def app(environ, start_response):\n"
+            "    start_response('200 OK', [])\n"
+            "    return [f'{release.VERSION} {os.path.realpath(os.curdir)[-1]}'.encode()]\n",
+        )
+    switch(current, "releases/1")
+    flags = ("--chdir", "current") if how == "chdir" else ()
+    command = ("site_app:app", "--workers", "2", *flags)
+    server = start(*command) if how == "chdir" else start(*command, cwd=current)
+    assert server.get("/").text == "1 1"
+    switch(current, "releases/2")
+    server.hup()
+    assert {server.get("/").text for _ in range(8)} == {"2 2"}
+
+
+def switch(link: Path, target: str) -> None:
+    """As deploy tools do: make a new link, rename it over the old."""
+    new = link.with_name("new")
+    new.symlink_to(target)
+    new.rename(link)
+
+
+# The first start
+
+
+@pytest.mark.parametrize("workers", ["1", "4"])
+@pytest.mark.parametrize("name", [name for name in BROKEN if name not in ("hang", "os._exit")])
+def test_a_first_start_of_broken_code_ends_with_3_and_one_traceback(start: Starter, name: str, workers: str) -> None:
+    source, expected = BROKEN[name]
+    start.write("site_app.py", source)
+    server = start("site_app:app", "--workers", workers, ready=0)
+    assert server.wait(10) == 3
+    log = server.log.finish()
+    assert len(re.findall(expected, log, re.MULTILINE)) == 1, log
+    assert log.count("Traceback") <= 1, log
+    assert f'File "{CHECKOUT}/minicorn/' not in log, log
+    assert "importlib" not in log, log
+
+
+def test_what_a_module_prints_at_import_is_not_lost(start: Starter) -> None:
+    start.write("site_app.py", "print('before the end', end='')\n1 / 0\n")
+    server = start("site_app:app", ready=0)
+    assert server.wait() == 3
+    assert server.output.finish() == "before the end"

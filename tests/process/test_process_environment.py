@@ -1,0 +1,260 @@
+"""What the application, its children, and the machine see of the server."""
+
+import json
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from signal import SIGHUP
+
+import psutil
+import pytest
+from harness import Server, Starter, wait_until
+
+PARENT = """
+import atexit, sys
+from minicorn import serve
+sys.stdout.write("buffered by the parent\\n")
+atexit.register(sys.stdout.write, "atexit of the parent\\n")
+try:
+    serve("{app}", port=0, workers=2)
+finally:
+    sys.stdout.write("finally of the parent\\n")
+"""
+
+
+def boots(start: Starter) -> dict[int, str]:
+    """MINICORN_WORKER as the application saw it at its import, by pid."""
+    return {int(path.name.split("-")[1]): path.read_text() for path in start.cwd.glob("boot-*")}
+
+
+# The application
+
+
+def test_minicorn_worker_is_unique_among_workers(start: Starter) -> None:
+    server = start("plain:app", "--workers", "4")
+    assert sorted(boots(start).values()) == ["1", "2", "3", "4"]
+    server.hup()
+    server.wait_log("has retired", count=4)
+    numbers = [boots(start)[pid] for pid in server.workers()]
+    assert len(set(numbers)) == 4
+
+
+def test_what_is_meant_for_the_arbiter_is_not_in_the_applications_environment(start: Starter) -> None:
+    private = {
+        "LISTEN_PID": "1",
+        "LISTEN_FDS": "1",
+        "LISTEN_FDNAMES": "web",
+        "NOTIFY_SOCKET": str(start.cwd / "notify"),
+        "WATCHDOG_PID": "1",
+        "WATCHDOG_USEC": "1000000",
+    }
+    server = start("plain:app", env=private | {"MINE": "kept"})
+    seen = json.loads(server.get("/environment").text)
+    assert not private.keys() & seen.keys()
+    assert seen["MINE"] == "kept"
+
+
+def test_the_applications_children_inherit_nothing_of_ours(start: Starter) -> None:
+    """Descriptors, ignored signals, blocked signals."""
+    flags = ("--pid", "server.pid", "--access-logfile", "access.log", "--error-logfile", "error.log", "--workers", "2")
+    server = start("plain:app", *flags, ready=0)
+    error = start.cwd / "error.log"
+    wait_until(lambda: error.exists() and error.read_text().count("is ready after") == 2, "they are ready")
+    port = int(error.read_text().partition("http://127.0.0.1:")[2].split()[0])
+    child = json.loads(server.get("/child", at=port).text)
+    assert child == {"descriptors": [0, 1, 2], "blocked": "0" * 16, "ignored": "0" * 16}
+
+
+def test_the_descriptor_limit_is_raised_to_the_hard_one(start: Starter) -> None:
+    server = start("plain:app", prelude="limit=256,4096")
+    assert json.loads(server.get("/limits").text) == [4096, 4096]
+
+
+def test_atexit_functions_of_the_application_run_in_each_worker_that_retires(start: Starter) -> None:
+    server = start("plain:app", "--workers", "2")
+    first = server.workers()
+    server.hup()
+    wait_until(lambda: all((start.cwd / f"exit-{pid}").exists() for pid in first), "those of the old have run")
+    second = server.workers() - first
+    assert server.stop() == 0
+    assert {int(path.name.split("-")[1]) for path in start.cwd.glob("exit-*")} == first | second
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'import logging.config\nlogging.config.dictConfig({"version": 1, "root": {"level": "ERROR"}})\n',
+        "import logging\nlogging.basicConfig(level=logging.CRITICAL, force=True)\n",
+        "import logging\nlogging.shutdown()\n",
+    ],
+    ids=["dictConfig", "basicConfig", "shutdown"],
+)
+def test_the_applications_logging_configuration_does_not_silence_ours(start: Starter, source: str) -> None:
+    """dictConfig disables all loggers that exist, unless it is told not to."""
+    start.write("site_app.py", f"{source}from plain import app\n")
+    server = start("site_app:app")
+    assert server.get("/fail").status == 500
+    server.wait_log("^ERROR: .*GET /fail")
+    server.wait_log("ValueError: as the path says")
+
+
+# The application's end
+
+
+ENDS = {
+    "a thread that goes on": "import threading\nthreading.Thread(target=time.sleep, args=(60,)).start()\n",
+    "TERM ignored": "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n",
+    "an atexit function that raises": "import atexit\natexit.register(lambda: 1 / 0)\n",
+    "an atexit function that exits": "import atexit, sys\natexit.register(sys.exit, 3)\n",
+    "an atexit function that hangs": "import atexit\natexit.register(time.sleep, 60)\n",
+}
+
+
+@pytest.mark.parametrize("what", ENDS)
+def test_whatever_the_application_does_it_ends_with_the_server(start: Starter, what: str) -> None:
+    start.write("site_app.py", f"import time\nfrom plain import app\n{ENDS[what]}")
+    server = start("site_app:app", "--workers", "2", "--graceful-timeout", "2")
+    assert server.get("/").status == 200
+    began = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - began < 5
+
+
+# The machine
+
+
+def test_process_titles_tell_who_is_who(start: Starter) -> None:
+    pytest.importorskip("setproctitle")
+    server = start("plain:app", "--workers", "2", "--name", "shop")
+
+    def titles() -> list[str]:
+        return sorted(" ".join(psutil.Process(pid).cmdline()).strip() for pid in server.family())
+
+    expected = [
+        "minicorn: arbiter [shop]",
+        "minicorn: worker 1 gen 1 [shop] idle",
+        "minicorn: worker 2 gen 1 [shop] idle",
+    ]
+    wait_until(lambda: titles() == expected, "the titles are set")
+
+
+def test_a_retiring_worker_says_so_in_its_title(start: Starter) -> None:
+    pytest.importorskip("setproctitle")
+    server = start()
+    response = server.send("/big").getresponse()  # more than the socket takes: it retires slowly
+    (worker,) = server.workers()
+    server.signal(SIGHUP)
+    wait_until(lambda: "retiring" in " ".join(psutil.Process(worker).cmdline()), "the title says so")
+    assert len(response.read()) == 8 * 2**20
+
+
+def test_workers_auto_is_the_cpus_that_we_may_use(start: Starter) -> None:
+    allowed = os.sched_getaffinity(0)
+    start("plain:app", "--workers", "auto", ready=1, prelude=f"affinity={min(allowed)}").wait_log("with 1 worker ")
+    server = start("plain:app", "--workers", "auto", ready=0)
+    count = int(server.wait_log(r"with (\d+) workers? ")[1])
+    assert 1 <= count <= len(allowed)
+    server.wait_ready(count)
+    assert len(server.workers()) == count
+
+
+# Descriptors are scarce
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_200_connections_with_64_descriptors_are_all_answered(start: Starter, workers: str) -> None:
+    server = start("plain:app", "--workers", workers, prelude="limit=64,64")
+    clients = [socket.create_connection(("127.0.0.1", server.port), timeout=30) for _ in range(200)]
+    try:
+        for client in clients:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answers = [client.recv(65536)[:15] for client in clients]
+        assert answers == [b"HTTP/1.1 200 OK"] * 200
+    finally:
+        for client in clients:
+            client.close()
+
+
+def test_a_worker_at_its_descriptor_limit_does_not_spin(start: Starter) -> None:
+    server = start("plain:app", prelude="limit=64,64")
+    (worker,) = server.workers()
+    clients = [socket.create_connection(("127.0.0.1", server.port), timeout=30) for _ in range(100)]
+    try:
+        wait_until(lambda: len(os.listdir(f"/proc/{worker}/fd")) > 32, "it has taken what it can")
+        before = sum(psutil.Process(worker).cpu_times()[:2])
+        time.sleep(1.5)
+        assert sum(psutil.Process(worker).cpu_times()[:2]) - before < 0.3
+    finally:
+        for client in clients:
+            client.close()
+    assert server.get("/").status == 200
+
+
+# Standard streams
+
+
+def full_pipe() -> tuple[int, int]:
+    """A pipe that nobody reads, filled to the brim."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    try:
+        while os.write(writing, b"." * 4096):
+            pass
+    except BlockingIOError:
+        pass
+    os.set_blocking(writing, True)
+    return reading, writing
+
+
+def test_a_stalled_stderr_stops_neither_hup_nor_term(start: Starter) -> None:
+    reading, writing = full_pipe()
+    path = start.cwd / "s"
+    os.chdir(start.cwd)  # a Unix socket's path must be short
+    try:
+        server = start("plain:app", "--bind", "unix:s", "--workers", "2", ready=0, bind=False, stderr=writing)
+        wait_until(path.exists, "it listens")
+        first = int(server.get("/", at=Path("s")).text)
+        wait_until(lambda: len(server.workers()) == 2, "two workers")
+        server.heartbeats()
+        server.signal(SIGHUP)
+        wait_until(lambda: first not in server.workers(), "the workers are replaced")
+        assert server.get("/", at=Path("s")).status == 200
+        # Much more than what is kept for a reader who may come
+        for _ in range(300):
+            assert server.get("/fail", at=Path("s")).status == 500
+        assert server.stop() == 0
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_a_log_in_a_file_loses_nothing_to_the_applications_own_lines(start: Starter) -> None:
+    """`minicorn app 2>log`: server and application share the file's end, not its beginning."""
+    path = start.cwd / "log"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    try:
+        server = start("plain:app", ready=0, stderr=fd)
+        wait_until(lambda: "is ready after" in path.read_text(), "it is ready")
+        before = path.read_text()
+        port = int(before.partition("http://127.0.0.1:")[2].split()[0])
+        assert server.get("/say", at=port).text == "said"
+        assert server.get("/fail", at=port).status == 500
+        log = path.read_text()
+        assert log.startswith(before), log
+        assert log.count("the application speaks\n") == 1
+        assert log.count("ValueError: as the path says") == 1
+    finally:
+        os.close(fd)
+
+
+def test_nothing_is_printed_twice_by_fork(start: Starter) -> None:
+    """Nor do the parent's atexit functions and `finally` run in its children."""
+    start.write("site_script.py", PARENT.format(app="plain:app"))
+    server: Server = start.command(sys.executable, "site_script.py")
+    server.wait_ready(2)
+    server.hup()
+    assert server.stop() == 0
+    said = server.output.finish().splitlines()
+    assert said == ["buffered by the parent", "finally of the parent", "atexit of the parent"]
