@@ -36,6 +36,8 @@ TICK = 1.0
 OVERSLEPT = 0.15
 
 
+# Workers beyond so many are not seen to be idle: a longer look would cost every request more
+SLOTS_SEEN = 255
 BOOT_FAILED = "could not boot"
 
 
@@ -74,7 +76,7 @@ class Arbiter:
             self._handoff = Handoff()
         else:
             self._inherit(estate)
-        self._idle_map = self._directory.idle_map()
+        self._idle_map = self._directory.idle_map(SLOTS_SEEN)
         self._verdicts: dict[int, str] = {}
         self._foreground = terminal.has_foreground()
         self._next_weighing = 0.0

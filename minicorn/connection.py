@@ -23,7 +23,7 @@ from minicorn.errors import ClientGone, ProtocolError
 from minicorn.handoff import INPUT_MOST, Parcel
 from minicorn.http.body import Decoder, decoder_for
 from minicorn.http.reply import CONTINUE, render_error
-from minicorn.http.request import Request, parse_head
+from minicorn.http.request import Framing, Request, parse_head
 from minicorn.listeners import Listener
 from minicorn.outbox import Outbox
 from minicorn.settings import Settings
@@ -203,32 +203,31 @@ class Connection:
         if self.state == IDLE:
             self.state = HEAD  # legal by the table; this is the hot path
             self.deadline = now + self.settings.recv_timeout
-        parsed = parse_head(self._input, self.settings.max_header_size, self._searched)
+        data = self._input
+        parsed = parse_head(data, self.settings.max_header_size, self._searched)
         if parsed is None:
-            self._searched = len(self._input)
+            self._searched = len(data)
             return False
-        self.request, end = parsed
-        self._raw = bytes(self._input)
-        rest = self._input[end:]
-        self._input, self._searched = b"", 0
-        self._decoder = decoder_for(self.request, self.settings.max_body_size)
-        if self._decoder is None:
-            self.body = io.BytesIO()
-            self._input = rest
-            self.since = now
-            self._move(APP)
-            return True
-        return self._begin_body(bytes(rest), now)
-
-    def _begin_body(self, data: bytes, now: float) -> bool:
-        assert self.request is not None
+        request, end = parsed
+        self.request = request
+        self._raw = bytes(data)
+        self._input, self._searched = data[end:], 0
         self.body = io.BytesIO()
+        if request.framing is not Framing.NONE:
+            return self._begin_body(request, now)
+        self.since = now
+        self._move(APP)
+        return True
+
+    def _begin_body(self, request: Request, now: float) -> bool:
+        data, self._input = bytes(self._input), b""
+        self._decoder = decoder_for(request, self.settings.max_body_size)
         self.deadline = now + self.settings.recv_timeout
         self._move(BODY)
         if data and self._feed(data, now):
             return True
         self._raw = None
-        if self.request.expects_continue and not data:
+        if request.expects_continue and not data:
             self.outbox.send(CONTINUE)
         return False
 

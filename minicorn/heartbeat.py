@@ -134,8 +134,10 @@ class Page:
 class IdleMap:
     """Which workers wait for work: a byte a slot, in memory that all share."""
 
-    def __init__(self, memory: mmap.mmap) -> None:
+    def __init__(self, memory: mmap.mmap, slots: int) -> None:
+        """`slots`: the highest number that is looked at."""
         self._memory = memory
+        self._slots = min(slots + 1, SIZE)
 
     def mark(self, slot: int, idle: bool) -> None:
         """Said by the slot's worker; cleared by the arbiter when it has gone."""
@@ -143,12 +145,12 @@ class IdleMap:
 
     def count(self) -> int:
         """How many wait. It may have changed by now: nothing but speed may depend on it."""
-        return self._memory[:].count(1)
+        return self._memory[: self._slots].count(1)
 
 
 def private_idle_map() -> IdleMap:
     """A map for a server without siblings."""
-    return IdleMap(mmap.mmap(-1, SIZE))
+    return IdleMap(mmap.mmap(-1, SIZE), 1)
 
 
 def private_page() -> Page:
@@ -215,9 +217,9 @@ class Directory:
     def read_stack(self, slot: int) -> str:
         return os.pread(self._file(slot).stack_fd, 65536, 0).decode("utf-8", "replace").strip()
 
-    def idle_map(self) -> IdleMap:
+    def idle_map(self, slots: int) -> IdleMap:
         """The map that all workers share."""
-        return IdleMap(mmap.mmap(self.idle_fd, SIZE))
+        return IdleMap(mmap.mmap(self.idle_fd, SIZE), slots)
 
     @property
     def descriptors(self) -> dict[str, tuple[int, int]]:

@@ -32,6 +32,7 @@ Dispatch = Callable[[Connection], None]
 IDLE_SLACK = 10.0
 # A request that took so long makes its worker give away all that has come meanwhile
 SLOW = 0.001
+_WRITE = poller.WRITE
 # Descriptors left to the application
 SPARE_DESCRIPTORS = 64
 
@@ -111,17 +112,21 @@ class Loop:
         if taking:
             timeout = 0 if self._turns else timeout
             self._page.promise(time.monotonic() + timeout + self._idle_patience)
-            self._idle_map.mark(self._slot, timeout > 0)
+            if timeout:
+                self._idle_map.mark(self._slot, True)
         events = self._poller.poll(timeout)
+        if taking and timeout:
+            self._idle_map.mark(self._slot, False)
         now = time.monotonic()
         others = []
+        connections, turns = self.connections, self._turns
         for fd, event in events:
-            connection = self.connections.get(fd)
+            connection = connections.get(fd)
             if connection is None:
                 others.append(fd)
-            elif event & poller.WRITE and connection.interest == poller.WRITE:
+            elif event & _WRITE and connection.interest == _WRITE:
                 self._flush(connection, now)
-            elif connection.state != APP and connection not in self._turns:
+            elif connection.state != APP and connection not in turns:
                 self._receive(connection, now)
         if taking and len(self._turns):
             # What comes next on these connections would wait as long as they have waited now
@@ -131,8 +136,7 @@ class Loop:
                 self._callbacks[fd]()
         if now >= self._next_tick:
             self._tick(now, taking)
-        if taking:
-            self._idle_map.mark(self._slot, False)
+        if taking and len(self._turns) > 1:
             self._spread(keep=1)
         # One request a turn for each connection, however many it has sent
         for _ in range(len(self._turns)):
@@ -143,6 +147,8 @@ class Loop:
                 continue
             if connection.state == APP:
                 dispatch(connection)
+                if taking and self.took > SLOW:
+                    break  # see first who has become idle, and can have the others
 
     def help(self) -> None:
         """The helper's turn: what is complete goes to whoever is free, or waits."""
@@ -196,16 +202,26 @@ class Loop:
 
     def finish(self, connection: Connection, keep_alive: bool, bounded: bool, now: float) -> None:
         """The application is done with the connection; a `bounded` reply tells its own end."""
-        self._attempt(connection, partial(connection.finish, keep_alive, now, bounded=bounded))
+        try:
+            connection.finish(keep_alive, now, bounded=bounded)
+        except ClientGone as gone:
+            self.part(connection, gone)
+        else:
+            self._follow(connection)
 
     def _attempt(self, connection: Connection, act: Callable[[], None]) -> None:
-        """Do `act`, then bring poller, deadlines and turns to what the connection wants now."""
+        """Do `act`, then follow."""
         try:
             act()
         except ClientGone as gone:
             self.part(connection, gone)
-            return
-        self.poll_for(connection)
+        else:
+            self._follow(connection)
+
+    def _follow(self, connection: Connection) -> None:
+        """Bring poller, deadlines and turns to what the connection wants now."""
+        if connection.interest != connection.polled:
+            self.poll_for(connection)
         if connection.state == CLOSED or (connection.state == IDLE and self.closing):
             self._drop(connection)
         elif connection.state == IDLE and self.leaving and self._give(connection):

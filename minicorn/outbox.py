@@ -51,7 +51,12 @@ class Outbox:
     def send(self, data: bytes | memoryview) -> None:
         """Send now what the socket takes, keep the rest."""
         if not self.size:
-            sent = self._try_send(data)
+            try:
+                sent = self._socket.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                raise ClientGone(str(error)) from error
             if sent == len(data):
                 return
             data = memoryview(data)[sent:]

@@ -193,7 +193,11 @@ class Exchange:
         Raises ClientGone; whatever the application raises is answered and logged.
         """
         try:
-            result = self._inside(partial(application, environ, self.start_response))
+            self._doors.leave()
+            try:
+                result = application(environ, self.start_response)
+            finally:
+                self._doors.enter()
             try:
                 self._deliver(result)
             finally:

@@ -128,12 +128,10 @@ class ChunkedDecoder:
 Decoder = LengthDecoder | ChunkedDecoder
 
 
-def decoder_for(request: Request, limit: int) -> Decoder | None:
-    """The decoder of a request's body, or None without one; ProtocolError 413 beyond `limit` (0: none)."""
+def decoder_for(request: Request, limit: int) -> Decoder:
+    """The decoder of the body of a request that has one; ProtocolError 413 beyond `limit` (0: none)."""
     if request.framing is Framing.CHUNKED:
         return ChunkedDecoder(limit)
-    if request.framing is Framing.LENGTH:
-        if limit and request.content_length > limit:
-            raise ProtocolError(413, f"body of {request.content_length} bytes, limit {limit}")
-        return LengthDecoder(request.content_length)
-    return None
+    if limit and request.content_length > limit:
+        raise ProtocolError(413, f"body of {request.content_length} bytes, limit {limit}")
+    return LengthDecoder(request.content_length)

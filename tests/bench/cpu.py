@@ -13,7 +13,7 @@ import re
 import statistics
 import subprocess
 
-from servers import COMMANDS, HERE, running
+from servers import HERE, running
 
 
 def measure(name: str, seconds: int) -> tuple[float, float]:
@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3)
-    parser.add_argument("servers", nargs="*", choices=[*COMMANDS, []], default=["minicorn", "gunicorn-sync", "granian"])
+    parser.add_argument("servers", nargs="*", metavar="server", default=["minicorn", "gunicorn-sync", "granian"])
     options = parser.parse_args()
     results: dict[str, list[tuple[float, float]]] = {name: [] for name in options.servers}
     for _ in range(options.rounds):

@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 CHECKOUT = Path(os.environ.get("CHECKOUT", HERE.parent.parent))
 COMMANDS = {
     "minicorn": "-m minicorn {app} --bind 127.0.0.1:{port} --workers {workers}",
+    "minicorn-alone": "-m minicorn {app} --bind 127.0.0.1:{port} --workers {workers} --handoff-after 0",
     "gunicorn-sync": "-m gunicorn {app} --bind 127.0.0.1:{port} --workers {workers}",
     "granian": "-m granian --interface wsgi {app} --host 127.0.0.1 --port {port} --workers {workers} --no-access-log",
     "waitress": "-m waitress --listen=127.0.0.1:{port} --threads=1 {app}",

@@ -43,10 +43,8 @@ def ready_counts(log: str) -> list[int]:
 
 def test_term_lets_the_request_in_hand_finish(start: Starter) -> None:
     server = start()
-    connection = server.hold()
+    connection, _ = server.begin("/until-told")
     server.signal(SIGTERM)
-    server.wait_log("SIGTERM: stopping gracefully")
-    server.release()
     reply = read(connection)
     assert (reply.status, len(reply.body)) == (200, 500_000)
     assert reply.headers["Connection"] == "close"
@@ -55,11 +53,9 @@ def test_term_lets_the_request_in_hand_finish(start: Starter) -> None:
 
 def test_term_answers_all_that_waits_in_the_accept_queue(start: Starter) -> None:
     server = start()
-    held = server.hold()
+    held, _ = server.begin("/until-told")
     waiting = [server.send("/") for _ in range(30)]
     server.signal(SIGTERM)
-    server.wait_log("SIGTERM: stopping gracefully")
-    server.release()
     assert read(held).status == 200
     replies = [read(connection) for connection in waiting]
     assert [reply.status for reply in replies] == [200] * 30

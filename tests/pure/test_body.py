@@ -285,7 +285,6 @@ def request(framing: Framing, length: int = 0) -> Request:
 
 
 def test_each_framing_has_its_decoder() -> None:
-    assert decoder_for(request(Framing.NONE), 10) is None
     assert isinstance(decoder_for(request(Framing.LENGTH, 10), 10), LengthDecoder)
     assert isinstance(decoder_for(request(Framing.CHUNKED), 10), ChunkedDecoder)
 

@@ -45,6 +45,13 @@ def hold(environ):
     return "held " * 100_000
 
 
+def until_told(environ):
+    """Until the worker knows that the server stops."""
+    while not environ["minicorn.shutting_down"]():
+        time.sleep(0.01)
+    return "held " * 100_000
+
+
 def nap(environ):
     time.sleep(60)
     return "awake"
@@ -125,6 +132,7 @@ ROUTES = {
     "/": pid,
     "/version": version,
     "/hold": hold,
+    "/until-told": until_told,
     "/nap": nap,
     "/spin": spin,
     "/grind": grind,
