@@ -38,6 +38,8 @@ class State(IntEnum):
     LINGER = 5  # our side is closed, the client's unread input is thrown away for a moment
     CLOSED = 6
 
+    __hash__ = int.__hash__  # Enum's own is Python, and `_move` wants it twice a request
+
 
 HEAD, BODY, APP, REPLY, IDLE, LINGER, CLOSED = State
 

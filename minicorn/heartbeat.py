@@ -21,11 +21,10 @@ from minicorn.errors import ConfigError
 
 VERSION = 1
 SIZE = 4096
-# Layout: eight-byte fields, then texts, each behind its length in two bytes
-_VERSION, _STATE, _REQUESTS, _DEADLINE, _SINCE = range(5)
-_REQUEST, _REQUEST_MOST = 64, 2048
-_CLIENT, _CLIENT_MOST = 2112, 128
-_LENGTH = struct.Struct("=H")
+# Layout: eight-byte fields, then a text: the client, a line feed, the request
+_VERSION, _REQUESTS, _DEADLINE, _SINCE, _STATE, _LENGTH = range(6)
+_BEGUN, _BEGUN_AT = struct.Struct("@ddQQ"), 8 * _DEADLINE
+_TEXT, _TEXT_MOST = 64, 2048
 
 PREFIX = "minicorn-"
 LOCK = "lock"
@@ -84,11 +83,9 @@ class Page:
 
     def begin(self, request: str, client: str, now: float, deadline: float) -> None:
         """The application is called for `request`, and answers by `deadline`."""
-        self._write(_REQUEST, request.encode("latin-1", "replace")[: _REQUEST_MOST - 2])
-        self._write(_CLIENT, client.encode("latin-1", "replace")[: _CLIENT_MOST - 2])
-        self._times[_SINCE] = now
-        self._times[_DEADLINE] = deadline
-        self._numbers[_STATE] = Activity.BUSY
+        text = f"{client}\n{request}".encode("latin-1", "replace")[:_TEXT_MOST]
+        self._memory[_TEXT : _TEXT + len(text)] = text
+        _BEGUN.pack_into(self._memory, _BEGUN_AT, deadline, now, Activity.BUSY, len(text))
 
     def end(self, now: float) -> None:
         """The application is done."""
@@ -110,25 +107,16 @@ class Page:
 
     def read(self) -> Beat:
         activity = self._numbers[_STATE]
+        text = self._memory[_TEXT : _TEXT + min(self._numbers[_LENGTH], _TEXT_MOST)].decode("latin-1")
+        client, _, request = text.partition("\n")
         return Beat(
             Activity(activity) if activity in Activity._value2member_map_ else Activity.IDLE,
             self._numbers[_REQUESTS],
             self._times[_DEADLINE],
             self._times[_SINCE],
-            self._text(_REQUEST, _REQUEST_MOST),
-            self._text(_CLIENT, _CLIENT_MOST),
+            request,
+            client,
         )
-
-    def _write(self, offset: int, text: bytes) -> None:
-        memory = self._memory
-        start = offset + 2
-        memory[start : start + len(text)] = text
-        _LENGTH.pack_into(memory, offset, len(text))
-
-    def _text(self, offset: int, most: int) -> str:
-        (length,) = _LENGTH.unpack_from(self._memory, offset)
-        start = offset + 2
-        return self._memory[start : start + min(length, most - 2)].decode("latin-1")
 
 
 class IdleMap:

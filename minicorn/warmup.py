@@ -43,7 +43,8 @@ class _Reader:
 
 
 def warm_up(app: WSGIApplication, path: str, base: WSGIEnvironment, listener: Listener, settings: Settings) -> None:
-    """GET `path`; AppLoadError for a status of 500 or more, which an exception becomes."""
+    """GET `path`; AppLoadError for a status of 500 or more, which an exception becomes, and for a
+    reply that ends early."""
     ours, client = socket.socketpair()
     ours.setblocking(False)
     with client:
@@ -57,3 +58,5 @@ def warm_up(app: WSGIApplication, path: str, base: WSGIEnvironment, listener: Li
     status = exchange.status or ""
     if status >= "500":
         raise AppLoadError(f"the warm-up request GET {path} was answered with {status}")
+    if exchange.broken:
+        raise AppLoadError(f"the reply to the warm-up request GET {path} ended early")

@@ -83,20 +83,14 @@ def _status_code(status: str) -> int:
     return int(status[:3]) if grammar.STATUS.fullmatch(status) else 0
 
 
-def _join(fields: list[str]) -> str:
-    """The field lines as one text, in which CR, LF and NUL stand at their ends alone."""
-    lines = "\r\n".join([*fields, ""])
-    ends = len(fields)
-    if not lines.isascii():
-        try:
-            lines.encode("latin-1")
-        except UnicodeEncodeError as error:
-            raise ApplicationFault(f"{error.object[error.start]!r} in a header: PEP 3333 wants latin-1") from None
-    if lines.count("\r") != ends or lines.count("\n") != ends or "\0" in lines:
-        for field in fields:
-            if not {"\r", "\n", "\0"}.isdisjoint(field):
-                raise ApplicationFault(f"CR, LF or NUL in the value of {field.partition(':')[0]}")
-    return lines
+def _check_value(name: str, value: str) -> None:
+    """ApplicationFault for a value that may not be sent; HTAB and obs-text may (RFC 9110 5.5)."""
+    if not {"\r", "\n", "\0"}.isdisjoint(value):
+        raise ApplicationFault(f"CR, LF or NUL in the value of {name}")
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError as error:
+        raise ApplicationFault(f"{value[error.start]!r} in a header: PEP 3333 wants latin-1") from None
 
 
 def _parse_length(value: str, earlier: int) -> int:
@@ -113,7 +107,7 @@ def check_fields(status: str, headers: Headers) -> Fields:
     names = _FIELD_NAMES
     length = -1
     served = dated = False
-    fields = []
+    lines = ""
     for name, value in headers:
         if not isinstance(value, str) or not isinstance(name, str):
             raise ApplicationFault(f"the header {name!r}: {value!r} is not two str")
@@ -128,10 +122,12 @@ def check_fields(status: str, headers: Headers) -> Fields:
             dated = True
         elif lower == "server":
             served = True
-        fields.append(f"{name}: {value}")
+        if not (value.isascii() and value.isprintable()):
+            _check_value(name, value)
+        lines += f"{name}: {value}\r\n"
     if not served:
-        fields.append("Server: minicorn")
-    return Fields(status, code, _join(fields), length, dated)
+        lines += "Server: minicorn\r\n"
+    return Fields(status, code, lines, length, dated)
 
 
 def render_head(request: Request, fields: Fields, known: int, keep_alive: bool, date: str) -> Head:

@@ -28,32 +28,23 @@ class Request:
     maps CGI names ("HTTP_HOST", "CONTENT_TYPE") to values; `dropped` names the fields left out.
     """
 
-    __slots__ = (
-        "content_length",
-        "dropped",
-        "expects_continue",
-        "fields",
-        "framing",
-        "keep_alive",
-        "method",
-        "path",
-        "query",
-        "target",
-        "version",
-    )
+    method: str
+    target: str
+    version: str
+    fields: dict[str, str]
+    path: str = ""
+    query: str = ""
+    framing: Framing = Framing.NONE
+    content_length: int = 0
+    keep_alive: bool = True
+    expects_continue: bool = False
+    dropped: tuple[str, ...] = ()
 
     def __init__(self, method: str, target: str, version: str, fields: dict[str, str]) -> None:
         self.method = method
         self.target = target
         self.version = version
         self.fields = fields
-        self.path = ""
-        self.query = ""
-        self.framing = Framing.NONE
-        self.content_length = 0
-        self.keep_alive = True
-        self.expects_continue = False
-        self.dropped: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.target} {self.version} {self.framing.value}>"
@@ -109,7 +100,8 @@ def _parse(head: bytes) -> Request:
             dropped.append(name)
     if repeated:
         _combine(fields, repeated)
-    request.dropped = tuple(dropped)
+    if dropped:
+        request.dropped = tuple(dropped)
     _check_host(request)
     _resolve_target(request)
     _decide_framing(request)
