@@ -37,7 +37,7 @@ def run_arbiter(settings: Settings) -> ExitCode:
         called_in = logical_directory()
         directory = enter(settings)
         if succession.CHECK in os.environ:
-            return _check(settings)
+            spawn.leave(_check(settings))  # what follows a call of `serve` is for the server's end
         return _run(settings, called_in, directory, succession.inherit())
     except BaseException:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -47,6 +47,8 @@ def run_arbiter(settings: Settings) -> ExitCode:
 def _run(settings: Settings, called_in: str, directory: str, estate: Estate | None) -> ExitCode:
     outputs = open_outputs(settings)
     size = count_cpus() if settings.workers == "auto" else settings.workers
+    if estate is not None:
+        size = estate.size
     bound = _bind(settings, estate)
     pidfile = None
     try:
@@ -77,13 +79,17 @@ def _bind(settings: Settings, estate: Estate | None) -> list[Listener]:
 
 
 def _check(settings: Settings) -> ExitCode:
-    """For an upgrade: whether this program, this configuration and the application load."""
+    """For an upgrade: whether this program, this configuration and the application load, and
+    whether this program can take over; what is said on standard error is logged by the arbiter."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, spawn.MANAGED)
+    if os.environ[succession.CHECK] != str(succession.VERSION):
+        raise ConfigError("the arbiter that runs is of a version that cannot hand over to this one")
+    open_outputs(settings)
     try:
         sys.path.insert(0, os.getcwd())
         load_app(settings.app)
     except BaseException as error:
-        LOGGER.error("%s", explain(error))
+        sys.stderr.write(f"{explain(error)}\n")
         return ExitCode.APP
     return ExitCode.OK
 

@@ -100,8 +100,9 @@ class Arbiter:
                 if self._pool.ended:
                     break
                 self._upgrade.advance(self._pool.calm, now)
-                if self._upgrade.state is upgrade.State.DUE and self._pool.calm:
-                    self._upgrade.carry_out(self._estate())
+                heard = self._channels.keys() >= self._pool.workers.keys()  # a death that is not reaped yet is lost
+                if self._upgrade.state is upgrade.State.DUE and self._pool.calm and heard:
+                    self._upgrade.carry_out(self._estate(), self._signals)
                 timeout = min(TICK, max(0.0, self._pool.wake_at - now))
                 planned = now + timeout
                 self._wait(timeout)
@@ -113,6 +114,7 @@ class Arbiter:
                 return ExitCode.BOOT
             return ExitCode.APP if self._pool.failed else ExitCode.OK
         finally:
+            self._upgrade.abandon()
             close_all(self._listeners)
             self._directory.remove()
             self._handoff.close()
@@ -311,7 +313,7 @@ class Arbiter:
         self._directory = Directory.adopt(estate.directory, estate.lock_fd, estate.idle_fd, estate.pages)
         self._handoff = Handoff(estate.handoff)
         pool, now = self._pool, time.monotonic()
-        pool.size, pool.generation, pool.newest = estate.size, estate.generation, estate.newest
+        pool.generation, pool.newest, pool.booted = estate.generation, estate.newest, True
         for heir in estate.workers:
             pool.adopt(heir.pid, heir.slot, heir.generation, heir.born, heir.strikes, heir.ready, heir.retiring, now)
             self._channels[heir.pid] = channel.adopt(heir.channel_fd)

@@ -15,6 +15,8 @@ from enum import Enum, IntEnum
 
 # Between SIGABRT, which makes a late worker tell its stack, and SIGKILL
 ABORT_GRACE = 2.0
+# A worker that is dismissed while it boots may have begun to serve just before: time to hear of it
+UNHEARD = 0.1
 # Between the wish to stop at once and SIGKILL
 QUIT_GRACE = 1.0
 # A worker READY for so long was healthy: its end is a crash, not a crash loop
@@ -36,7 +38,7 @@ class State(Enum):
 
 
 MOVES: Mapping[State, frozenset[State]] = {
-    State.BOOTING: frozenset({State.READY, State.ABORTED, State.KILLED}),
+    State.BOOTING: frozenset({State.READY, State.RETIRING, State.ABORTED, State.KILLED}),
     State.READY: frozenset({State.RETIRING, State.ABORTED, State.KILLED}),
     State.RETIRING: frozenset({State.ABORTED, State.KILLED}),
     State.ABORTED: frozenset({State.KILLED}),
@@ -231,10 +233,14 @@ class Pool:
     def ready(self, pid: int, now: float) -> None:
         """The worker says that it serves."""
         worker = self.workers.get(pid)
-        if worker is None or worker.state is not State.BOOTING:
-            return  # it was told to retire meanwhile
-        worker.move(State.READY, now)
+        if worker is None or worker.was_ready:
+            return
         worker.was_ready = True
+        if worker.state is State.RETIRING:  # it was told so meanwhile, and may have begun to serve
+            worker.patience = now + self.graceful_timeout
+        if worker.state is not State.BOOTING:
+            return
+        worker.move(State.READY, now)
         self.booted = True
         self.boot_failures = 0
         self._say("info", f"{worker} is ready after {now - worker.born:.1f} s")
@@ -339,8 +345,9 @@ class Pool:
 
     @property
     def calm(self) -> bool:
-        """No roll runs or waits, and no end is near."""
-        return self.roll is None and not self.reload_waits and self.stopping is None and self.booted
+        """No roll runs or waits, nobody is being killed, and no end is near."""
+        killing = any(worker.state in (State.ABORTED, State.KILLED) for worker in self.workers.values())
+        return self.booted and not (self.roll or self.reload_waits or self.stopping or killing)
 
     # Lateness
 
@@ -361,6 +368,8 @@ class Pool:
                 self._wake = min(self._wake, deadline)
             elif worker.state is State.ABORTED:
                 actions.append(self._kill(worker, "it did not die of SIGABRT", now))
+            elif worker.patience <= now and not worker.was_ready:
+                actions.append(self._kill(worker, "not needed any more", now))
             elif worker.patience <= now:
                 asked = "to stop" if self.stopping is not None else "to retire"
                 actions.append(self._kill(worker, f"{now - worker.since:.1f} s after it was asked {asked}", now))
@@ -384,10 +393,8 @@ class Pool:
     def _dismiss(self, worker: Worker, now: float) -> Action:
         """Its end is wanted: a worker that serves finishes, one that boots has nothing to finish."""
         worker.dismissed = True
-        if worker.state is State.BOOTING:
-            return self._kill(worker, "not needed any more", now)
         worker.move(State.RETIRING, now)
-        worker.patience = now + self.graceful_timeout
+        worker.patience = now + (self.graceful_timeout if worker.was_ready else UNHEARD)
         self._wake = min(self._wake, worker.patience)
         return Retire(worker.pid)
 
@@ -397,15 +404,13 @@ class Pool:
         """Nobody gives to the queue any more; when all have said so, what waits in it is served."""
         actions: list[Action] = []
         for worker in self._active():
-            told = self._dismiss(worker, now)
-            if isinstance(told, Kill):
-                actions.append(told)
+            self._dismiss(worker, now)  # what to do is said by Seal, then by Drain
         retiring = [w for w in self.workers.values() if w.state is State.RETIRING]
         for worker in retiring:
             if not worker.sealing:
                 worker.sealing = True
                 actions.append(Seal(worker.pid))
-        if not self.draining and all(worker.sealed for worker in retiring):
+        if not self.draining and all(worker.sealed or not worker.was_ready for worker in retiring):
             self.draining = True
             actions += [Drain(worker.pid) for worker in retiring]
         if self.stopping is Stop.QUICK:
@@ -458,7 +463,8 @@ class Pool:
             generation = self.roll.generation
             new = [w for w in active if w.generation == generation]
             booting = sum(w.state is State.BOOTING for w in new)
-            missing = (self.size if self.roll.canary_ready else 1) - len(new)
+            tried = any(w.generation == generation for w in self.workers.values())  # its end is awaited, then
+            missing = self.size - len(new) if self.roll.canary_ready else int(not tried)
             # Kubernetes' maxSurge: a quarter more than the number, at least one
             wanted = max(wanted, min(missing, max(1, self.size // 4) - booting))
         actions: list[Action] = []

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 VARIABLE = "MINICORN_SUCCESSION"
-# Set for a child that only sees whether the new program loads
+# Set, to our VERSION, for a child that only sees whether the new program loads
 CHECK = "MINICORN_CHECK"
 VERSION = 1
 

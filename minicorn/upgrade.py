@@ -10,11 +10,15 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 from enum import Enum
 
 from minicorn import spawn, succession
+from minicorn.signals import Signals
 
 LOGGER = logging.getLogger("minicorn")
+# Of what a check that fails has said, the last so many bytes are logged
+SAID_MOST = 16384
 
 
 class State(Enum):
@@ -48,10 +52,16 @@ class Upgrade:
             self.state = State.CHECKING
             self._deadline = now + self._patience
             try:
+                self._said = tempfile.TemporaryFile(buffering=0)
                 self._child = spawn.fork(self._check)
             except OSError as error:
                 self._fail(f"no process for the check: {error.strerror}")
         elif self.state is State.CHECKING and now > self._deadline:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """End a check that runs."""
+        if self.state is State.CHECKING:
             os.kill(self._child, signal.SIGKILL)
 
     def ended(self, pid: int, code: int) -> bool:
@@ -61,13 +71,17 @@ class Upgrade:
         if code == 0:
             self.state = State.DUE
         else:
-            self._fail(f"the new program does not load (exit code {code}, its error is above)")
+            self._fail(f"the new program does not load ({_cause(code, self._patience)}){self._last_words()}")
+        self._said.close()
         return True
 
-    def carry_out(self, estate: succession.Estate) -> None:
-        """Become the next image; when that fails, all is as it was."""
+    def carry_out(self, estate: succession.Estate, signals: Signals) -> None:
+        """Become the next image; when that fails, all is as it was. `signals` that came meanwhile
+        wait for whoever is next to take them."""
         LOGGER.info("upgrade: replacing the arbiter's program, %d workers serve on", len(estate.workers))
         before = signal.pthread_sigmask(signal.SIG_BLOCK, spawn.MANAGED)
+        for signum in signals.take():
+            os.kill(os.getpid(), signum)
         try:
             succession.bequeath(estate)
         except OSError as error:
@@ -79,7 +93,20 @@ class Upgrade:
         self.state = State.IDLE
         LOGGER.error("upgrade is off, all serve on as before: %s", reason)
 
+    def _last_words(self) -> str:
+        size = os.fstat(self._said.fileno()).st_size
+        said = os.pread(self._said.fileno(), SAID_MOST, max(0, size - SAID_MOST)).decode("utf-8", "replace").strip()
+        return f":\n{said}" if said else ""
+
     def _check(self) -> int:
+        os.dup2(self._said.fileno(), 2)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, spawn.MANAGED)
         os.chdir(self.cwd)
-        os.execvpe(self.arguments[0], self.arguments, os.environ | {succession.CHECK: "1", "PWD": self.cwd})
+        told = {succession.CHECK: str(succession.VERSION), "PWD": self.cwd}
+        os.execvpe(self.arguments[0], self.arguments, os.environ | told)
+
+
+def _cause(code: int, patience: float) -> str:
+    if code == -signal.SIGKILL:
+        return f"it took longer than {patience:g} s, or was killed"
+    return f"exit code {code}" if code > 0 else signal.Signals(-code).name

@@ -72,7 +72,9 @@ class Worker:
         self._set_title("idle")
         self._post.page.idle(time.monotonic())
         self._post.channel.send(channel.READY)
-        server.serve()
+        self._listen()  # whoever was told to retire while it booted takes no connection
+        if not server.should_exit:
+            server.serve()
         self._leave()
         return ExitCode.OK
 

@@ -1,5 +1,6 @@
 """USR2, upgrade in place: the same pid, the same sockets and workers, a new program."""
 
+import json
 import os
 import re
 import select
@@ -9,7 +10,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2, SIGWINCH
 
@@ -29,6 +30,23 @@ while "MINICORN_WORKER" in os.environ and pathlib.Path("gate").exists():
     time.sleep(0.01)
 from plain import ROUTES, app
 ROUTES["/version"] = lambda environ: "{version}"
+"""
+# The check waits until the file `check-on` is there
+SLOW_CHECK = """
+import os, pathlib, time
+if "MINICORN_WORKER" not in os.environ:
+    pathlib.Path("checked").write_text(str(os.getpid()))
+    while not pathlib.Path("check-on").exists():
+        time.sleep(0.01)
+while "MINICORN_WORKER" in os.environ and pathlib.Path("gate").exists():
+    time.sleep(0.01)
+from plain import app
+"""
+FAILS_IN_WORKERS = """
+import os
+if "MINICORN_WORKER" in os.environ:
+    raise RuntimeError("as the test wants")
+from plain import app
 """
 # What the check may meet: the new application, and what the log must say of it
 BROKEN = {
@@ -230,7 +248,6 @@ def test_a_new_version_of_minicorn_is_taken_up(start: Starter) -> None:
     server = start("plain:app", "--workers", "2", env=env)
     edit(package / "version.py", "VERSION =", 'VERSION = "99.1"  # was')
     edit(package / "wsgi.py", '"SERVER_SOFTWARE": "minicorn"', '"SERVER_SOFTWARE": "minicorn the next"')
-    start.write("tell.py", "from plain import ROUTES, app\n")
     edit(start.cwd / "plain.py", "return str(VERSION)", 'return environ["SERVER_SOFTWARE"]')
     upgrade(server)
     server.wait_log(r"minicorn 99\.1 goes on as arbiter")
@@ -249,7 +266,7 @@ BROKEN_PACKAGES = {
 def test_a_minicorn_that_cannot_take_over_is_not_taken_up(start: Starter, name: str) -> None:
     module, old, new, reason = BROKEN_PACKAGES[name]
     package, env = own_copy(start)
-    server = start("plain:app", "--workers", "2", env=env)
+    server = start("plain:app", "--workers", "1", env=env)
     before = server.workers()
     edit(package / module, old, new)
     server.signal(SIGUSR2)
@@ -266,29 +283,21 @@ def test_a_minicorn_that_cannot_take_over_is_not_taken_up(start: Starter, name: 
 
 
 def off(server: Server) -> str:
-    """The one record of a failed upgrade, with all its lines."""
+    """The one record of a failed upgrade of a server with one worker, with all its lines."""
     server.wait_log("upgrade is off")
-    barrier(server)
+    server.signal(SIGTTOU)
+    server.wait_log("1 workers? wanted")
     (record,) = re.findall(r"^ERROR: .*\n(?:(?!INFO|WARNING|ERROR).*\n)*", server.log.text, re.MULTILINE)
     assert record.startswith("ERROR:    upgrade is off, all serve on as before:")
-    assert record in server.log.text.partition("checking the new program\n")[2]
+    assert server.log.text.partition("checking the new program\n")[2].startswith(record), server.log.text
     return str(record)
-
-
-def barrier(server: Server) -> None:
-    """Until the arbiter has done and logged all that it knew of; with one worker or more."""
-    count = server.log.text.count("workers wanted") + server.log.text.count("worker wanted")
-    server.signal(SIGTTIN)
-    server.wait_log("workers? wanted", count=count + 1)
-    server.signal(SIGTTOU)
-    server.wait_log("workers? wanted", count=count + 2)
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_failed_check_changes_nothing_and_a_later_upgrade_works(start: Starter, name: str) -> None:
     source, reason = BROKEN[name]
     start.write("site_app.py", GOOD.format(version="old"))
-    server = start("site_app:app", "--workers", "2", "--boot-timeout", "1")
+    server = start("site_app:app", "--boot-timeout", "1")
     before = server.workers()
     start.write("site_app.py", source)
     server.signal(SIGUSR2)
@@ -301,3 +310,382 @@ def test_a_failed_check_changes_nothing_and_a_later_upgrade_works(start: Starter
     start.write("site_app.py", GOOD.format(version="fixed"))
     upgrade(server)
     assert versions(server) == {"fixed"}
+
+
+def test_a_failed_check_tells_its_reason_where_the_errors_are_logged(start: Starter) -> None:
+    error = start.cwd / "error.log"
+    start.write("site_app.py", GOOD.format(version="old"))
+    server = start("site_app:app", "--error-logfile", "error.log", ready=0)
+    wait_until(lambda: error.exists() and "is ready after" in error.read_text(), "it serves")
+    start.write("site_app.py", "1 / 0\n")
+    server.signal(SIGUSR2)
+    wait_until(lambda: "upgrade is off" in error.read_text(), "the check has failed")
+    assert "ZeroDivisionError" in error.read_text().partition("upgrade is off")[2]
+    assert server.stop() == 0
+    assert server.log.finish() == ""
+
+
+def test_a_log_file_that_cannot_be_opened_again_is_found_by_the_check(start: Starter) -> None:
+    """The new program would end at once: it has nowhere to log."""
+    (start.cwd / "logs").mkdir()
+    server = start("plain:app", "--access-logfile", "logs/access.log")
+    (start.cwd / "logs").rename(start.cwd / "elsewhere")
+    server.signal(SIGUSR2)
+    assert "logs/access.log" in off(server)
+    assert server.get("/").status == 200
+
+
+def test_the_check_looks_at_the_release_that_the_symlink_leads_to_now(start: Starter) -> None:
+    start.write("releases/1/site_app.py", "from minicorn.demo import app\n")
+    start.write("releases/2/site_app.py", "1 / 0\n")
+    current = start.cwd / "current"
+    current.symlink_to("releases/1")
+    server = start("site_app:app", cwd=current)
+    (start.cwd / "next").symlink_to("releases/2")
+    (start.cwd / "next").replace(current)
+    server.signal(SIGUSR2)
+    assert "ZeroDivisionError" in off(server)
+    assert server.get("/").status == 200
+
+
+def test_an_interpreter_that_has_gone_ends_the_upgrade_and_not_the_server(start: Starter) -> None:
+    python = start.cwd / "python"
+    python.symlink_to(sys.executable)
+    server = start.command(str(python), "-m", "minicorn", "plain:app", "--bind", "127.0.0.1:0")
+    server.wait_ready()
+    python.unlink()
+    server.signal(SIGUSR2)
+    assert "python" in off(server)
+    assert server.get("/").status == 200
+    python.symlink_to(sys.executable)
+    upgrade(server)
+    assert server.get("/").status == 200
+
+
+def test_term_during_the_check_leaves_nothing_behind(start: Starter) -> None:
+    start.write("site_app.py", GOOD.format(version="old"))
+    server = start("site_app:app")
+    before = server.workers()
+    start.write("site_app.py", "import pathlib, time\npathlib.Path('checked').touch()\ntime.sleep(60)\n")
+    server.signal(SIGUSR2)
+    wait_until((start.cwd / "checked").exists, "the check is under way")
+    assert len(server.workers() - before) == 1
+    assert server.stop() == 0
+    wait_until(lambda: not server.family(), "the check has gone as well", 5)
+
+
+def test_workers_that_cannot_boot_after_the_upgrade_leave_the_old_ones_at_work(start: Starter) -> None:
+    start.write("site_app.py", GOOD.format(version="old"))
+    server = start("site_app:app", "--workers", "2")
+    before = server.workers()
+    start.write("site_app.py", FAILS_IN_WORKERS)
+    server.signal(SIGUSR2)
+    server.wait_log("roll to generation 2 is off")
+    assert "goes on as arbiter" in server.log.text
+    assert server.workers() == before
+    assert versions(server) == {"old"}
+    start.write("site_app.py", GOOD.format(version="fixed"))
+    server.hup()
+    assert versions(server) == {"fixed"}
+
+
+def test_an_upgrade_without_workers_is_no_first_start(start: Starter) -> None:
+    """What cannot boot then does not end the server."""
+    start.write("site_app.py", GOOD.format(version="old"))
+    server = start("site_app:app")
+    server.signal(SIGWINCH)
+    wait_until(lambda: not server.workers(), "the worker has gone")
+    start.write("site_app.py", FAILS_IN_WORKERS)
+    server.signal(SIGUSR2)
+    server.wait_log("goes on as arbiter")
+    server.signal(SIGHUP)
+    server.wait_log("could not load", count=3)
+    start.write("site_app.py", GOOD.format(version="fixed"))
+    server.hup()
+    assert versions(server) == {"fixed"}
+
+
+# Signals in the same moment
+
+
+@pytest.mark.parametrize("signals", [(SIGUSR2, SIGHUP), (SIGHUP, SIGUSR2), (SIGUSR2, SIGUSR1, SIGHUP, SIGHUP, SIGUSR2)])
+def test_hup_and_usr2_together_make_a_roll_and_an_upgrade(start: Starter, signals: tuple[signal.Signals, ...]) -> None:
+    server = start("plain:app", "--workers", "2")
+    server.signal(*signals)
+    server.wait_log("generation 3 serves")
+    assert "goes on as arbiter" in server.log.text
+    assert server.get("/").status == 200
+
+
+def test_ten_usr2_make_two_upgrades_at_most(start: Starter) -> None:
+    server = start("plain:app", "--workers", "2")
+    server.signal(*[SIGUSR2] * 10)
+    upgraded(server)
+    assert server.get("/").status == 200
+    assert server.stop() == 0
+    assert server.log.finish().count("goes on as arbiter") <= 2
+
+
+@pytest.mark.parametrize("signum", [SIGTERM, pytest.param(SIGINT, marks=pytest.mark.slow)])
+def test_a_stop_soon_after_usr2_is_obeyed(start: Starter, signum: signal.Signals) -> None:
+    """Whatever the arbiter is at: each time it comes a little later."""
+    for attempt in range(10):
+        server = start("minicorn.demo:app")
+        server.signal(SIGUSR2)
+        time.sleep(attempt * 0.04)
+        assert server.stop(signum) == 0
+        wait_until(lambda server=server: not server.family(), "the whole tree has gone", 5)
+
+
+@pytest.mark.slow
+def test_ttin_and_ttou_soon_after_usr2_are_obeyed(start: Starter) -> None:
+    server = start("plain:app", "--workers", "2")
+    for count in range(1, 13):
+        server.signal(SIGUSR2)
+        time.sleep(count * 0.04)
+        server.signal(SIGTTIN if count % 2 else SIGTTOU)
+        server.wait_log(f"{2 + count % 2} workers wanted", count=(count + 1) // 2)
+        upgraded(server, count)
+    wait_until(lambda: len(server.workers()) == 2, "as many serve as were wanted last")
+
+
+@pytest.mark.slow
+def test_usr1_soon_after_usr2_is_obeyed(start: Starter) -> None:
+    error = start.cwd / "error.log"
+    server = start("plain:app", "--workers", "2", "--error-logfile", "error.log", ready=0)
+    wait_until(lambda: error.exists() and error.read_text().count("is ready after") == 2, "it serves")
+    for attempt in range(8):
+        server.signal(SIGUSR2)
+        time.sleep(attempt * 0.06)
+        error.rename(start.cwd / f"error.log.{attempt}")
+        server.signal(SIGUSR1)
+        wait_until(error.exists, "the log is opened again")
+        everyone = [server.pid, *server.workers()]
+        wait_until(lambda everyone=everyone: not holders(everyone, "/error.log."), "nobody writes to the old one")
+        wait_until(lambda: "generation" in "".join(map(Path.read_text, start.cwd.glob("error.log*"))), "it has rolled")
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the system cannot tell when a stranger ends")
+def test_a_signal_between_the_check_and_the_exec_is_obeyed_by_the_new_arbiter(start: Starter) -> None:
+    """The moment that follows the end of the check, met as nearly as can be."""
+    start.write("site_app.py", SLOW_CHECK)
+    server = start("site_app:app", "--workers", "2")
+    for count in range(1, 11):
+        server.signal(SIGUSR2)
+        check = check_under_way(start)
+        (start.cwd / "check-on").touch()
+        wait_end(check)
+        spin(count * 0.0001)
+        server.signal(SIGTTIN if count % 2 else SIGTTOU)
+        server.wait_log("workers wanted", count=count)
+        upgraded(server, count)
+        (start.cwd / "check-on").unlink()
+
+
+def test_hup_during_the_check_rolls_before_the_upgrade(start: Starter) -> None:
+    start.write("site_app.py", SLOW_CHECK)
+    server = start("site_app:app")
+    server.signal(SIGUSR2)
+    check = check_under_way(start)
+    (start.cwd / "gate").touch()
+    server.signal(SIGHUP)
+    server.wait_log("rolling to generation 2")
+    (start.cwd / "check-on").touch()
+    wait_end(check)
+    server.signal(SIGTTOU)
+    server.wait_log("1 workers? wanted")
+    assert "replacing the arbiter" not in server.log.text
+    (start.cwd / "gate").unlink()
+    server.wait_log("generation 3 serves")
+    log = server.log.text
+    assert log.index("generation 2 serves") < log.index("replacing the arbiter") < log.index("goes on as"), log
+
+
+def test_usr2_during_a_roll_waits_for_its_end(start: Starter) -> None:
+    start.write("site_app.py", GATED.format(version="any"))
+    server = start("site_app:app")
+    (start.cwd / "gate").touch()
+    server.signal(SIGHUP)
+    server.wait_log("rolling to generation 2")
+    server.signal(SIGUSR2)
+    server.signal(SIGTTOU)
+    server.wait_log("1 workers? wanted")
+    # The next turn of the arbiter's loop is over as well
+    server.signal(SIGTTOU)
+    server.wait_log("1 workers? wanted", count=2)
+    assert "checking" not in server.log.text
+    (start.cwd / "gate").unlink()
+    server.wait_log("generation 3 serves")
+    log = server.log.text
+    assert log.index("generation 2 serves") < log.index("checking the new program") < log.index("goes on as"), log
+
+
+# Workers that die or hang meanwhile
+
+
+@pytest.mark.parametrize("moment", ["checking the new program", "replacing the arbiter", "goes on as arbiter"])
+def test_a_worker_killed_during_the_upgrade_is_reaped_and_replaced(start: Starter, moment: str) -> None:
+    server = start("plain:app", "--workers", "3")
+    victim = min(server.workers())
+    server.signal(SIGUSR2)
+    server.wait_log(moment)
+    os.kill(victim, SIGKILL)
+    server.wait_log(rf"worker {victim} .*SIGKILL, which we did not send")
+    upgraded(server)
+    wait_until(lambda: len(server.workers()) == 3, "three workers serve")
+    children = psutil.Process(server.pid).children()
+    assert psutil.STATUS_ZOMBIE not in {child.status() for child in children}
+    assert server.get("/").status == 200
+
+
+def test_a_worker_that_hung_before_the_upgrade_is_killed_after_it(start: Starter) -> None:
+    server = start("plain:app", "--workers", "2", "--timeout", "3")
+    _, hung = server.begin("/nap?report=7")
+    upgrade(server)
+    line = server.wait_log(rf"^.*worker {hung} .* was late by .*$")[0]
+    assert "in GET /nap?report=7" in line
+    assert "SIGABRT" in line
+    server.wait_log(r'File ".*plain\.py", line \d+ in nap$')
+    assert server.log.text.index("goes on as arbiter") < server.log.text.index("was late")
+
+
+def test_workers_leave_when_the_arbiter_is_killed_after_an_upgrade(start: Starter) -> None:
+    server = start("plain:app", "--workers", "2")
+    upgrade(server)
+    server.kill_arbiter()
+    wait_until(lambda: not server.family(), "the orphans have gone", 2.5)
+
+
+# What it owns
+
+
+def test_an_upgrade_keeps_the_pid_file_and_its_lock(start: Starter) -> None:
+    flags = ("plain:app", "--pid", "server.pid")
+    server, path = start(*flags), start.cwd / "server.pid"
+    inode = path.stat().st_ino
+    for count in (1, 2):
+        upgrade(server, count)
+        assert (path.read_text(), path.stat().st_ino) == (f"{server.pid}\n", inode)
+        second = start(*flags, ready=0)
+        assert second.wait(10) == 1
+        assert f"a server with pid {server.pid} has it" in second.log.finish()
+    assert server.stop() == 0
+    assert not path.exists()
+
+
+def test_an_upgrade_keeps_the_unix_socket(start: Starter, place: Path) -> None:
+    path = place / "server.sock"
+    server = start("plain:app", "--bind", f"unix:{path}", bind=False)
+    inode = path.stat().st_ino
+    upgrade(server)
+    assert list(place.iterdir()) == [path]
+    assert path.stat().st_ino == inode
+    assert server.get("/", at=path).status == 200
+    assert server.stop() == 0
+    assert list(place.iterdir()) == []
+
+
+def test_an_upgrade_keeps_an_inherited_socket(start: Starter) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        fd, port = ours.fileno(), ours.getsockname()[1]
+        server = start("plain:app", "--bind", f"fd://{fd}", bind=False, pass_fds=(fd,))
+        upgrade(server)
+        assert server.listening_port() == port
+        assert server.get("/", at=port).status == 200
+        assert server.stop() == 0
+        with socket.create_connection(("127.0.0.1", port), timeout=10):
+            ours.settimeout(10)
+            ours.accept()[0].close()
+
+
+def test_an_upgrade_keeps_the_heartbeats_until_the_end(start: Starter) -> None:
+    server = start("plain:app", "--workers", "2")
+    directory = server.heartbeats()
+    upgrade(server)
+    for pid in (server.pid, *server.workers()):
+        pages = [link for link in descriptors(pid) if "/minicorn-" in link]
+        assert pages
+        assert {Path(page).parent for page in pages} == {directory}
+    assert server.stop() == 0
+    assert not directory.exists()
+
+
+def test_upgrades_leave_no_descriptors_open(start: Starter) -> None:
+    server = start("plain:app", "--workers", "2", "--pid", "server.pid", "--access-logfile", "access.log")
+
+    def count_open() -> tuple[int, int]:
+        """Pages are as many as there have ever been workers at once: of them, the most that lead to one file."""
+        links = descriptors(server.pid)
+        pages = [link for link in links if "/minicorn-" in link]
+        return len(links) - len(pages), max(map(pages.count, pages))
+
+    before = count_open()
+    for count in range(1, 6):
+        upgrade(server, count)
+        server.wait_log("has retired", count=2 * count)
+    assert count_open() == before
+
+
+def test_the_application_sees_nothing_of_the_upgrade(start: Starter) -> None:
+    server = start("plain:app", "--pid", "server.pid")
+    upgrade(server)
+    server.wait_log("has retired")
+    seen = json.loads(server.get("/environment").text)
+    assert {name for name in seen if name.startswith("MINICORN")} == {"MINICORN_WORKER"}
+    child = json.loads(server.get("/child").text)
+    assert child == {"descriptors": [0, 1, 2], "blocked": "0" * 16, "ignored": "0" * 16}
+
+
+def test_a_script_that_calls_serve_is_upgraded_and_goes_on_at_its_end(start: Starter) -> None:
+    """Neither the check nor the program that is replaced comes to what follows the call."""
+    start.write(
+        "script.py",
+        "import pathlib\nfrom minicorn import serve\n"
+        "serve('plain:app', port=0, workers=2)\npathlib.Path('ended').touch()\n",
+    )
+    server = start.command(sys.executable, "script.py")
+    server.wait_ready(2)
+    upgrade(server)
+    assert server.get("/").status == 200
+    assert not (start.cwd / "ended").exists()
+    assert server.stop() == 0
+    assert (start.cwd / "ended").exists()
+
+
+def holders(pids: list[int], part: str) -> list[str]:
+    """The open descriptors of living processes that lead to a path with that part."""
+    found = []
+    for pid in pids:
+        try:
+            found += [link for link in descriptors(pid) if part in link]
+        except OSError:
+            continue  # it, or the descriptor, has gone meanwhile
+    return found
+
+
+def check_under_way(start: Starter) -> int:
+    """The pid of the check that waits in SLOW_CHECK."""
+    told = start.cwd / "checked"
+    wait_until(lambda: told.exists() and told.read_text(), "the check is under way")
+    pid = int(told.read_text())
+    told.unlink()
+    return pid
+
+
+def wait_end(pid: int) -> None:
+    """Until that process, no child of ours, has ended: to the microsecond."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([fd], [], [], 10)[0], "it has not ended"
+    finally:
+        os.close(fd)
+
+
+def spin(seconds: float) -> None:
+    """A pause more exact than sleep's."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass

@@ -4,7 +4,8 @@ import mmap
 import os
 from pathlib import Path
 
-from plain import ROUTES, app
+from plain import ROUTES
+from plain import app as app
 
 HELD = []
 
