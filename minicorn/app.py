@@ -61,7 +61,10 @@ def _run(settings: Settings, called_in: str, directory: str, estate: Estate | No
             return Worker(post, settings, kept, outputs, directory).run()
 
         upgrade = Upgrade(called_in, settings.boot_timeout)
-        arbiter = Arbiter(settings, size, bound, outputs, boot, upgrade, pidfile.fd if pidfile else -1, estate)
+        try:
+            arbiter = Arbiter(settings, size, bound, outputs, boot, upgrade, pidfile.fd if pidfile else -1, estate)
+        except OSError as error:
+            raise ConfigError(f"cannot start: {error.strerror}; it takes more descriptors (ulimit -n)") from error
         begun = "Started" if estate is None else f"minicorn {VERSION} goes on as"
         LOGGER.info("%s arbiter [%d] with %d worker%s for %s", begun, os.getpid(), size, "s" * (size > 1), settings.app)
         tell_listeners(bound)

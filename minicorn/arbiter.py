@@ -81,7 +81,8 @@ class Arbiter:
         self._foreground = terminal.has_foreground()
         self._next_weighing = 0.0
         self._failure = ""  # of the last boot that failed
-        self._oom_kills = count_oom_kills()
+        # The kernel's counter, now and a while ago: a kill is reaped some time after it is counted
+        self._oom_kills = self._oom_kills_before = count_oom_kills()
 
     def run(self) -> ExitCode:
         """Supervise until a signal ends it; the exit code."""
@@ -166,6 +167,7 @@ class Arbiter:
     def _weigh(self, now: float) -> None:
         """PSS is dear to ask for, and never more than RSS: ask when that is above the limit."""
         self._next_weighing = now + TICK
+        self._oom_kills_before, self._oom_kills = self._oom_kills, max(self._oom_kills, count_oom_kills())
         limit = self._settings.max_worker_memory
         for pid in self._pool.workers:
             weight = read_rss(pid)
@@ -245,6 +247,15 @@ class Arbiter:
 
     def _spawn(self, action: Spawn) -> None:
         now = time.monotonic()
+        try:
+            pid = self._fork(action, now)
+        except OSError as error:
+            self._pool.spawn_failed(action, error.strerror or str(error), now)
+        else:
+            self._pool.spawned(action, pid, now)
+
+    def _fork(self, action: Spawn, now: float) -> int:
+        """The pid of a new worker; OSError when no descriptor, page or process is to be had."""
         ours, theirs = channel.pair()
         try:
             page = self._directory.page(action.slot)
@@ -253,12 +264,11 @@ class Arbiter:
             post = Post(action.slot, action.generation, page, stack_fd, theirs, self._handoff, self._idle_map)
             self._channels[0] = ours  # so that the child finds it among what it must close
             pid = spawn.fork(lambda: self._be_worker(post))
-        except OSError as error:
-            ours.close()
-            self._pool.spawn_failed(action, error.strerror or str(error), now)
-        else:
             self._channels[pid] = ours
-            self._pool.spawned(action, pid, now)
+            return pid
+        except OSError:
+            ours.close()
+            raise
         finally:
             self._channels.pop(0, None)
             theirs.close()
@@ -363,9 +373,11 @@ class Arbiter:
         LOGGER.log(logging.getLevelNamesMapping()[level.upper()], text)
 
     def _ran_out_of_memory(self) -> bool:
-        """Whether the kernel's counter has moved since we last looked."""
-        before, self._oom_kills = self._oom_kills, count_oom_kills()
-        return self._oom_kills > before
+        """Whether the kernel's counter has moved of late; what it has counted is told once."""
+        kills = max(self._oom_kills, count_oom_kills())  # it reads as 0 when no descriptor is to be had
+        ran_out = kills > self._oom_kills_before
+        self._oom_kills = self._oom_kills_before = kills
+        return ran_out
 
 
 def _kill_group(pid: int) -> None:

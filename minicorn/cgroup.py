@@ -45,8 +45,10 @@ def read_quota(membership: str, root: Path) -> float:
 
 
 def read_oom_kills(membership: str, root: Path) -> int:
-    """The highest `oom_kill` counter of the groups in `membership` and above."""
-    return max((_read_oom_kills(directory) for _, directory in _directories(membership, root, "memory")), default=0)
+    """The `oom_kill` counter of our group, or of the nearest above that has one. Whoever's limit was hit, the
+    kill is counted where the victim was; further up others' are counted as well."""
+    counters = (_read_oom_kills(directory) for _, directory in _directories(membership, root, "memory"))
+    return next((kills for kills in counters if kills is not None), 0)
 
 
 def _directories(membership: str, root: Path, controller: str) -> Iterator[tuple[int, Path]]:
@@ -79,14 +81,14 @@ def _ratio(quota: str, period: str) -> float:
     return _UNLIMITED if quota == "max" or int(quota) < 0 else int(quota) / int(period)
 
 
-def _read_oom_kills(directory: Path) -> int:
+def _read_oom_kills(directory: Path) -> int | None:
     for name in ("memory.events", "memory.oom_control"):
         text = _read((directory / name).read_text, "")
         for line in text.splitlines():
             key, _, value = line.partition(" ")
             if key == "oom_kill":
                 return int(value)
-    return 0
+    return None
 
 
 def _read(read: Callable[[], T], default: T) -> T:

@@ -11,6 +11,7 @@ the connection in APP owns it until `finish`. An error ends it: nothing behind i
 import io
 import socket
 import struct
+import sys
 import tempfile
 from collections.abc import Mapping
 from enum import IntEnum
@@ -57,6 +58,7 @@ RECEIVE = 65536
 BODY_IN_MEMORY = 65536
 LINGER_TIME = 2.0
 LINGER_BYTES = 16 * 2**20
+_LAST_DATA_RECEIVED = 52  # tcpi_last_data_recv in struct tcp_info, linux/tcp.h
 _NO_BYTES = struct.pack("i", 0)
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -125,6 +127,15 @@ class Connection:
         if state not in MOVES[self.state]:
             raise RuntimeError(f"{self} cannot go to {state.name}")
         self.state = state
+
+    @property
+    def quiet(self) -> float:
+        """Seconds since the client's last byte came, whether we have read it or not; 0 where nobody tells."""
+        if self.sock.family == socket.AF_UNIX or not sys.platform.startswith("linux"):
+            return 0.0
+        information = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECEIVED + 4)
+        milliseconds: int = struct.unpack_from("I", information, _LAST_DATA_RECEIVED)[0]
+        return milliseconds / 1000
 
     @property
     def is_silent(self) -> bool:

@@ -6,6 +6,7 @@ descriptor, a version and a few bytes. What the queue refuses, its sender goes o
 """
 
 import array
+import os
 import socket
 import struct
 import sys
@@ -79,8 +80,9 @@ class Handoff:
         return True
 
     def take(self) -> tuple[socket.socket, Parcel] | None:
-        """The connection that has waited longest, or None."""
+        """The connection that has waited longest, or None; OSError when no descriptor is free for one."""
         while True:
+            os.close(os.dup(self.fd))  # else it would be taken from the queue, and lost (MSG_CTRUNC)
             try:
                 data, ancillary, _, _ = self._taking.recvmsg(_RECEIVE, socket.CMSG_SPACE(4), _FLAGS)
             except BlockingIOError:
@@ -89,7 +91,7 @@ class Handoff:
             for _, _, payload in ancillary:
                 descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
             if not descriptors:
-                continue  # MSG_CTRUNC: no descriptor was free for it, and the connection is gone
+                continue  # MSG_CTRUNC: a thread of the application's was faster, and the connection is gone
             sock = socket.socket(fileno=descriptors[0])
             try:
                 return sock, Parcel.unpack(data)

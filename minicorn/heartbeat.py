@@ -24,6 +24,7 @@ SIZE = 4096
 # Layout: eight-byte fields, then a text: the client, a line feed, the request
 _VERSION, _REQUESTS, _DEADLINE, _SINCE, _STATE, _LENGTH = range(6)
 _BEGUN, _BEGUN_AT = struct.Struct("@ddQQ"), 8 * _DEADLINE
+_BEGUN_END = _BEGUN_AT + _BEGUN.size
 _TEXT, _TEXT_MOST = 64, 2048
 
 PREFIX = "minicorn-"
@@ -85,7 +86,8 @@ class Page:
         """The application is called for `request`, and answers by `deadline`."""
         text = f"{client}\n{request}".encode("latin-1", "replace")[:_TEXT_MOST]
         self._memory[_TEXT : _TEXT + len(text)] = text
-        _BEGUN.pack_into(self._memory, _BEGUN_AT, deadline, now, Activity.BUSY, len(text))
+        # Not pack_into: it clears its place first, and a deadline that is seen as 0 is a killed worker
+        self._memory[_BEGUN_AT:_BEGUN_END] = _BEGUN.pack(deadline, now, Activity.BUSY, len(text))
 
     def end(self, now: float) -> None:
         """The application is done."""
@@ -181,6 +183,7 @@ class Directory:
         """A new one below `base`; ConfigError when there cannot be any."""
         self._base = base or default_base()
         self._files: dict[int, _Files] = {}
+        self.path, self.lock_fd = "", -1
         try:
             remove_abandoned(Path(self._base))
             self.path = tempfile.mkdtemp(prefix=PREFIX, dir=self._base)
@@ -190,6 +193,7 @@ class Directory:
             os.rename(f"{self.path}/{LOCK}.new", f"{self.path}/{LOCK}")
             self.idle_fd = self._create("idle", os.O_RDWR)
         except OSError as error:
+            self.remove()
             raise ConfigError(f"--worker-tmp-dir: cannot use {self._base}: {error.strerror}") from error
 
     def page(self, slot: int) -> Page:
@@ -225,8 +229,15 @@ class Directory:
 
     def _file(self, slot: int) -> "_Files":
         if slot not in self._files:
-            page_fd = self._create(str(slot), os.O_RDWR)
-            self._files[slot] = _Files(page_fd, self._create(f"{slot}.stack", os.O_RDWR | os.O_APPEND))
+            fds: list[int] = []
+            try:
+                fds.append(self._create(str(slot), os.O_RDWR))
+                fds.append(self._create(f"{slot}.stack", os.O_RDWR | os.O_APPEND))
+                self._files[slot] = _Files(*fds)
+            except OSError:  # no room, or no descriptor: it is tried again, and again
+                for fd in fds:
+                    os.close(fd)
+                raise
         return self._files[slot]
 
     def _create(self, name: str, flags: int) -> int:
@@ -243,7 +254,8 @@ class Directory:
     def remove(self) -> None:
         """The server has ended."""
         shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self.lock_fd)
+        if self.lock_fd >= 0:
+            os.close(self.lock_fd)
 
 
 def _allocate(fd: int, size: int) -> None:

@@ -6,7 +6,8 @@ helper takes the lock and runs one turn of the server's own loop, again and agai
 main thread is back. It never runs application code, and C code that keeps the GIL stops it too.
 
 It sleeps while nothing happens, so it costs an idle process no wake-up; a request costs it
-two lock operations. It is joined before a fork: no lock of its own is held across one.
+two lock operations. It is joined before a fork, and started again in the parent: no lock of
+its own is held across one.
 """
 
 import os
@@ -63,11 +64,19 @@ class Helper:
         self._asleep = True
         self._stopping = False
 
+    def resume(self) -> None:
+        """After `stop`: go on if the main thread is in the application still."""
+        if self._left_at and self._asleep:
+            self._wake()
+
     def _wake(self) -> None:
         self._asleep = False
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="minicorn-helper", daemon=True)
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError:  # EAGAIN: clients wait for the application this time
+                self._thread, self._asleep = None, True
         else:
             self._call.release()
 
@@ -107,4 +116,10 @@ def _before_fork() -> None:
         helper.stop()
 
 
-os.register_at_fork(before=_before_fork)
+def _after_fork_in_parent() -> None:
+    for helper in list(_HELPERS):
+        helper.resume()
+
+
+# In the child there is nobody to help, nor in a fork of its own
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_HELPERS.clear)

@@ -55,6 +55,7 @@ class Loop:
         self._turns: OrderedDict[Connection, None] = OrderedDict()  # each once, first come first served
         self._deadlines: Deadlines[Connection] = Deadlines()
         self._accepting = False
+        self._refused = False  # the queue has been full in this turn of the helper's
         self._next_tick = 0.0
         self._date = (0, "")
         self._idle_patience = max(settings.timeout, IDLE_SLACK) if settings.timeout else float("inf")
@@ -152,6 +153,7 @@ class Loop:
 
     def help(self) -> None:
         """The helper's turn: what is complete goes to whoever is free, or waits."""
+        self._refused = False
         self.step(0, self._give_or_keep, taking=False)
 
     def _tick(self, now: float, taking: bool) -> None:
@@ -337,7 +339,11 @@ class Loop:
 
     def _take(self) -> bool:
         """Take over the connection that has waited longest in the queue; whether there was one."""
-        taken = self._handoff.take() if self._handoff is not None and self._has_room() else None
+        try:
+            taken = self._handoff.take() if self._handoff is not None and self._has_room() else None
+        except OSError:  # EMFILE: it stays in the queue, for a sibling or for our next tick
+            self._set_accepting(False)
+            return False
         if taken is None:
             return False
         sock, parcel = taken  # non-blocking already: that belongs to the open file
@@ -364,7 +370,7 @@ class Loop:
                     return
 
     def _give_or_keep(self, connection: Connection) -> None:
-        if not self._give(connection):
+        if self._refused or not self._give(connection):
             self._turns[connection] = None
 
     def _give(self, connection: Connection) -> bool:
@@ -372,7 +378,10 @@ class Loop:
         if self._handoff is None or self.closing:
             return False
         parcel = connection.parcel()
-        if parcel is None or not self._handoff.give(connection.fd, parcel):
+        if parcel is None:
+            return False
+        if not self._handoff.give(connection.fd, parcel):
+            self._refused = True
             return False
         self._forget(connection)
         connection.release()

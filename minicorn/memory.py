@@ -10,8 +10,10 @@ def read_rss(pid: int) -> int:
     """Resident bytes, shared ones included; 0 when the system does not tell."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
-    except OSError:
+    except FileNotFoundError:
         return _ask_psutil(pid)
+    except OSError:
+        return 0  # EMFILE: psutil could not look either, nor even be imported
 
 
 def read_pss(pid: int) -> int:

@@ -19,6 +19,9 @@ ABORT_GRACE = 2.0
 UNHEARD = 0.1
 # Between the wish to stop at once and SIGKILL
 QUIT_GRACE = 1.0
+# Share of the graceful timeout after which nobody waits any more for a worker that does not say that it
+# is sealed: C code keeps the GIL. What it gives away after all, it takes back itself when it drains
+UNSEALED = 0.25
 # A worker READY for so long was healthy: its end is a crash, not a crash loop
 HEALTHY = 10.0
 BACKOFF_FIRST, BACKOFF_MOST = 0.25, 10.0
@@ -198,6 +201,7 @@ class Pool:
     stopping: Stop | None = None
     stop_at: float = 0.0  # until then it is unready, but serves
     draining: bool = False
+    drain_by: float = math.inf
     spawning: int = 0
     recycling: int = 0  # the pid whose turn it is to be replaced
     _wake: float = math.inf
@@ -253,9 +257,9 @@ class Pool:
         worker = self.workers.pop(pid, None)
         if worker is None:
             return None
-        if worker.dismissed or self.stopping is not None:
+        if worker.dismissed or (self.stopping is not None and (now >= self.stop_at or not self.booted)):
             return worker
-        if not worker.was_ready:
+        if not worker.was_ready and self.stopping is None:
             self._boot_failed(worker)
         if worker.generation <= (self.roll.generation if self.roll else self.generation):
             healthy = worker.was_ready and now - worker.since >= HEALTHY
@@ -269,7 +273,9 @@ class Pool:
             worker.wish = why
 
     def weighed(self, pid: int, memory: int) -> None:
-        """A sample of the worker's memory, in bytes."""
+        """A sample of the worker's memory, in bytes; 0 where it could not be taken, as it may be dying."""
+        if not memory:
+            return
         worker = self.workers[pid]
         worker.memory = memory
         worker.heavy = worker.heavy + 1 if self.max_memory and memory > self.max_memory else 0
@@ -305,6 +311,7 @@ class Pool:
             return False
         self.stopping = how
         self.stop_at = at
+        self.roll = None  # what serves now serves until then
         return True
 
     def overslept(self, missed: float, promises: Mapping[int, float]) -> None:
@@ -324,6 +331,8 @@ class Pool:
             actions += self._plan_stop(now)
         elif self.stopping is not None:
             self._wake = min(self._wake, self.stop_at)
+            if self.booted and not self.parked:
+                actions += self._plan_spawns(now)  # whoever dies before that is replaced
         elif self.parked:
             actions += [self._dismiss(worker, now) for worker in self._active()]
         else:
@@ -340,8 +349,8 @@ class Pool:
 
     @property
     def ended(self) -> bool:
-        """Stopped, and the last worker is gone."""
-        return self.stopping is not None and not self.workers
+        """Stopped, and the last worker is gone, with none to come in its place."""
+        return self.stopping is not None and not self.workers and not self.vacancies
 
     @property
     def calm(self) -> bool:
@@ -403,6 +412,7 @@ class Pool:
     def _plan_stop(self, now: float) -> list[Action]:
         """Nobody gives to the queue any more; when all have said so, what waits in it is served."""
         actions: list[Action] = []
+        self.vacancies.clear()
         for worker in self._active():
             self._dismiss(worker, now)  # what to do is said by Seal, then by Drain
         retiring = [w for w in self.workers.values() if w.state is State.RETIRING]
@@ -410,9 +420,12 @@ class Pool:
             if not worker.sealing:
                 worker.sealing = True
                 actions.append(Seal(worker.pid))
-        if not self.draining and all(worker.sealed or not worker.was_ready for worker in retiring):
-            self.draining = True
-            actions += [Drain(worker.pid) for worker in retiring]
+        if not self.draining:
+            self.drain_by = min(self.drain_by, now + UNSEALED * self.graceful_timeout)
+            self._wake = min(self._wake, self.drain_by)
+            if now >= self.drain_by or all(worker.sealed or not worker.was_ready for worker in retiring):
+                self.draining = True
+                actions += [Drain(worker.pid) for worker in retiring]
         if self.stopping is Stop.QUICK:
             for worker in self.workers.values():
                 if worker.state is not State.KILLED and worker.patience > now + QUIT_GRACE:
@@ -535,6 +548,7 @@ class Pool:
         if delay:
             self._say("warning", f"workers die young: {strikes} in a row, the next try in {delay:g} s")
         self.vacancies.append(Vacancy(now + delay, strikes))
+        self._wake = min(self._wake, now + delay)  # a fork that failed comes after the plan
 
     def _say(self, level: str, text: str) -> None:
         self._lines.append(Say(level, text))

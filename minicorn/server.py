@@ -240,10 +240,12 @@ class Server:
         if request.dropped:
             self._tell_dropped(request.dropped)
         began = time.monotonic()
-        if self._settings.queue_timeout and began - connection.since > self._settings.queue_timeout:
-            reason = f"it has waited {began - connection.since:.1f} s for a worker"
-            self._loop.refuse(connection, ProtocolError(503, reason), began)
-            return
+        if self._settings.queue_timeout:
+            waited = max(began - connection.since, connection.quiet)  # in our queue, and unread
+            if waited > self._settings.queue_timeout:
+                reason = f"it has waited {waited:.1f} s for a worker"
+                self._loop.refuse(connection, ProtocolError(503, reason), began)
+                return
         self._page.begin(f"{request.method} {request.target}", connection.peer, began, began + self._request_patience)
         environ = build_environ(self._bases[connection.listener], request, connection)
         exchange = Exchange(connection, request, self._loop.date_line(), self)

@@ -85,6 +85,7 @@ class Worker:
         # `python -m` has put the directory there by its real path, which may be the last release's
         sys.path[:] = [self._directory, *(entry for entry in sys.path if entry not in ("", os.getcwd()))]
         os.chdir(self._directory)
+        os.register_at_fork(after_in_child=self._let_go)
         self._server = Server(
             load_app(self._settings.app),
             settings=self._settings,
@@ -105,6 +106,12 @@ class Worker:
         LOGGER.disabled = False  # logging.config.dictConfig disables the loggers that it does not know
         self._server.warm_up()
         return self._server
+
+    def _let_go(self) -> None:
+        """In what the application forks, be it at its import: it holds neither the port nor who waits."""
+        for listener in self._listeners:
+            listener.close()
+        self._post.handoff.close()
 
     def _obey(self) -> None:
         for signum in self._signals.take():

@@ -9,12 +9,15 @@ keep-alive clients that check every byte; the same clients as long without HUP b
 import argparse
 import re
 import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
 
-from load import Load
 from servers import running
+
+sys.path.append(str(Path(__file__).parent.parent / "process"))
+from load import Load
 
 APPLICATION = """
 import os, time
@@ -22,8 +25,8 @@ time.sleep(2)
 WORD = open("word").read().strip()
 
 def app(environ, start_response):
-    body = f"{WORD} {environ['PATH_INFO'].rpartition('/')[2]}".encode()
-    start_response("200 OK", [("Content-Type", "text/plain")])
+    body = f"{WORD} {environ['PATH_INFO'].rpartition('/')[2]} ".encode() + environ["wsgi.input"].read()
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     return [body]
 """
 
@@ -59,10 +62,10 @@ def main() -> None:
             time.sleep(25)
             rolls = len(re.findall("rolling to", server.log.read_text())) - options.hups
             took = re.findall(r"replaced in ([\d.]+) s", server.log.read_text())
-    words = {word for _, word in rolling.tally.replies}
+    words = rolling.tally.words
     print(f"{options.hups} rolls of {options.workers} workers, each took {', '.join(took[: options.hups])} s")
     print(f"requests {rolling.tally.requests}, wrong or cut or reset: {len(rolling.tally.failures)}")
-    print(f"connections closed while idle: {rolling.tally.idle_closes}")
+    print(f"connections closed while idle: {len(rolling.tally.idle_closes)}")
     print(f"codes that answered: {len(words)} of {options.hups + 1}")
     for share in (0.5, 0.99, 0.999, 1.0):
         without, with_ = calm.tally.percentile(share), rolling.tally.percentile(share)

@@ -10,6 +10,7 @@ from minicorn.pool import (
     HEALTHY,
     QUIT_GRACE,
     SAMPLES,
+    UNSEALED,
     Abort,
     Drain,
     Kill,
@@ -434,6 +435,22 @@ def test_the_queues_are_drained_only_when_nobody_gives_to_them_any_more(world):
     world.die(first)  # a worker that died gives nothing any more either
     world.run(1)
     assert {action.pid for action in world.done(Drain)} == set(others)
+
+
+def test_nobody_waits_long_for_a_worker_that_does_not_say_that_it_is_sealed(world):
+    world.seals = False
+    world.pool.stop(Stop.GRACEFUL)
+    world.run(world.pool.graceful_timeout * UNSEALED - 0.1)
+    assert not world.done(Drain)
+    world.run(0.2)
+    assert len(world.done(Drain)) == 4
+
+
+def test_a_sample_of_memory_that_could_not_be_taken_leaves_the_last(world):
+    pid, worker = next(iter(world.pool.workers.items()))
+    world.pool.weighed(pid, 5 << 20)
+    world.pool.weighed(pid, 0)
+    assert worker.memory == 5 << 20
 
 
 def test_a_worker_that_was_retiring_already_is_sealed_too(world):
