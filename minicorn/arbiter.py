@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 from minicorn import channel, spawn, terminal, upgrade
+from minicorn.attendant import Attendant, Attendants
 from minicorn.cgroup import count_oom_kills
 from minicorn.channel import Channel
 from minicorn.errors import ExitCode
@@ -38,6 +39,8 @@ OVERSLEPT = 0.15
 
 # Workers beyond so many are not seen to be idle: a longer look would cost every request more
 SLOTS_SEEN = 255
+# Seconds that an attendant has to end, when the server has ended
+FAREWELL = 1.0
 BOOT_FAILED = "could not boot"
 
 
@@ -71,6 +74,7 @@ class Arbiter:
         self._pidfile_fd = pidfile_fd
         self._signals = Signals(spawn.MANAGED)
         self._channels: dict[int, Channel] = {}
+        self._attendants = Attendants()
         if estate is None:
             self._directory = Directory(settings.worker_tmp_dir)
             self._handoff = Handoff()
@@ -104,7 +108,10 @@ class Arbiter:
                 heard = self._channels.keys() >= self._pool.workers.keys()  # a death that is not reaped yet is lost
                 if self._upgrade.state is upgrade.State.DUE and self._pool.calm and heard:
                     self._upgrade.carry_out(self._estate(), self._signals)
-                timeout = min(TICK, max(0.0, self._pool.wake_at - now))
+                if not self._pool.stopping:
+                    for attendant in self._attendants.due(now):
+                        self._start(attendant, now)
+                timeout = min(TICK, max(0.0, min(self._pool.wake_at, self._attendants.wake_at) - now))
                 planned = now + timeout
                 self._wait(timeout)
                 for signum in self._signals.take():
@@ -116,6 +123,7 @@ class Arbiter:
             return ExitCode.APP if self._pool.failed else ExitCode.OK
         finally:
             self._upgrade.abandon()
+            self._end_attendants()
             close_all(self._listeners)
             self._directory.remove()
             self._handoff.close()
@@ -130,9 +138,14 @@ class Arbiter:
         by_fd = {line.fd: pid for pid, line in self._channels.items()}
         for fd in by_fd:
             poll.register(fd, select.POLLIN)
+        attendants = {line.fd: attendant for attendant, line in self._attendants.channels}
+        for fd in attendants:
+            poll.register(fd, select.POLLIN)
         for fd, _ in poll.poll(timeout * 1000):
             if fd in by_fd:
                 self._hear(by_fd[fd])
+            elif fd in attendants:
+                self._hear_attendant(attendants[fd])
         for output in self._outputs:
             output.flush()
 
@@ -274,14 +287,71 @@ class Arbiter:
             theirs.close()
 
     def _be_worker(self, post: Post) -> int:
-        """In the child: a copy of the arbiter's end of a channel would hide the arbiter's death."""
-        for line in self._channels.values():
+        self._let_go()
+        return self._boot(post)
+
+    def _let_go(self) -> None:
+        """In a child: a copy of the arbiter's end of a channel would hide the arbiter's death."""
+        for line in [*self._channels.values(), *(line for _, line in self._attendants.channels)]:
             line.close()
         os.close(self._directory.lock_fd)
         if self._pidfile_fd >= 0:
             os.close(self._pidfile_fd)
         self._signals.close()
-        return self._boot(post)
+
+    # Attendants
+
+    def _start(self, attendant: Attendant, now: float) -> None:
+        ours, theirs = channel.pair()
+        try:
+            pid = spawn.fork(lambda: self._be_attendant(attendant, ours, theirs))
+        except OSError as error:
+            ours.close()
+            delay = attendant.missed(now)
+            LOGGER.error("cannot start the %s: %s; the next try in %g s", attendant.name, error.strerror, delay)
+        else:
+            attendant.spawned(pid, ours, now)
+        finally:
+            theirs.close()
+
+    def _be_attendant(self, attendant: Attendant, ours: Channel, theirs: Channel) -> int:
+        ours.close()
+        self._let_go()
+        close_all(self._listeners)
+        self._handoff.close()
+        spawn.attend()
+        return attendant.run(theirs)
+
+    def _hear_attendant(self, attendant: Attendant) -> None:
+        assert attendant.channel is not None
+        messages, _ = attendant.channel.receive()
+        for message in messages:
+            attendant.hear(message)
+
+    def _bury_attendant(self, attendant: Attendant, code: int) -> None:
+        assert attendant.channel is not None
+        self._hear_attendant(attendant)  # its last words
+        attendant.channel.close()
+        name, now = str(attendant), time.monotonic()
+        cause = f"with exit code {code}" if code >= 0 else f"of {signal.Signals(-code).name}"
+        delay = attendant.missed(now)
+        LOGGER.warning("the %s has died %s; the next comes in %g s", name, cause, delay)
+
+    def _end_attendants(self) -> None:
+        """They end as soon as their channels do; whoever does not is killed."""
+        deadline = time.monotonic() + FAREWELL
+        lines = {line.fd: line for _, line in self._attendants.channels}
+        for line in lines.values():
+            line.finish()
+        while lines and (left := deadline - time.monotonic()) > 0:
+            for fd in select.select(list(lines), [], [], left)[0]:
+                if not lines[fd].receive()[1]:
+                    del lines[fd]
+        for attendant, line in self._attendants.channels:
+            if line.fd in lines:
+                os.kill(attendant.pid, signal.SIGKILL)
+            os.waitpid(attendant.pid, 0)
+            line.close()
 
     # Upgrade in place
 
@@ -349,6 +419,8 @@ class Arbiter:
                 self._hear(pid)  # its last words
                 code = os.waitstatus_to_exitcode(status)
                 self._bury(Exit(pid, max(0, code), max(0, -code)))
+            elif attendant := self._attendants.by_pid(pid):
+                self._bury_attendant(attendant, os.waitstatus_to_exitcode(status))
             elif not self._upgrade.ended(pid, os.waitstatus_to_exitcode(status)):
                 LOGGER.debug("reaped process %d, none of ours", pid)
 

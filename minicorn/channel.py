@@ -56,6 +56,10 @@ class Channel:
         parts = [line.decode().partition(" ") for line in lines]
         return [Message(word, json.loads(text)) for word, _, text in parts], alive
 
+    def finish(self) -> None:
+        """Say that nothing more comes: the peer sees the end, and we shall still see its own."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         self._socket.close()
 

@@ -30,6 +30,11 @@ SAMPLES = 3
 HARD = 2
 
 
+def backoff(strikes: int) -> float:
+    """Seconds before the next try, when so many in a row have died young: the first is replaced at once."""
+    return 0.0 if strikes < 2 else min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** (strikes - 2))
+
+
 class State(Enum):
     """Where a worker is in its life, as the arbiter sees it."""
 
@@ -544,7 +549,7 @@ class Pool:
                 self.roll = None
 
     def _vacate(self, strikes: int, now: float) -> None:
-        delay = 0.0 if strikes < 2 else min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** (strikes - 2))
+        delay = backoff(strikes)
         if delay:
             self._say("warning", f"workers die young: {strikes} in a row, the next try in {delay:g} s")
         self.vacancies.append(Vacancy(now + delay, strikes))

@@ -64,6 +64,14 @@ def _be_child(run: Callable[[], int]) -> None:
         leave(code)
 
 
+def attend() -> None:
+    """In a child that is no worker: signals meant for the arbiter, as a terminal sends them to all in the
+    foreground, do nothing; TERM and KILL end it. A handler and not SIG_IGN, which an exec would keep."""
+    for signum in MANAGED - {signal.SIGTERM, signal.SIGCHLD}:
+        signal.signal(signum, lambda signum, frame: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, MANAGED)
+
+
 def leave(code: int) -> NoReturn:
     """End the process now: buffers written, nothing else run."""
     flush()

@@ -23,7 +23,7 @@ LAYERS = {
     """,
     "one client, one request": "connection wsgi warmup",
     "the event loop": "loop helper server",
-    "processes": "worker arbiter upgrade",
+    "processes": "worker arbiter attendant upgrade",
     "what joins them": "app api cli __init__ __main__ demo",
 }
 LEVELS = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules.split()}
