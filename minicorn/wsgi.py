@@ -18,7 +18,7 @@ from wsgiref.types import WSGIApplication, WSGIEnvironment
 from minicorn.connection import Connection
 from minicorn.errors import ClientGone
 from minicorn.http import reply
-from minicorn.http.reply import ApplicationFault, Delimiter, Fields, Head
+from minicorn.http.reply import CHUNKED, CLOSE, LENGTH, NOTHING, ApplicationFault, Fields, Head
 from minicorn.http.request import Request
 from minicorn.listeners import Listener
 from minicorn.loader import explain
@@ -151,14 +151,14 @@ class Exchange:
     @property
     def unbounded(self) -> bool:
         """The reply has no end but the connection's."""
-        return self._head is not None and self._head.delimiter is Delimiter.CLOSE
+        return self._head is not None and self._head.delimiter is CLOSE
 
     @property
     def sent(self) -> int:
         """Bytes of body handed over."""
-        if self._head is None or self._head.delimiter is Delimiter.NOTHING:
+        if self._head is None or self._head.delimiter is NOTHING:
             return 0
-        if self._head.delimiter is Delimiter.LENGTH:
+        if self._head.delimiter is LENGTH:
             return min(self._produced, self._head.length)
         return self._produced
 
@@ -250,12 +250,12 @@ class Exchange:
             head = self._begin(known)
             prefix = head.data
         self._produced += len(data)
-        if head.delimiter is Delimiter.LENGTH:
+        if head.delimiter is LENGTH:
             if self._produced > head.length:
                 data = data[: max(0, len(data) - (self._produced - head.length))]
-        elif head.delimiter is Delimiter.CHUNKED:
+        elif head.delimiter is CHUNKED:
             data = reply.chunk(data)
-        elif head.delimiter is Delimiter.NOTHING:
+        elif head.delimiter is NOTHING:
             data = b""
         if len(data) < PIECE:
             self._hand_over(prefix + data)
@@ -282,8 +282,8 @@ class Exchange:
         head = self._begin(size)
         self._hand_over(head.data)
         # A Content-Length of the application's own may ask for less than the file has
-        self._produced = min(size, head.length) if head.delimiter is Delimiter.LENGTH else size
-        if self._produced and head.delimiter is not Delimiter.NOTHING:
+        self._produced = min(size, head.length) if head.delimiter is LENGTH else size
+        if self._produced and head.delimiter is not NOTHING:
             self._connection.outbox.send_file(fd, offset, self._produced)
 
     def _conclude(self) -> None:
@@ -293,9 +293,9 @@ class Exchange:
             head = self._begin(0)
             self._hand_over(head.data)
         self._complete = True
-        if head.delimiter is Delimiter.CHUNKED:
+        if head.delimiter is CHUNKED:
             self._hand_over(reply.LAST_CHUNK)
-        elif head.delimiter is Delimiter.LENGTH and self._produced != head.length:
+        elif head.delimiter is LENGTH and self._produced != head.length:
             self.broken = True
             LOGGER.error(
                 "%s: the application gave %d bytes where its Content-Length says %d",

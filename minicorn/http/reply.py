@@ -28,6 +28,10 @@ class Delimiter(Enum):
     CLOSE = "close"  # HTTP/1.0 without a length
 
 
+# An Enum's member by attribute is a call, which counts in what every request does
+NOTHING, LENGTH, CHUNKED, CLOSE = Delimiter
+
+
 class Fields:
     """A status and field lines that may be sent, and what they say of framing."""
 
@@ -141,19 +145,19 @@ def render_head(request: Request, fields: Fields, known: int, keep_alive: bool, 
         lines += date
 
     if request.method == "HEAD" or code in (204, 304):
-        delimiter = Delimiter.NOTHING
+        delimiter = NOTHING
         if length < 0 and known > 0 and code not in (204, 304):
             lines += f"Content-Length: {known}\r\n"
     elif length >= 0:
-        delimiter = Delimiter.LENGTH
+        delimiter = LENGTH
     elif known >= 0:
-        delimiter, length = Delimiter.LENGTH, known
+        delimiter, length = LENGTH, known
         lines += f"Content-Length: {known}\r\n"
     elif request.version == "HTTP/1.1":
-        delimiter = Delimiter.CHUNKED
+        delimiter = CHUNKED
         lines += "Transfer-Encoding: chunked\r\n"
     else:
-        delimiter, keep_alive = Delimiter.CLOSE, False
+        delimiter, keep_alive = CLOSE, False
 
     # RFC 9112 9.3 and 9.6: persistence is the default in 1.1 and named in 1.0
     if not keep_alive:

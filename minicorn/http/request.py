@@ -1,16 +1,20 @@
 """A request's head: bytes -> `Request`, or "need more" (None), or ProtocolError; in linear time.
 
-The octets of the whole head are checked in one pass, names when they are first seen (the
-names that clients use are few). Fields are kept under their CGI names (RFC 3875 4.1.18), which
+The octets of the whole head are checked in one pass, lines when they are first seen (most of
+what a client sends is what it has sent before). Fields are kept under their CGI names (RFC 3875 4.1.18), which
 is how WSGI wants them.
 """
 
+from collections.abc import Callable
 from enum import Enum
 from functools import lru_cache
+from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
 from minicorn.errors import ProtocolError
 from minicorn.http import grammar
+
+T = TypeVar("T")
 
 
 class Framing(Enum):
@@ -80,28 +84,13 @@ def _parse(head: bytes) -> Request:
     if head.translate(None, grammar.FIELD_OCTETS) != b"\r\n" * (len(lines) - 1):
         raise ProtocolError(400, "control character in the head")
     request = _parse_request_line(lines[0])
-    fields = request.fields
-    repeated: list[tuple[str, str]] = []
-    dropped: list[str] = []
-    names = _CGI_NAMES
-    for line in lines[1:-2]:
-        name, colon, value = line.partition(":")
-        key = names.get(name)
-        if key is None:
-            key = _cgi_name(name)
-        if not colon:
-            raise ProtocolError(400, "field line without a colon")
-        if key in fields:
-            repeated.append((key, value.strip(" \t")))
-        elif key:
-            fields[key] = value.strip(" \t")
-        else:
-            # "Content_Length" would become the same key as "Content-Length"
-            dropped.append(name)
-    if repeated:
-        _combine(fields, repeated)
-    if dropped:
-        request.dropped = tuple(dropped)
+    pairs = [*map(_FIELD_LINES.__getitem__, lines[1:-2])]
+    request.fields = fields = dict(pairs)
+    if len(fields) != len(pairs):
+        request.fields = fields = _combine(pairs)
+    if "" in fields:
+        request.dropped = tuple(name for key, name in pairs if not key)
+        del fields[""]
     _check_host(request)
     _resolve_target(request)
     _decide_framing(request)
@@ -120,8 +109,28 @@ def _parse_request_line(line: str) -> Request:
     return Request(method, target, "HTTP/1.0" if minor == "0" else "HTTP/1.1", {})
 
 
-_CGI_NAMES: dict[str, str] = {}
-_CGI_NAMES_MOST = 1024  # bounded: clients choose the names
+class _Memory(dict[str, T]):
+    """Results by text, of which clients send the same again and again; bounded, for they choose it."""
+
+    def __init__(self, make: Callable[[str], T], most: int, longest: int) -> None:
+        self._make, self._most, self._longest = make, most, longest
+
+    def __missing__(self, text: str) -> T:
+        made = self._make(text)
+        if len(text) <= self._longest:
+            if len(self) >= self._most:
+                self.clear()  # what is in use comes back at once
+            self[text] = made
+        return made
+
+
+def _parse_field(line: str) -> tuple[str, str]:
+    """Environ key and value of a field line; "" and the name for one that is dropped."""
+    name, colon, value = line.partition(":")
+    key = _CGI_NAMES[name]
+    if not colon:
+        raise ProtocolError(400, "field line without a colon")
+    return (key, value.strip(" \t")) if key else ("", name)
 
 
 def _cgi_name(name: str) -> str:
@@ -130,29 +139,29 @@ def _cgi_name(name: str) -> str:
         # RFC 9112 5.1 and 5.2: no space before the colon, no folded line
         raise ProtocolError(400, "malformed field name")
     if "_" in name:
-        key = ""
-    else:
-        key = name.upper().replace("-", "_")
-        if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-            key = "HTTP_" + key
-    if len(_CGI_NAMES) < _CGI_NAMES_MOST:
-        _CGI_NAMES[name] = key
-    return key
+        # "Content_Length" would become the same key as "Content-Length"
+        return ""
+    key = name.upper().replace("-", "_")
+    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+
+
+REMEMBERED = 1024
+_CGI_NAMES = _Memory(_cgi_name, REMEMBERED, longest=64)
+_FIELD_LINES = _Memory(_parse_field, REMEMBERED, longest=256)
 
 
 _SINGLE = frozenset(["HTTP_HOST", "CONTENT_LENGTH", "CONTENT_TYPE"])
 
 
-def _combine(fields: dict[str, str], repeated: list[tuple[str, str]]) -> None:
+def _combine(pairs: list[tuple[str, str]]) -> dict[str, str]:
     """Join the lines of one field as one value (RFC 9110 5.3), in linear time."""
     values: dict[str, list[str]] = {}
-    for key, value in repeated:
-        if key in _SINGLE:
+    for key, value in pairs:
+        if key in _SINGLE and key in values:
             raise ProtocolError(400, f"{key} more than once")
-        values.setdefault(key, [fields[key]]).append(value)
-    for key, all_values in values.items():
-        # RFC 9113 8.2.3: Cookie is the field that is joined otherwise
-        fields[key] = ("; " if key == "HTTP_COOKIE" else ", ").join(all_values)
+        values.setdefault(key, []).append(value)
+    # RFC 9113 8.2.3: Cookie is the field that is joined otherwise
+    return {key: ("; " if key == "HTTP_COOKIE" else ", ").join(lines) for key, lines in values.items()}
 
 
 @lru_cache(maxsize=256)

@@ -420,11 +420,24 @@ def test_an_underscore_name_never_overrides_its_hyphenated_twin() -> None:
     assert request.dropped == ("Content_Length", "Transfer_Encoding")
 
 
-def test_the_memory_of_names_is_bounded_and_names_beyond_it_still_count() -> None:
-    names = [f"X-Unheard-{number}" for number in range(2000)]
-    request = accepted(head(*(f"{name}: {name}".encode() for name in names)))
-    assert all(request.fields["HTTP_" + name.upper().replace("-", "_")] == name for name in names)
-    assert len(request_module._CGI_NAMES) <= request_module._CGI_NAMES_MOST
+def test_what_is_remembered_of_names_and_lines_is_bounded_and_what_is_beyond_still_counts() -> None:
+    for part in range(3):
+        names = [f"X-Unheard-{number}" for number in range(part * 800, part * 800 + 800)]
+        request = accepted(head(*(f"{name}: {name}".encode() for name in names)))
+        assert all(request.fields["HTTP_" + name.upper().replace("-", "_")] == name for name in names)
+    assert 0 < len(request_module._CGI_NAMES) <= request_module.REMEMBERED
+    assert 0 < len(request_module._FIELD_LINES) <= request_module.REMEMBERED
+
+
+def test_a_long_line_is_not_remembered() -> None:
+    line = "X-Long: " + "x" * 1000
+    accepted(head(line.encode()))
+    assert line not in request_module._FIELD_LINES
+
+
+def test_a_line_that_is_refused_is_refused_again() -> None:
+    for _ in range(2):
+        assert refused(head(b"Bad Name: x")) == 400
 
 
 # Host
