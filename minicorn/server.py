@@ -13,6 +13,7 @@ from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 from minicorn import accesslog, listeners, poller, signals
 from minicorn.address import Tcp
+from minicorn.claims import Claims
 from minicorn.connection import Connection
 from minicorn.deadlines import TICK
 from minicorn.errors import ClientGone, ProtocolError
@@ -35,8 +36,6 @@ LOGGER = logging.getLogger("minicorn")
 SILENT_GRACE = 1.0
 # How often a retiring worker tries again to give away what the queue had no room for
 GIVE_AGAIN = 0.02
-# Names of dropped header fields that are logged; clients choose them
-DROPPED_TOLD = 100
 
 
 class Server:
@@ -71,7 +70,7 @@ class Server:
         self._render = accesslog.compile_format(self._settings.access_logformat)
         self._bases: dict[Listener, WSGIEnvironment] = {}
         self._drain = True
-        self._dropped: set[str] = set()
+        self._claims = Claims(self._settings)
         self._limit = 0
         self._at_limit: Callable[[], object] | None = None
         self._request_patience = self._settings.timeout or float("inf")
@@ -237,17 +236,22 @@ class Server:
     def _answer(self, connection: Connection) -> None:
         """Give a complete request to the application, and its reply to the connection."""
         request = connection.take_up()
-        if request.dropped:
-            self._tell_dropped(request.dropped)
+        environ = build_environ(self._bases[connection.listener], request, connection)
         began = time.monotonic()
+        if request.aside:
+            try:
+                self._claims.judge(environ, request.aside)
+            except ProtocolError as error:
+                self._loop.refuse(connection, error, began)
+                return
         if self._settings.queue_timeout:
             waited = max(began - connection.since, connection.quiet)  # in our queue, and unread
             if waited > self._settings.queue_timeout:
                 reason = f"it has waited {waited:.1f} s for a worker"
                 self._loop.refuse(connection, ProtocolError(503, reason), began)
                 return
-        self._page.begin(f"{request.method} {request.target}", connection.peer, began, began + self._request_patience)
-        environ = build_environ(self._bases[connection.listener], request, connection)
+        deadline = began + self._request_patience
+        self._page.begin(f"{request.method} {request.target}", environ["REMOTE_ADDR"], began, deadline)
         exchange = Exchange(connection, request, self._loop.date_line(), self)
         gone: ClientGone | None = None
         try:
@@ -277,13 +281,6 @@ class Server:
             return False
         most = self._settings.max_keepalive_requests
         return self._settings.keep_alive > 0 and (not most or connection.served + 1 < most)
-
-    def _tell_dropped(self, names: tuple[str, ...]) -> None:
-        """Say once of each name that it never reaches the application; not of ever new ones."""
-        for name in names:
-            if name not in self._dropped and len(self._dropped) < DROPPED_TOLD:
-                self._dropped.add(name)
-                LOGGER.warning("header %s is dropped: with an underscore it could pass for another", name)
 
 
 _SERVERS: "weakref.WeakSet[Server]" = weakref.WeakSet()

@@ -11,6 +11,8 @@ from typing import Generic, Literal, TypeVar
 
 from minicorn.address import Address, Tcp, parse_address, parse_port
 from minicorn.errors import ConfigError, UsageError
+from minicorn.forwarded import BELIEVABLE
+from minicorn.peers import Peers
 
 T = TypeVar("T")
 
@@ -100,6 +102,23 @@ def choice(*names: str) -> Kind[str]:
     return Kind("one of " + ", ".join(names), parse)
 
 
+def words(*names: str) -> Kind[str]:
+    """Some of a few words, with commas; none is an empty text."""
+
+    def parse(text: str) -> str:
+        found = [word.strip().lower() for word in text.split(",") if word.strip()]
+        if not set(found) <= set(names):
+            raise ValueError(text)
+        return ",".join(found)
+
+    return Kind("some of " + ", ".join(names) + ", with commas", parse)
+
+
+def _parse_peers(text: str) -> str:
+    Peers(text)
+    return text
+
+
 def _parse_text(text: str) -> str:
     if not text or "\0" in text:
         raise ValueError(text)
@@ -133,6 +152,7 @@ BIND: Kind[Address] = Kind("host:port, [v6]:port, unix:/path or fd://N", parse_a
 WORKERS: Kind[int | Literal["auto"]] = Kind("a whole number from 1 to 1000, or auto", _parse_workers)
 UMASK: Kind[int | None] = Kind("an octal mode such as 027", _parse_umask)
 MILLISECONDS = Kind("milliseconds, 0 or more", seconds().parse)
+PEERS = Kind("addresses, networks such as 10.0.0.0/8, unix, or *, with commas", _parse_peers)
 LEVEL = choice("debug", "info", "warning", "error", "critical")
 
 
@@ -164,6 +184,8 @@ class Settings:
     warmup: tuple[str, ...] = repeatable(TARGET, "--warmup", metavar="PATH", help="Request this inside a new worker before it serves; repeatable.")
     queue_timeout: float = setting(0.0, seconds(), "--queue-timeout", metavar="S", help="Answer 503 to a request that has waited longer for a worker; 0: never.")
     handoff_after: float = setting(10.0, MILLISECONDS, "--handoff-after", metavar="MS", help="Milliseconds in the application after which waiting connections go to other workers; 0: never.")
+    forwarded_allow_ips: str = setting("127.0.0.1,::1,unix", PEERS, "--forwarded-allow-ips", metavar="LIST", help="Proxies that are believed about the client: addresses, networks, unix (sockets), or * for any peer.")
+    forwarded_headers: str = setting("x-forwarded-for,x-forwarded-proto", words(*BELIEVABLE), "--forwarded-headers", metavar="LIST", help="What they are believed; also x-forwarded-host, x-forwarded-port, x-forwarded-prefix, forwarded (RFC 7239).")
     chdir: str | None = setting(None, PATH, "--chdir", metavar="DIR", help="Directory to run in; importable.")
     pid: str | None = setting(None, PATH, "-p", "--pid", metavar="FILE", help="Write the arbiter's pid here.")
     name: str | None = setting(None, NAME, "-n", "--name", metavar="NAME", help="Name in process titles, instead of APP.")
@@ -224,7 +246,7 @@ def from_options(app: str, **options: object) -> Settings:
 def from_strings(app: str, argv: Mapping[str, Sequence[str]], environ: Mapping[str, str]) -> Settings:
     """Settings from the command line's values by setting name, then the environment, then defaults.
 
-    `WEB_CONCURRENCY` stands for --workers; `PORT` for --port, and then for all interfaces
+    `WEB_CONCURRENCY` stands for --workers, `FORWARDED_ALLOW_IPS` for --forwarded-allow-ips; `PORT` for --port, and then for all interfaces
     unless --host says otherwise (the convention of Heroku and its kin).
     Raises UsageError for a wrong flag, ConfigError for a wrong variable; each is one line.
     """
@@ -234,6 +256,9 @@ def from_strings(app: str, argv: Mapping[str, Sequence[str]], environ: Mapping[s
     if environ.get("PORT") and "port" not in argv:
         values["port"] = _convert("port", "PORT", [environ["PORT"]], ConfigError)
         values["host"] = "0.0.0.0"
+    if environ.get("FORWARDED_ALLOW_IPS") and "forwarded_allow_ips" not in argv:
+        raw_peers = [environ["FORWARDED_ALLOW_IPS"]]
+        values["forwarded_allow_ips"] = _convert("forwarded_allow_ips", "FORWARDED_ALLOW_IPS", raw_peers, ConfigError)
     for name, raw in argv.items():
         values[name] = _convert(name, "/".join(OPTIONS[name].flags), raw, UsageError)
     return Settings(app=app, **values)  # type: ignore[arg-type]  # each value came from its own Kind

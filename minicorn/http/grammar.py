@@ -10,6 +10,9 @@ import re
 _TCHAR = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 TOKEN = re.compile(rf"{_TCHAR}++")
 
+# RFC 7239 and its forerunners: what a proxy says of its client, and everybody can send
+CLAIM = re.compile(r"forwarded|x-forwarded-.*|x-real-ip", re.IGNORECASE)
+
 # RFC 9110 5.5: field-value = VCHAR, obs-text, SP and HTAB. So a head without these octets is
 # line ends and nothing else, which is checked in one pass of C.
 FIELD_OCTETS = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))

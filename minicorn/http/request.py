@@ -29,7 +29,8 @@ class Request:
     """One request head, checked.
 
     `path` is percent-decoded into PEP 3333's latin-1 string; `target` is as it came. `fields`
-    maps CGI names ("HTTP_HOST", "CONTENT_TYPE") to values; `dropped` names the fields left out.
+    maps CGI names ("HTTP_HOST", "CONTENT_TYPE") to values. `aside` has the field lines that somebody
+    else must judge first: a name with an underscore, and what a proxy says of its client.
     """
 
     method: str
@@ -42,7 +43,7 @@ class Request:
     content_length: int = 0
     keep_alive: bool = True
     expects_continue: bool = False
-    dropped: tuple[str, ...] = ()
+    aside: tuple[str, ...] = ()
 
     def __init__(self, method: str, target: str, version: str, fields: dict[str, str]) -> None:
         self.method = method
@@ -86,11 +87,12 @@ def _parse(head: bytes) -> Request:
     request = _parse_request_line(lines[0])
     pairs = [*map(_FIELD_LINES.__getitem__, lines[1:-2])]
     request.fields = fields = dict(pairs)
-    if len(fields) != len(pairs):
-        request.fields = fields = _combine(pairs)
     if "" in fields:
-        request.dropped = tuple(name for key, name in pairs if not key)
+        request.aside = tuple(line for key, line in pairs if not key)
+        pairs = [pair for pair in pairs if pair[0]]
         del fields[""]
+    if len(fields) != len(pairs):
+        request.fields = _combine(pairs)
     _check_host(request)
     _resolve_target(request)
     _decide_framing(request)
@@ -125,20 +127,20 @@ class _Memory(dict[str, T]):
 
 
 def _parse_field(line: str) -> tuple[str, str]:
-    """Environ key and value of a field line; "" and the name for one that is dropped."""
+    """Environ key and value of a field line; "" and the line itself for one that is set aside."""
     name, colon, value = line.partition(":")
     key = _CGI_NAMES[name]
     if not colon:
         raise ProtocolError(400, "field line without a colon")
-    return (key, value.strip(" \t")) if key else ("", name)
+    return (key, value.strip(" \t")) if key else ("", line)
 
 
 def _cgi_name(name: str) -> str:
-    """The environ key of a field name; "" for a name that is dropped. ProtocolError for no name."""
+    """The environ key of a field name; "" for one that is set aside. ProtocolError for no name."""
     if not grammar.TOKEN.fullmatch(name):
         # RFC 9112 5.1 and 5.2: no space before the colon, no folded line
         raise ProtocolError(400, "malformed field name")
-    if "_" in name:
+    if "_" in name or grammar.CLAIM.fullmatch(name):
         # "Content_Length" would become the same key as "Content-Length"
         return ""
     key = name.upper().replace("-", "_")

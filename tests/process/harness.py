@@ -60,7 +60,8 @@ def wait_until(condition: Callable[[], object], why: str, timeout: float = PATIE
 
 def environment(**extra: str) -> dict[str, str]:
     """The environment of a server: ours without what would steer it."""
-    steering = ("PORT", "WEB_CONCURRENCY", "NO_COLOR", "PYTHONUNBUFFERED", "NOTIFY_SOCKET", "PYTHONHOME", "TERM")
+    steering = ("PORT", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "NO_COLOR", "PYTHONUNBUFFERED", "NOTIFY_SOCKET")
+    steering += ("PYTHONHOME", "TERM")
     kept = {k: v for k, v in os.environ.items() if k not in steering and not k.startswith(("LISTEN_", "MINICORN"))}
     # A file edited twice within a second, at the same length, has a stale .pyc
     return kept | {"PYTHONPATH": str(CHECKOUT), "PYTHONDONTWRITEBYTECODE": "1", "TERM": "xterm"} | extra

@@ -15,13 +15,14 @@ PACKAGE = Path(minicorn.__file__).parent
 # A module imports from the layers above it, or from its own where that makes no cycle
 LAYERS = {
     "pure: values in, values out": """
-        version errors address settings http http.grammar http.request http.body http.reply pool obituary deadlines
+        version errors address peers forwarded settings http http.grammar http.request http.body http.reply pool
+        obituary deadlines
     """,
     "one fact of the operating system each": """
         signals poller spawn heartbeat listeners channel pidfile log accesslog loader cgroup terminal title outbox
         handoff memory succession
     """,
-    "one client, one request": "connection wsgi warmup",
+    "one client, one request": "connection wsgi warmup claims",
     "the event loop": "loop helper server",
     "processes": "worker arbiter attendant upgrade",
     "what joins them": "app api cli __init__ __main__ demo",

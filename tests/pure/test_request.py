@@ -89,12 +89,12 @@ def test_a_plain_head_is_parsed_whole() -> None:
     assert (request.method, request.target, request.version) == ("POST", "/shop/caf%C3%A9?q=%20a&b", "HTTP/1.1")
     assert (request.path, request.query) == ("/shop/caf\xc3\xa9", "q=%20a&b")
     assert (request.framing, request.content_length) == (Framing.LENGTH, 12)
-    assert (request.keep_alive, request.expects_continue, request.dropped) == (True, False, ())
+    assert (request.keep_alive, request.expects_continue) == (True, False)
+    assert request.aside == ("X-Forwarded-For: 1.2.3.4",)
     assert request.fields == {
         "HTTP_HOST": "example.com:8000",
         "CONTENT_TYPE": "text/plain",
         "CONTENT_LENGTH": "12",
-        "HTTP_X_FORWARDED_FOR": "1.2.3.4",
         "HTTP_ACCEPT": "*/*",
     }
 
@@ -378,11 +378,11 @@ def test_only_space_and_tab_are_stripped_from_a_value(line: bytes, value: str) -
 
 
 def test_field_names_become_cgi_names_whatever_their_case() -> None:
-    request = accepted(head(b"content-TYPE: a", b"x-Real-ip: b", b"Content-Language: c", b"X.Y!: d"))
+    request = accepted(head(b"content-TYPE: a", b"x-Custom-ip: b", b"Content-Language: c", b"X.Y!: d"))
     assert request.fields == {
         "HTTP_HOST": "h",
         "CONTENT_TYPE": "a",
-        "HTTP_X_REAL_IP": "b",
+        "HTTP_X_CUSTOM_IP": "b",
         "HTTP_CONTENT_LANGUAGE": "c",
         "HTTP_X.Y!": "d",
     }
@@ -408,16 +408,25 @@ def test_a_second_content_type_is_refused() -> None:
 @pytest.mark.parametrize(
     "name", [b"Content_Length", b"Transfer_Encoding", b"X_Forwarded_For", b"_", b"X-A_B", b"Host_"], ids=labels
 )
-def test_a_name_with_an_underscore_is_dropped_and_told(name: bytes) -> None:
+def test_a_name_with_an_underscore_is_set_aside(name: bytes) -> None:
     request = accepted(head(name + b": 1", b"X: y"))
     assert request.fields == {"HTTP_HOST": "h", "HTTP_X": "y"}
-    assert request.dropped == (name.decode(),)
+    assert request.aside == (f"{name.decode()}: 1",)
 
 
 def test_an_underscore_name_never_overrides_its_hyphenated_twin() -> None:
     request = accepted(head(b"Content_Length: 99", b"Content-Length: 3", b"Transfer_Encoding: chunked"))
     assert (request.framing, request.content_length) == (Framing.LENGTH, 3)
-    assert request.dropped == ("Content_Length", "Transfer_Encoding")
+    assert request.aside == ("Content_Length: 99", "Transfer_Encoding: chunked")
+
+
+@pytest.mark.parametrize(
+    "name", [b"Forwarded", b"fORWARDED", b"X-Forwarded-For", b"x-forwarded-anything", b"X-Real-IP"], ids=labels
+)
+def test_what_a_proxy_says_of_its_client_is_set_aside(name: bytes) -> None:
+    request = accepted(head(name + b": a", b"X-Forwarded: kept", name + b":b"))
+    assert request.fields == {"HTTP_HOST": "h", "HTTP_X_FORWARDED": "kept"}
+    assert request.aside == (f"{name.decode()}: a", f"{name.decode()}:b")
 
 
 def test_what_is_remembered_of_names_and_lines_is_bounded_and_what_is_beyond_still_counts() -> None:

@@ -39,6 +39,8 @@ CONTRACT: dict[str, tuple[str, object]] = {
     "max_header_size": ("--max-header-size", 65536),
     "max_body_size": ("--max-body-size", 1048576),
     "backlog": ("--backlog", 2048),
+    "forwarded_allow_ips": ("--forwarded-allow-ips", "127.0.0.1,::1,unix"),
+    "forwarded_headers": ("--forwarded-headers", "x-forwarded-for,x-forwarded-proto"),
     "chdir": ("--chdir", None),
     "pid": ("-p --pid", None),
     "name": ("-n --name", None),
@@ -53,9 +55,9 @@ CONTRACT: dict[str, tuple[str, object]] = {
 
 @pytest.fixture(autouse=True)
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command line reads these two."""
-    monkeypatch.delenv("PORT", raising=False)
-    monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
+    """The command line reads these."""
+    for name in ("PORT", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def given(environ: dict[str, str] | None = None, **argv: str | list[str]) -> Settings:
@@ -83,6 +85,9 @@ def test_the_access_log_has_gunicorns_format() -> None:
 # Values
 
 GOOD = [
+    ("forwarded_allow_ips", "::1, 10.0.0.0/8,unix,*", "::1, 10.0.0.0/8,unix,*"),
+    ("forwarded_allow_ips", "", ""),
+    ("forwarded_headers", "Forwarded, X-Forwarded-For", "forwarded,x-forwarded-for"),
     ("host", "::1", "::1"),
     ("port", "0", 0),
     ("port", "65535", 65535),
@@ -132,6 +137,8 @@ WRONG: dict[str, list[str]] = {
     "max_header_size": ["0", "255", "-1", "1X", "K", "1.5K", ""],
     "max_body_size": ["-1", "-1M", "M", "big", "1MB", ""],
     "backlog": ["0", "-1", "x"],
+    "forwarded_allow_ips": ["10.0.0.1/8", "localhost", "10.0.0", "1.2.3.4 5.6.7.8", "::1/200", "UNIX"],
+    "forwarded_headers": ["x-real-ip", "x-forwarded-for x-forwarded-proto", "for"],
     "chdir": ["", "a\0b"],
     "pid": [""],
     "name": [""],
@@ -278,6 +285,14 @@ def test_help_names_every_flag_and_its_default(capsys: pytest.CaptureFixture[str
         default = CONTRACT[name][1]
         shown = "" if default in (None, ()) or name == "access_logformat" else f" (default: {default})"
         assert f"{option.flags[-1]} {option.metavar} {option.help}{shown}" in text
+
+
+def test_who_is_believed_may_stand_in_the_environment() -> None:
+    environ = {"FORWARDED_ALLOW_IPS": "10.0.0.1"}
+    assert given(environ).forwarded_allow_ips == "10.0.0.1"
+    assert given(environ, forwarded_allow_ips="unix").forwarded_allow_ips == "unix"
+    with pytest.raises(ConfigError, match="FORWARDED_ALLOW_IPS: cannot take"):
+        given({"FORWARDED_ALLOW_IPS": "here"})
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,52 @@
+"""The field lines set aside in a request: who its client is said to be, and what could pass for another.
+
+From a trusted peer they reach the application as every field does, and those that are believed
+say who the client is. From anybody else they are dropped, which is logged once a name.
+"""
+
+import logging
+from collections.abc import Iterable
+from wsgiref.types import WSGIEnvironment
+
+from minicorn.forwarded import settle
+from minicorn.peers import Peers
+from minicorn.settings import Settings
+
+LOGGER = logging.getLogger("minicorn")
+
+# Names of dropped fields that are logged; clients choose them
+TOLD_MOST = 100
+
+
+class Claims:
+    """Judges them, by the settings, for all requests of a server."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._peers = Peers(settings.forwarded_allow_ips)
+        self._believed = frozenset(settings.forwarded_headers.split(","))
+        self._told: set[str] = set()
+
+    def judge(self, environ: WSGIEnvironment, lines: Iterable[str]) -> None:
+        """Bring into `environ` what the `lines` of its request say. ProtocolError (400) where they
+        come from a trusted peer and are malformed or contradict each other."""
+        peer = environ["REMOTE_ADDR"]
+        trusted = self._peers.have(peer)
+        said: dict[str, list[str]] = {}
+        for name, _, value in (line.partition(":") for line in lines):
+            if "_" in name:
+                self._tell(name, "with an underscore it could pass for another")
+            elif not trusted:
+                self._tell(name, f"{peer or 'a Unix socket'}, where it came from, is not in --forwarded-allow-ips")
+            else:
+                said.setdefault("HTTP_" + name.upper().replace("-", "_"), []).append(value.strip(" \t"))
+        if said:
+            joined = {key: ", ".join(values) for key, values in said.items()}
+            host, scheme = environ.get("HTTP_HOST", ""), environ["wsgi.url_scheme"]
+            environ.update(joined)
+            environ.update(settle(joined, self._believed, self._peers.include, host, scheme))
+
+    def _tell(self, name: str, reason: str) -> None:
+        """Say once of each name that it never reaches the application; not of ever new ones."""
+        if name not in self._told and len(self._told) < TOLD_MOST:
+            self._told.add(name)
+            LOGGER.warning("header %s is dropped: %s", name, reason)

@@ -1,0 +1,44 @@
+"""Who is believed: addresses, networks, `unix` for Unix sockets, `*` for whoever connects.
+
+`*` speaks of the peer alone: an address that a header names is never trusted for it, or a
+client could put any address in front of its own.
+"""
+
+import ipaddress
+from functools import lru_cache
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class Peers:
+    """The list that an operator wrote: "10.0.0.0/8,::1,unix". ValueError for what is none."""
+
+    def __init__(self, text: str) -> None:
+        words = [word.strip() for word in text.split(",") if word.strip()]
+        self._everyone = "*" in words
+        self._unix = "unix" in words
+        networks = [ipaddress.ip_network(word) for word in words if word not in ("*", "unix")]
+        self._networks: tuple[Network, ...] = tuple(networks)
+        # Decided once for each address of late, not for each request
+        self.include = lru_cache(maxsize=1024)(self._include)
+
+    def have(self, peer: str) -> bool:
+        """Whether a connection from `peer` ("": a Unix socket's) is one of theirs."""
+        if not peer:
+            return self._unix or self._everyone
+        return self._everyone or self.include(peer)
+
+    def _include(self, address: str) -> bool:
+        """Whether the list names `address`, by itself or by its network."""
+        ip = parse_ip(address)
+        return ip is not None and any(ip in network for network in self._networks)
+
+
+def parse_ip(text: str) -> IpAddress | None:
+    """The address that `text` is, an IPv4 one where IPv6 only wraps it (RFC 4291 2.5.5.2); None for no address."""
+    try:
+        ip = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return getattr(ip, "ipv4_mapped", None) or ip
