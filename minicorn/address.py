@@ -1,10 +1,12 @@
-"""Addresses to bind, as values: `host:port`, `[::1]:port`, `unix:/path`, `fd://N`."""
+"""Addresses to bind, as values: `host:port`, `[::1]:port`, `unix:/path`, `fd://N`, `fd://NAME`."""
 
 import re
 from dataclasses import dataclass
 
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 _DESCRIPTOR = re.compile(r"[0-9]{1,9}", re.ASCII)
+# What systemd allows in FileDescriptorName=
+_NAME = re.compile(r"[!-9;-~]{1,255}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,17 @@ class Descriptor:
         return f"fd://{self.fd}"
 
 
-Address = Tcp | Unix | Descriptor
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Listening sockets that the service manager has passed by this name."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"fd://{self.name}"
+
+
+Address = Tcp | Unix | Descriptor | Named
 
 
 def parse_port(text: str) -> int:
@@ -55,9 +67,11 @@ def parse_address(text: str) -> Address:
         return Unix(text.removeprefix("unix:"))
     if text.startswith("fd://"):
         number = text.removeprefix("fd://")
-        if not _DESCRIPTOR.fullmatch(number):
+        if _DESCRIPTOR.fullmatch(number):
+            return Descriptor(int(number))
+        if not _NAME.fullmatch(number) or number[0] in "+-.0123456789":
             raise ValueError(text)
-        return Descriptor(int(number))
+        return Named(number)
     host, colon, port = text.rpartition(":")
     if not colon:
         host, port = text, "8000"

@@ -7,7 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
-from minicorn import accesslog, listeners, log, spawn, succession
+from minicorn import accesslog, activation, listeners, log, shell, spawn, succession, systemd, terminal
 from minicorn.arbiter import Arbiter
 from minicorn.cgroup import count_cpus
 from minicorn.errors import ConfigError, ExitCode
@@ -18,6 +18,7 @@ from minicorn.pidfile import PidFile
 from minicorn.settings import Settings
 from minicorn.spawn import Post
 from minicorn.succession import Estate
+from minicorn.systemd import Manager
 from minicorn.title import set_title
 from minicorn.upgrade import Upgrade
 from minicorn.version import VERSION
@@ -49,7 +50,8 @@ def _run(settings: Settings, called_in: str, directory: str, estate: Estate | No
     size = count_cpus() if settings.workers == "auto" else settings.workers
     if estate is not None:
         size = estate.size
-    bound = _bind(settings, estate)
+    manager = Manager(systemd.take(os.environ) if estate is None else estate.manager)
+    bound = _bind(settings, manager, estate)
     pidfile = None
     try:
         if settings.pid:
@@ -62,12 +64,16 @@ def _run(settings: Settings, called_in: str, directory: str, estate: Estate | No
 
         upgrade = Upgrade(called_in, settings.boot_timeout)
         try:
-            arbiter = Arbiter(settings, size, bound, outputs, boot, upgrade, pidfile.fd if pidfile else -1, estate)
+            arbiter = Arbiter(
+                settings, size, bound, outputs, boot, upgrade, manager, pidfile.fd if pidfile else -1, estate
+            )
         except OSError as error:
             raise ConfigError(f"cannot start: {error.strerror}; it takes more descriptors (ulimit -n)") from error
         begun = "Started" if estate is None else f"minicorn {VERSION} goes on as"
         LOGGER.info("%s arbiter [%d] with %d worker%s for %s", begun, os.getpid(), size, "s" * (size > 1), settings.app)
         tell_listeners(bound)
+        if estate is None:
+            _warn_of_shell()
         return arbiter.run()
     finally:
         listeners.close_all(bound)
@@ -75,9 +81,19 @@ def _run(settings: Settings, called_in: str, directory: str, estate: Estate | No
             pidfile.remove()
 
 
-def _bind(settings: Settings, estate: Estate | None) -> list[Listener]:
+def _warn_of_shell() -> None:
+    parent = os.getppid()
+    if shell.is_deaf(shell.read_command(parent), parent) and not terminal.has_foreground():
+        LOGGER.warning(
+            "started by a shell (pid %d), which gets our signals and passes none on: write `exec minicorn ...` there, "
+            "or CMD as a JSON list in a Dockerfile",
+            parent,
+        )
+
+
+def _bind(settings: Settings, manager: Manager, estate: Estate | None) -> list[Listener]:
     if estate is None:
-        return listeners.bind_all(settings.addresses, settings.backlog)
+        return activation.open_all(settings, manager)
     return [listeners.adopt(*left, number) for number, left in enumerate(estate.listeners)]
 
 

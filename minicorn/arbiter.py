@@ -18,7 +18,8 @@ from minicorn.cgroup import count_oom_kills
 from minicorn.channel import Channel
 from minicorn.errors import ExitCode
 from minicorn.handoff import Handoff
-from minicorn.heartbeat import Directory
+from minicorn.heartbeat import Activity, Directory
+from minicorn.herald import Herald, describe, read_phase
 from minicorn.listeners import Listener, close_all
 from minicorn.log import Output
 from minicorn.memory import read_pss, read_rss
@@ -28,6 +29,7 @@ from minicorn.settings import Settings
 from minicorn.signals import Signals
 from minicorn.spawn import Post
 from minicorn.succession import Estate, Heirloom
+from minicorn.systemd import Manager
 from minicorn.upgrade import Upgrade
 
 LOGGER = logging.getLogger("minicorn")
@@ -55,6 +57,7 @@ class Arbiter:
         outputs: list[Output],
         boot: Callable[[Post], int],
         upgrade: Upgrade,
+        manager: Manager,
         pidfile_fd: int = -1,
         estate: Estate | None = None,
     ) -> None:
@@ -71,6 +74,10 @@ class Arbiter:
         self._outputs = outputs
         self._boot = boot
         self._upgrade = upgrade
+        self._manager = manager
+        self._herald = Herald(manager.watchdog)
+        self._counted: tuple[float, dict[int, int]] = time.monotonic(), {}  # requests by pid, when last told
+        self._boot_failure = ""  # in a line, of the last worker that could not boot
         self._pidfile_fd = pidfile_fd
         self._signals = Signals(spawn.MANAGED)
         self._channels: dict[int, Channel] = {}
@@ -102,6 +109,8 @@ class Arbiter:
                 if now >= self._next_weighing:
                     self._weigh(now)
                 self._perform(self._pool.plan(now, self._promises()))
+                if self._manager.listens:
+                    self._manager.tell(self._herald.turn(now, read_phase(self._pool), self._describe))
                 if self._pool.ended:
                     break
                 self._upgrade.advance(self._pool.calm, now)
@@ -111,7 +120,9 @@ class Arbiter:
                 if not self._pool.stopping:
                     for attendant in self._attendants.due(now):
                         self._start(attendant, now)
-                timeout = min(TICK, max(0.0, min(self._pool.wake_at, self._attendants.wake_at) - now))
+                timeout = min(
+                    TICK, max(0.0, min(self._pool.wake_at, self._attendants.wake_at, self._herald.wake_at) - now)
+                )
                 planned = now + timeout
                 self._wait(timeout)
                 for signum in self._signals.take():
@@ -170,6 +181,7 @@ class Arbiter:
         """Why a worker could not boot, once: what the next one says of the same is not said again."""
         self._verdicts[pid] = BOOT_FAILED
         *_, last = text.splitlines()
+        self._boot_failure = last
         gap = "\n" if "\n" in text else ""
         if text != self._failure:
             LOGGER.error("%s could not load %s: %s%s", self._pool.workers[pid], self._settings.app, gap, text)
@@ -224,6 +236,15 @@ class Arbiter:
         """The workers hold their own copies: what is queued there is served by them."""
         close_all(self._listeners)
         self._listeners.clear()
+
+    def _describe(self) -> str:
+        """The status line for the service manager."""
+        beats = {pid: self._directory.page(worker.slot).read() for pid, worker in self._pool.workers.items()}
+        (before, counted), now = self._counted, time.monotonic()
+        self._counted = now, {pid: beat.requests for pid, beat in beats.items()}
+        served = sum(beat.requests - counted.get(pid, 0) for pid, beat in beats.items())
+        busy = sum(beat.activity is Activity.BUSY for beat in beats.values())
+        return describe(self._pool, busy, served / max(now - before, 0.001), self._boot_failure)
 
     # Doing
 
@@ -297,6 +318,7 @@ class Arbiter:
         os.close(self._directory.lock_fd)
         if self._pidfile_fd >= 0:
             os.close(self._pidfile_fd)
+        self._manager.close()
         self._signals.close()
 
     # Attendants
@@ -384,6 +406,7 @@ class Arbiter:
             size=pool.size,
             generation=pool.generation,
             newest=pool.newest,
+            manager=self._manager.variables,
             arguments=self._upgrade.arguments,
             cwd=self._upgrade.cwd,
         )
@@ -439,6 +462,8 @@ class Arbiter:
         if verdict == BOOT_FAILED:
             return  # it has said why
         level, text = obituary(worker, exit, beat.describe(now), beat.requests, verdict, now)
+        if not worker.was_ready:
+            self._boot_failure = text
         stack = self._directory.read_stack(worker.slot)
         if stack:
             text += f"; its stack:\n{stack}"

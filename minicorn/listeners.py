@@ -9,7 +9,7 @@ import os
 import socket
 import stat
 
-from minicorn.address import Address, Descriptor, Tcp, Unix
+from minicorn.address import Address, Descriptor, Named, Tcp, Unix
 from minicorn.errors import ConfigError
 
 
@@ -70,6 +70,8 @@ def bind(address: Address, backlog: int) -> Listener:
             return _bind_tcp(address, backlog)
         if isinstance(address, Unix):
             return _bind_unix(address, backlog)
+        if isinstance(address, Named):
+            raise BindError(f"cannot listen on {address}: no service manager has passed it")
         return _inherit(address, backlog)
     except BindError:
         raise

@@ -14,10 +14,13 @@ import time
 from collections.abc import Callable
 
 from minicorn.errors import ConfigError
+from minicorn.systemd import is_journal
 
 LOGGER = logging.getLogger("minicorn")
 _PENDING_MOST = 65536
 _COLOURS = {"DEBUG": 36, "INFO": 32, "WARNING": 33, "ERROR": 31, "CRITICAL": 31}
+# syslog(3)'s, which the journal reads off the start of a line (sd-daemon(3))
+_PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
 
 
 class Output:
@@ -109,12 +112,13 @@ class _Handler(logging.Handler):
 
 
 class _Formatter(logging.Formatter):
-    """`INFO:     text`; in a file, with the time and the process in front."""
+    """`INFO:     text`; in a file, with the time and the process in front; for the journal, with priorities."""
 
-    def __init__(self, colour: bool, dated: bool) -> None:
+    def __init__(self, colour: bool, dated: bool, journal: bool) -> None:
         super().__init__()
         self._colour = colour
         self._dated = dated
+        self._journal = journal
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
@@ -125,6 +129,9 @@ class _Formatter(logging.Formatter):
         if self._dated:
             stamp = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(record.created))
             return f"{stamp} [{record.process}] {level}{gap}{text}"
+        if self._journal:  # each line is a record there
+            priority = f"<{_PRIORITIES.get(record.levelname, 6)}>"
+            return "\n".join(f"{priority}{line}" for line in f"{level}{gap}{text}".split("\n"))
         return f"{level}{gap}{text}"
 
 
@@ -135,7 +142,7 @@ def set_up(path: str, level: str) -> Output:
     colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     for handler in LOGGER.handlers[:]:
         LOGGER.removeHandler(handler)
-    LOGGER.addHandler(_Handler(output, _Formatter(colour, dated=path != "-")))
+    LOGGER.addHandler(_Handler(output, _Formatter(colour, dated=path != "-", journal=path == "-" and is_journal(2))))
     LOGGER.setLevel(level.upper())
     LOGGER.propagate = False
     return output

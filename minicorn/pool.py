@@ -98,6 +98,11 @@ class Worker:
         self.state = state
         self.since = now
 
+    @property
+    def serves(self) -> bool:
+        """Whether it is READY, and nobody has asked it to end."""
+        return self.state is State.READY
+
     def __str__(self) -> str:
         return f"worker {self.pid} (slot {self.slot}, gen {self.generation})"
 
@@ -201,6 +206,7 @@ class Pool:
     boot_failures: int = 0
     booted: bool = False  # one boot has succeeded: from now on no worker's exit ends the server
     failed: bool = False  # the very first boot failed
+    failed_roll: str = ""  # which roll was the last, where it failed
     gave_up: bool = False  # so many boots failed that an orchestrator should see it
     parked: bool = False  # no workers wanted, sockets kept
     stopping: Stop | None = None
@@ -461,6 +467,7 @@ class Pool:
             self.reload_waits = False
             self.newest += 1
             self.roll = Roll(self.newest, now)
+            self.failed_roll = ""
             self.vacancies.clear()  # the new code deserves a try at once
             self._say("info", f"rolling to generation {self.newest}")
 
@@ -546,6 +553,7 @@ class Pool:
             if not self.roll.canary_ready:
                 off = f"roll to generation {self.roll.generation} is off: its first worker failed to boot"
                 self._say("error", f"{off}; generation {self.generation} serves on")
+                self.failed_roll = f"the roll to generation {self.roll.generation} failed"
                 self.roll = None
 
     def _vacate(self, strikes: int, now: float) -> None:

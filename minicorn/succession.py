@@ -15,7 +15,7 @@ from dataclasses import dataclass
 VARIABLE = "MINICORN_SUCCESSION"
 # Set, to our VERSION, for a child that only sees whether the new program loads
 CHECK = "MINICORN_CHECK"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ class Estate:
     size: int
     generation: int
     newest: int
+    manager: dict[str, str]  # the service manager's variables, which no child may see
     arguments: list[str]  # how the program was called
     cwd: str
 

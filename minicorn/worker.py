@@ -35,9 +35,6 @@ TAKEN = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP, signal.SI
 # Seconds between our own end and the arbiter's SIGKILL
 LEAVE_MARGIN = 0.5
 
-# Meant for the arbiter, not for the application or its children
-PRIVATE_ENVIRONMENT = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
-
 
 class Worker:
     """One worker, from its fork to its end."""
@@ -80,8 +77,6 @@ class Worker:
 
     def _boot(self) -> Server:
         os.environ["MINICORN_WORKER"] = str(self._post.slot)
-        for name in PRIVATE_ENVIRONMENT:
-            os.environ.pop(name, None)
         # `python -m` has put the directory there by its real path, which may be the last release's
         sys.path[:] = [self._directory, *(entry for entry in sys.path if entry not in ("", os.getcwd()))]
         os.chdir(self._directory)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from minicorn.address import Address, Descriptor, Tcp, Unix, parse_address, parse_port
+from minicorn.address import Address, Descriptor, Named, Tcp, Unix, parse_address, parse_port
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,7 @@ from minicorn.address import Address, Descriptor, Tcp, Unix, parse_address, pars
         ("unix:/run/a:80", Unix("/run/a:80")),
         ("fd://3", Descriptor(3)),
         ("fd://0", Descriptor(0)),
+        ("fd://shop.socket", Named("shop.socket")),
     ],
 )
 def test_an_address_is_what_it_names(text: str, address: Address) -> None:
@@ -44,7 +45,8 @@ def test_an_address_is_what_it_names(text: str, address: Address) -> None:
         "http://h:80",
         "unix:",
         "fd://",
-        "fd://x",
+        "fd://-x",
+        "fd://a:b",
         "fd://3x",
     ],
 )

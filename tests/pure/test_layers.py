@@ -16,11 +16,11 @@ PACKAGE = Path(minicorn.__file__).parent
 LAYERS = {
     "pure: values in, values out": """
         version errors address peers forwarded settings http http.grammar http.request http.body http.reply pool
-        obituary deadlines
+        obituary deadlines herald
     """,
     "one fact of the operating system each": """
         signals poller spawn heartbeat listeners channel pidfile log accesslog loader cgroup terminal title outbox
-        handoff memory succession
+        handoff memory succession systemd activation shell
     """,
     "one client, one request": "connection wsgi warmup claims",
     "the event loop": "loop helper server",

@@ -1,0 +1,124 @@
+"""What a service manager is told and when, with a clock of the test's own."""
+
+import math
+
+from minicorn.herald import EXTEND_EVERY, STATUS_EVERY, Herald, Phase, describe, read_phase
+from minicorn.pool import Exit, Pool, Retire, Spawn, Stop
+
+EXTEND = "EXTEND_TIMEOUT_USEC=30000000"
+
+
+class Clock:
+    """A pool whose forks succeed and, where `boots`, become READY at once."""
+
+    def __init__(self, size: int) -> None:
+        self.pool = Pool(size)
+        self.now = 0.0
+        self.pid = 100
+
+    def step(self, boots: bool = True) -> None:
+        self.now += 1
+        for action in self.pool.plan(self.now, {}):
+            if isinstance(action, Spawn):
+                self.pid += 1
+                self.pool.spawned(action, self.pid, self.now)
+                if boots:
+                    self.pool.ready(self.pid, self.now)
+            elif isinstance(action, Retire):
+                self.pool.exited(action.pid, self.now)
+
+
+def said(herald: Herald, now: float, phase: Phase, text: str = "text") -> list[str]:
+    return herald.turn(now, phase, lambda: text)
+
+
+def test_ready_is_said_when_the_first_worker_serves_and_not_before() -> None:
+    clock = Clock(2)
+    assert read_phase(clock.pool) is Phase.BOOTING
+    clock.step(boots=False)
+    assert read_phase(clock.pool) is Phase.BOOTING
+    clock.pool.ready(clock.pid, clock.now)
+    assert read_phase(clock.pool) is Phase.SERVING
+
+
+def test_a_roll_is_a_reload_from_the_wish_to_its_end() -> None:
+    clock = Clock(2)
+    clock.step()
+    clock.pool.reload()
+    assert read_phase(clock.pool) is Phase.RELOADING
+    for _ in range(6):
+        clock.step()
+    assert read_phase(clock.pool) is Phase.SERVING
+    assert clock.pool.generation == 2
+
+
+def test_a_roll_that_fails_ends_the_reload_and_stays_in_the_status() -> None:
+    clock = Clock(1)
+    clock.step()
+    clock.pool.reload()
+    clock.step(boots=False)
+    clock.pool.exited(clock.pid, clock.now)
+    assert read_phase(clock.pool) is Phase.SERVING
+    text = describe(clock.pool, 0, 0.0, "SyntaxError: invalid syntax")
+    assert text.startswith("the roll to generation 2 failed: SyntaxError: invalid syntax; 1 of 1 workers serve")
+    clock.pool.reload()
+    for _ in range(6):
+        clock.step()
+    assert "failed" not in describe(clock.pool, 0, 0.0, "SyntaxError: invalid syntax")
+
+
+def test_a_stop_overrules_and_a_first_boot_that_failed_is_named() -> None:
+    clock = Clock(1)
+    clock.step()
+    clock.pool.reload()
+    clock.pool.stop(Stop.GRACEFUL)
+    assert read_phase(clock.pool) is Phase.STOPPING
+    assert describe(clock.pool, 1, 0.0, "") == "stopping: 1 workers are finishing"
+    unborn = Clock(1)
+    unborn.step(boots=False)
+    unborn.pool.exited(Exit(unborn.pid, 3).pid, 1.0)
+    assert describe(unborn.pool, 0, 0.0, "no module") == "the application could not be loaded: no module"
+
+
+def test_entering_a_phase_is_told_once_with_its_status() -> None:
+    herald = Herald(0)
+    assert said(herald, 1, Phase.BOOTING, "a") == ["STATUS=a", EXTEND]
+    assert said(herald, 2, Phase.SERVING, "b") == ["READY=1", "STATUS=b"]
+    assert said(herald, 3, Phase.SERVING, "c") == []
+    assert said(herald, 4.5, Phase.RELOADING, "d") == ["RELOADING=1", "MONOTONIC_USEC=4500000", "STATUS=d", EXTEND]
+    assert said(herald, 5, Phase.SERVING, "e") == ["READY=1", "STATUS=e"]
+    assert said(herald, 6, Phase.STOPPING, "f") == ["STOPPING=1", "STATUS=f", EXTEND]
+
+
+def test_a_status_is_told_now_and_then_and_only_when_it_has_changed() -> None:
+    herald = Herald(0)
+    said(herald, 0, Phase.SERVING, "a")
+    assert said(herald, STATUS_EVERY - 0.1, Phase.SERVING, "b") == []
+    assert said(herald, STATUS_EVERY, Phase.SERVING, "b") == ["STATUS=b"]
+    assert said(herald, 3 * STATUS_EVERY, Phase.SERVING, "b") == []
+
+
+def test_a_status_is_one_line() -> None:
+    assert said(Herald(0), 0, Phase.SERVING, "a\nREADY=1")[1] == "STATUS=a READY=1"
+
+
+def test_time_is_asked_for_again_while_it_boots_rolls_or_drains() -> None:
+    for phase in Phase:
+        herald = Herald(0)
+        said(herald, 0, phase)
+        assert (EXTEND in said(herald, EXTEND_EVERY, phase)) is (phase is not Phase.SERVING)
+        assert EXTEND not in said(herald, EXTEND_EVERY + 0.1, phase)
+
+
+def test_the_watchdog_is_fed_at_half_its_interval() -> None:
+    herald = Herald(3.0)
+    assert "WATCHDOG=1" in said(herald, 10, Phase.BOOTING)
+    assert herald.wake_at == 11.5
+    assert "WATCHDOG=1" not in said(herald, 11.4, Phase.BOOTING)
+    assert "WATCHDOG=1" in said(herald, 11.5, Phase.BOOTING)
+
+
+def test_no_watchdog_no_beat() -> None:
+    herald = Herald(0)
+    assert "WATCHDOG=1" not in said(herald, 10, Phase.BOOTING)
+    assert herald.wake_at == math.inf
