@@ -65,6 +65,7 @@ def parse_address(text: str) -> Address:
     """The address that `text` names; ValueError when it names none."""
     if text.startswith("unix:") and len(text) > len("unix:"):
         return Unix(text.removeprefix("unix:"))
+    text = text.removeprefix("tcp://")
     if text.startswith("fd://"):
         number = text.removeprefix("fd://")
         if _DESCRIPTOR.fullmatch(number):
@@ -80,3 +81,8 @@ def parse_address(text: str) -> Address:
     elif ":" in host:
         raise ValueError("an IPv6 address stands in brackets")
     return Tcp(host or "0.0.0.0", parse_port(port))
+
+
+def render_address(address: Address) -> str:
+    """The text that names it."""
+    return str(address).removeprefix("http://")

@@ -10,6 +10,7 @@ from pathlib import Path
 from minicorn import accesslog, activation, listeners, log, shell, spawn, succession, systemd, terminal
 from minicorn.arbiter import Arbiter
 from minicorn.cgroup import count_cpus
+from minicorn.configuration import Configuration
 from minicorn.errors import ConfigError, ExitCode
 from minicorn.listeners import Listener
 from minicorn.loader import explain, load_app
@@ -22,11 +23,13 @@ from minicorn.systemd import Manager
 from minicorn.title import set_title
 from minicorn.upgrade import Upgrade
 from minicorn.version import VERSION
-from minicorn.worker import Worker
+from minicorn.worker import Worker, pythonpath, variables
 
 
-def run_arbiter(settings: Settings) -> ExitCode:
+def run_arbiter(settings: Settings, config: Configuration | None = None) -> ExitCode:
     """Bind, fork, supervise, until a signal ends it. ConfigError when it cannot begin.
+
+    `config`: where the settings came from, for HUP to read again.
 
     The managed signals are held back until the arbiter takes them, so that none kills a server
     that is half begun; and they are left blocked at its end, for a caller that ends as well.
@@ -36,16 +39,16 @@ def run_arbiter(settings: Settings) -> ExitCode:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, spawn.MANAGED)
     try:
         called_in = logical_directory()
-        directory = enter(settings)
+        enter(settings)
         if succession.CHECK in os.environ:
-            spawn.leave(_check(settings))  # what follows a call of `serve` is for the server's end
-        return _run(settings, called_in, directory, succession.inherit())
+            spawn.leave(_check_successor(settings))  # what follows a call of `serve` is for the server's end
+        return _run(settings, called_in, config, succession.inherit())
     except BaseException:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         raise
 
 
-def _run(settings: Settings, called_in: str, directory: str, estate: Estate | None) -> ExitCode:
+def _run(settings: Settings, called_in: str, config: Configuration | None, estate: Estate | None) -> ExitCode:
     outputs = open_outputs(settings)
     size = count_cpus() if settings.workers == "auto" else settings.workers
     if estate is not None:
@@ -59,14 +62,13 @@ def _run(settings: Settings, called_in: str, directory: str, estate: Estate | No
         set_title(f"minicorn: arbiter [{settings.title}]")
         kept = bound.copy()  # the arbiter empties its own list when it stops
 
-        def boot(post: Post) -> int:
-            return Worker(post, settings, kept, outputs, directory).run()
+        def boot(post: Post, settings: Settings) -> int:
+            return Worker(post, settings, kept, outputs, directory(called_in, settings)).run()
 
         upgrade = Upgrade(called_in, settings.boot_timeout)
         try:
-            arbiter = Arbiter(
-                settings, size, bound, outputs, boot, upgrade, manager, pidfile.fd if pidfile else -1, estate
-            )
+            fd = pidfile.fd if pidfile else -1
+            arbiter = Arbiter(settings, size, bound, outputs, boot, upgrade, manager, fd, estate, config)
         except OSError as error:
             raise ConfigError(f"cannot start: {error.strerror}; it takes more descriptors (ulimit -n)") from error
         begun = "Started" if estate is None else f"minicorn {VERSION} goes on as"
@@ -97,15 +99,26 @@ def _bind(settings: Settings, manager: Manager, estate: Estate | None) -> list[L
     return [listeners.adopt(*left, number) for number, left in enumerate(estate.listeners)]
 
 
-def _check(settings: Settings) -> ExitCode:
+def _check_successor(settings: Settings) -> ExitCode:
     """For an upgrade: whether this program, this configuration and the application load, and
     whether this program can take over; what is said on standard error is logged by the arbiter."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, spawn.MANAGED)
     if os.environ[succession.CHECK] != str(succession.VERSION):
         raise ConfigError("the arbiter that runs is of a version that cannot hand over to this one")
+    return _load(settings)
+
+
+def check(settings: Settings) -> ExitCode:
+    """Whether a server could start: --check-config. What is wrong is said on standard error."""
+    enter(settings)
+    return _load(settings)
+
+
+def _load(settings: Settings) -> ExitCode:
     open_outputs(settings)
     try:
-        sys.path.insert(0, os.getcwd())
+        sys.path[:0] = [os.getcwd(), *pythonpath(settings)]
+        os.environ.update(variables(settings))
         load_app(settings.app)
     except BaseException as error:
         sys.stderr.write(f"{explain(error)}\n")
@@ -128,18 +141,21 @@ def open_outputs(settings: Settings) -> list[Output]:
     return outputs
 
 
-def enter(settings: Settings) -> str:
-    """Take on umask, descriptor limit and directory; the directory's path as it was given, so that
-    whoever enters it again follows a symlink in it anew."""
+def enter(settings: Settings) -> None:
+    """Take on umask, descriptor limit and directory."""
     if settings.umask is not None:
         os.umask(settings.umask)
     _raise_descriptor_limit()
-    directory = os.path.join(logical_directory(), settings.chdir or "")
     try:
-        os.chdir(directory)
+        os.chdir(directory(logical_directory(), settings))
     except OSError as error:
         raise ConfigError(f"--chdir {settings.chdir}: {error.strerror}") from error
-    return directory.rstrip("/") or "/"
+
+
+def directory(called_in: str, settings: Settings) -> str:
+    """Where the application lives, its path as it was given, so that whoever enters it again
+    follows a symlink in it anew."""
+    return os.path.join(called_in, settings.chdir or "").rstrip("/") or "/"
 
 
 def logical_directory() -> str:

@@ -14,9 +14,11 @@ from collections.abc import Callable
 
 from minicorn import channel, spawn, terminal, upgrade
 from minicorn.attendant import Attendant, Attendants
-from minicorn.cgroup import count_oom_kills
+from minicorn.cgroup import count_cpus, count_oom_kills
 from minicorn.channel import Channel
-from minicorn.errors import ExitCode
+from minicorn.configfile import Reading
+from minicorn.configuration import Configuration
+from minicorn.errors import ConfigError, ExitCode
 from minicorn.handoff import Handoff
 from minicorn.heartbeat import Activity, Directory
 from minicorn.herald import Herald, describe, read_phase
@@ -25,7 +27,7 @@ from minicorn.log import Output
 from minicorn.memory import read_pss, read_rss
 from minicorn.obituary import obituary
 from minicorn.pool import Abort, Action, Drain, Exit, Kill, Pool, Quit, Retire, Say, Seal, Spawn, Stop
-from minicorn.settings import Settings
+from minicorn.settings import Settings, keep_fixed
 from minicorn.signals import Signals
 from minicorn.spawn import Post
 from minicorn.succession import Estate, Heirloom
@@ -55,14 +57,15 @@ class Arbiter:
         size: int,
         listeners: list[Listener],
         outputs: list[Output],
-        boot: Callable[[Post], int],
+        boot: Callable[[Post, Settings], int],
         upgrade: Upgrade,
         manager: Manager,
         pidfile_fd: int = -1,
         estate: Estate | None = None,
+        config: Configuration | None = None,
     ) -> None:
         """`boot` is run in each forked worker and gives its exit code; `estate` is what the
-        arbiter's image before has left."""
+        arbiter's image before has left; `config` is what HUP reads again."""
         self._pool = Pool(
             size,
             settings.graceful_timeout,
@@ -73,6 +76,9 @@ class Arbiter:
         self._listeners = listeners
         self._outputs = outputs
         self._boot = boot
+        self._config = config
+        self._reading: Reading | None = None  # of the configuration file, since a HUP
+        self._read_again = False  # another HUP has come meanwhile
         self._upgrade = upgrade
         self._manager = manager
         self._herald = Herald(manager.watchdog)
@@ -133,6 +139,8 @@ class Arbiter:
                 return ExitCode.BOOT
             return ExitCode.APP if self._pool.failed else ExitCode.OK
         finally:
+            if self._reading is not None:
+                self._reading.abandon()
             self._upgrade.abandon()
             self._end_attendants()
             close_all(self._listeners)
@@ -152,11 +160,15 @@ class Arbiter:
         attendants = {line.fd: attendant for attendant, line in self._attendants.channels}
         for fd in attendants:
             poll.register(fd, select.POLLIN)
+        if self._reading is not None:
+            poll.register(self._reading.fd, select.POLLIN)
         for fd, _ in poll.poll(timeout * 1000):
             if fd in by_fd:
                 self._hear(by_fd[fd])
             elif fd in attendants:
                 self._hear_attendant(attendants[fd])
+        if self._reading is not None:
+            self._hear_reading(self._reading)
         for output in self._outputs:
             output.flush()
 
@@ -211,7 +223,7 @@ class Arbiter:
             if self._foreground and terminal.is_lost():
                 self._stop(Stop.GRACEFUL, signum)
             else:
-                self._pool.reload()
+                self._reload()
         elif signum == signal.SIGTTIN:
             self._pool.resize(+1)
         elif signum == signal.SIGTTOU:
@@ -227,6 +239,48 @@ class Arbiter:
                 line.send(channel.REOPEN)
         elif signum == signal.SIGUSR2:
             self._upgrade.wish()
+
+    # Configuration
+
+    def _reload(self) -> None:
+        """Read the configuration again, then roll; one that is broken changes nothing."""
+        if self._config is None:
+            self._pool.reload()
+        elif self._reading is not None:
+            self._read_again = True
+        else:
+            try:
+                self._reading = self._config.begin()
+                if self._reading is None:
+                    self._take_on(self._config.settle(None, None).settings)
+            except (ConfigError, OSError) as error:
+                LOGGER.error("reload is off, all serve on as before: %s", error)
+
+    def _hear_reading(self, reading: Reading) -> None:
+        assert self._config is not None
+        try:
+            values = reading.take()
+            if values is None:
+                return
+            self._take_on(self._config.settle(reading.place, values).settings)
+        except ConfigError as error:
+            LOGGER.error("reload is off, all serve on as before: %s", error)
+        self._reading = None
+        if self._read_again:
+            self._read_again = False
+            self._reload()
+
+    def _take_on(self, new: Settings) -> None:
+        old = self._settings
+        self._settings, held = keep_fixed(new, old)
+        if held:
+            LOGGER.warning("HUP does not change %s: restart, or send USR2 where no listener changes", ", ".join(held))
+        LOGGER.setLevel(new.log_level.upper())
+        self._pool.configure(new.graceful_timeout, new.max_worker_memory, new.max_boot_failures)
+        if new.workers != old.workers:
+            size = count_cpus() if new.workers == "auto" else new.workers
+            self._pool.resize(size - self._pool.size)
+        self._pool.reload()
 
     def _stop(self, how: Stop, signum: signal.Signals, delay: float = 0.0) -> None:
         if self._pool.stop(how, time.monotonic() + delay):
@@ -309,7 +363,7 @@ class Arbiter:
 
     def _be_worker(self, post: Post) -> int:
         self._let_go()
-        return self._boot(post)
+        return self._boot(post, self._settings)
 
     def _let_go(self) -> None:
         """In a child: a copy of the arbiter's end of a channel would hide the arbiter's death."""
@@ -318,6 +372,8 @@ class Arbiter:
         os.close(self._directory.lock_fd)
         if self._pidfile_fd >= 0:
             os.close(self._pidfile_fd)
+        if self._reading is not None:
+            os.close(self._reading.fd)
         self._manager.close()
         self._signals.close()
 

@@ -1,52 +1,150 @@
-"""The command line: argv -> Settings -> arbiter; one line for a mistake, and an exit code."""
+"""The command line: argv -> Configuration -> Settings -> arbiter; one line for a mistake, and an exit code."""
 
 import argparse
 import os
+import re
+import shlex
 import sys
 from typing import NoReturn
 
+from minicorn import gunicorn
 from minicorn.errors import ConfigError, ExitCode, UsageError
-from minicorn.settings import OPTIONS, Settings, from_strings
+from minicorn.settings import NAMES, OPTIONS, Layer, Settings, from_argv, render
 from minicorn.version import VERSION
 
 _EXAMPLES = """
 examples:
   minicorn main:app --workers 4
   minicorn 'shop:create_app("production")' --bind unix:/run/shop.sock
+  minicorn -c gunicorn.conf.py main:app --print-config
   minicorn minicorn.demo:app
+
+Settings are read from minicorn.conf.py, minicorn.toml or [tool.minicorn] in pyproject.toml,
+then from MINICORN_* and MINICORN_CMD_ARGS, then from the command line; HUP reads all again.
 """
+# The first setting of each group of --help
+_GROUPS = {
+    "host": "where to listen",
+    "workers": "workers and their time",
+    "recv_timeout": "clients",
+    "backlog": "starting and recycling",
+    "forwarded_allow_ips": "proxies",
+    "chdir": "process",
+    "access_logfile": "logs",
+}
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """One line, not the usage before it."""
-        raise UsageError(f"{message} (see {self.prog} --help)")
+        """One line, not the usage before it; with the flag that may have been meant."""
+        near = ""
+        if found := re.match(r"unrecognized arguments: (--[^ =]+)", message):
+            near = gunicorn.nearest(found[1], [flag for flag in self._option_string_actions if flag != found[1]])
+        raise UsageError(f"{message}{near} (see {self.prog} --help)")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser; values stay strings, `settings` converts and judges them."""
     parser = _Parser(
         prog="minicorn",
+        usage="minicorn [options] APP",
         description="Serve a synchronous WSGI application with pre-forked workers.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
-    parser.add_argument("app", metavar="APP", help="module:attribute, module:factory() or module")
-    defaults = Settings()
-    for name, option in OPTIONS.items():
-        default = getattr(defaults, name)
-        shown = "" if default in (None, ()) or name == "access_logformat" else f" (default: {default})"
-        parser.add_argument(
-            *option.flags,
-            dest=name,
-            action="append",
-            metavar=option.metavar,
-            default=argparse.SUPPRESS,
-            help=option.help.replace("%", "%%") + shown,
-        )
+    parser.add_argument(
+        "app",
+        nargs="?",
+        metavar="APP",
+        default=argparse.SUPPRESS,
+        help="module:attribute, module:factory() or module",
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
+    asked = parser.add_argument_group("configuration")
+    asked.add_argument("-c", "--config", metavar="FILE", help="Read this file, or python:MODULE.")
+    asked.add_argument("--check-config", action="store_true", help="Load it and the application; say what is wrong.")
+    asked.add_argument("--print-config", action="store_true", help="Show each setting and where it came from.")
+    _add_settings(parser)
+    for name, foreign in gunicorn.FOREIGN.items():
+        if foreign.flags and name not in NAMES:
+            action = "store" if foreign.takes_value else "store_true"
+            parser.add_argument(
+                *foreign.flags, dest=name, action=action, default=argparse.SUPPRESS, help=argparse.SUPPRESS
+            )
     return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    defaults = Settings()
+    group = parser.add_argument_group("settings")
+    for name, option in OPTIONS.items():
+        if name in _GROUPS:
+            group = parser.add_argument_group(_GROUPS[name])
+        default = getattr(defaults, name)
+        hidden = default in (None, ()) or option.switch or name == "access_logformat"
+        shown = "" if hidden else f" (default: {default})"
+        text = option.help.replace("%", "%%") + shown
+        if option.switch:
+            group.add_argument(
+                *option.flags, dest=name, action="append_const", const="true", default=argparse.SUPPRESS, help=text
+            )
+            group.add_argument(
+                option.off,
+                dest=name,
+                action="append_const",
+                const="false",
+                default=argparse.SUPPRESS,
+                help=argparse.SUPPRESS,
+            )
+        else:
+            group.add_argument(
+                *option.flags,
+                dest=name,
+                action="append",
+                metavar=option.metavar,
+                default=argparse.SUPPRESS,
+                help=text,
+            )
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """`-w, --workers N`: the value's name once, as manual pages have it."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=34)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        names = ", ".join(action.option_strings)
+        return f"{names} {action.metavar}" if names and action.metavar else super()._format_action_invocation(action)
+
+
+class _Called:
+    """How the command was called: the values of its flags, and what it was asked for."""
+
+    def __init__(self, parser: argparse.ArgumentParser, argv: list[str] | None, origin: str = "") -> None:
+        given = vars(parser.parse_args(argv))
+        self.config: str | None = given.pop("config")
+        self.check: bool = given.pop("check_config")
+        self.print: bool = given.pop("print_config")
+        if "app" in given:
+            given["app"] = [given["app"]]
+        for name in [name for name in given if name in gunicorn.FOREIGN and name not in NAMES]:
+            try:
+                gunicorn.judge(name, given.pop(name), "/".join(gunicorn.FOREIGN[name].flags))
+            except ConfigError as error:
+                raise UsageError(f"{origin}: {error}" if origin else str(error)) from None
+        self.layer: Layer = from_argv(given, origin)
+
+
+def _from_variable(parser: argparse.ArgumentParser, name: str) -> _Called:
+    try:
+        return _Called(parser, shlex.split(os.environ.get(name, "")), name)
+    except UsageError as error:
+        text = str(error)
+        raise ConfigError(text if text.startswith(name) else f"{name}: {text}") from None
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from None
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,14 +152,31 @@ def main(argv: list[str] | None = None) -> int:
     if os.name == "nt":
         print("minicorn: error: it forks, which Windows cannot; use WSL", file=sys.stderr)
         return ExitCode.CONFIG
-    from minicorn.app import run_arbiter  # needs a POSIX system
+    from minicorn import app, configuration  # they need a POSIX system
     from minicorn.spawn import leave
 
     try:
-        given = vars(build_parser().parse_args(argv))
-        code = run_arbiter(from_strings(given.pop("app"), given, os.environ))
+        parser = build_parser()
+        called = _Called(parser, argv)
+        theirs, ours = _from_variable(parser, "GUNICORN_CMD_ARGS"), _from_variable(parser, "MINICORN_CMD_ARGS")
+        config = configuration.from_environment(
+            (theirs.layer, ours.layer, called.layer),
+            called.config or ours.config or theirs.config,
+            app.logical_directory(),
+        )
+        outcome = config.read()
+        if called.print:
+            print(render(outcome))
+            return ExitCode.OK
+        if not outcome.settings.app:
+            raise UsageError("the following arguments are required: APP (see minicorn --help)")
+        if called.check:
+            return app.check(outcome.settings)
+        code = app.run_arbiter(outcome.settings, config)
     except ConfigError as error:
         print(f"minicorn: error: {error}", file=sys.stderr)
         return ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.CONFIG
+    except KeyboardInterrupt:
+        return 130  # while the file was read; 128 + SIGINT, as a shell has it
     # The interpreter's own end would let a second TERM kill us with another exit code
     leave(code)

@@ -299,6 +299,12 @@ class Pool:
             self.parked = False
             self.reload_waits = True
 
+    def configure(self, graceful_timeout: float, max_memory: int, max_boot_failures: int) -> None:
+        """The operator has changed his mind; it counts from now on."""
+        self.graceful_timeout = graceful_timeout
+        self.max_memory = max_memory
+        self.max_boot_failures = max_boot_failures
+
     def resize(self, by: int) -> None:
         """One worker more or fewer, never below one."""
         self.size = max(1, self.size + by)

@@ -1,15 +1,18 @@
 """The settings: one frozen table, one line a setting.
 
-Flags, environment names and `--help` derive from the table; nothing about a setting is
-written anywhere else. Pure: strings in, `Settings` out.
+Flags, environment names, keys of a file and `--help` derive from the table; nothing about a
+setting is written anywhere else. Pure: what was given in layers, `Settings` out.
 """
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+import re
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Generic, Literal, TypeVar
 
-from minicorn.address import Address, Tcp, parse_address, parse_port
+from minicorn import gunicorn
+from minicorn.address import Address, Tcp, parse_address, parse_port, render_address
 from minicorn.errors import ConfigError, UsageError
 from minicorn.forwarded import BELIEVABLE
 from minicorn.peers import Peers
@@ -21,10 +24,16 @@ ACCESS_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
 
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[T]):
-    """What a setting takes: in words, and as a function that raises ValueError."""
+    """What a setting takes: in words, and as a function that raises ValueError.
+
+    `show` gives the text that stands for a value; `types` are those of Python's that may stand
+    for a text in a file.
+    """
 
     takes: str
     parse: Callable[[str], T]
+    show: Callable[[T], str] = str
+    types: tuple[type, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,25 +41,41 @@ class Option:
     """How a setting is spelled and explained."""
 
     flags: tuple[str, ...]
-    parse: Callable[[str], object]
-    takes: str
+    kind: Kind[object]
     metavar: str
     help: str
-    repeatable: bool
+    called: str = ""  # gunicorn's name for it, where that is another
+    fixed: bool = False  # for the life of the arbiter: HUP does not change it
+    repeatable: bool = False
+    switch: bool = False
+
+    @property
+    def off(self) -> str:
+        """The flag that switches it off: --no-preload for --preload."""
+        return self.flags[-1].replace("--", "--no-", 1)
 
 
-def setting(default: T, kind: Kind[T], *flags: str, metavar: str, help: str) -> T:
+def _line(default: object, option: Option) -> object:
+    return field(default=default, metadata={"option": option})
+
+
+def setting(
+    default: T, kind: Kind[T], *flags: str, metavar: str, help: str, called: str = "", fixed: bool = False
+) -> T:
     """One line of the table."""
-    option = Option(flags, kind.parse, kind.takes, metavar, help, repeatable=False)
-    line: T = field(default=default, metadata={"option": option})
-    return line
+    return _line(default, Option(flags, kind, metavar, help, called, fixed))  # type: ignore[return-value, arg-type]
 
 
-def repeatable(kind: Kind[T], *flags: str, metavar: str, help: str) -> tuple[T, ...]:
+def repeatable(
+    kind: Kind[T], *flags: str, metavar: str, help: str, called: str = "", fixed: bool = False
+) -> tuple[T, ...]:
     """One line of the table whose flag may be given several times."""
-    option = Option(flags, kind.parse, kind.takes, metavar, help, repeatable=True)
-    line: tuple[T, ...] = field(default=(), metadata={"option": option})
-    return line
+    return _line((), Option(flags, kind, metavar, help, called, fixed, repeatable=True))  # type: ignore[return-value, arg-type]
+
+
+def switch(default: bool, *flags: str, help: str, called: str = "", fixed: bool = False) -> bool:
+    """One line of the table that is on or off: its last flag, and the same with --no-."""
+    return _line(default, Option(flags, SWITCH, "", help, called, fixed, switch=True))  # type: ignore[return-value, arg-type]
 
 
 def seconds(least: float = 0.0) -> Kind[float]:
@@ -62,7 +87,7 @@ def seconds(least: float = 0.0) -> Kind[float]:
             raise ValueError(text)
         return value
 
-    return Kind(f"seconds, {least:g} or more", parse)
+    return Kind(f"seconds, {least:g} or more", parse, "{:g}".format, (int, float))
 
 
 def count(least: int, most: int = 2**31) -> Kind[int]:
@@ -74,7 +99,7 @@ def count(least: int, most: int = 2**31) -> Kind[int]:
             raise ValueError(text)
         return value
 
-    return Kind(f"a whole number, {least} or more", parse)
+    return Kind(f"a whole number, {least} or more", parse, types=(int,))
 
 
 def size(least: int = 0) -> Kind[int]:
@@ -88,7 +113,7 @@ def size(least: int = 0) -> Kind[int]:
             raise ValueError(text)
         return value
 
-    return Kind(f"bytes, {least} or more, with K, M or G if wanted", parse)
+    return Kind(f"bytes, {least} or more, with K, M or G if wanted", parse, types=(int,))
 
 
 def choice(*names: str) -> Kind[str]:
@@ -142,16 +167,38 @@ def _parse_umask(text: str) -> int:
     return value
 
 
+def _show_umask(value: int | None) -> str:
+    return f"{value:03o}"
+
+
+def _parse_switch(text: str) -> bool:
+    word = text.lower()
+    if word not in _SWITCHED:
+        raise ValueError(text)
+    return _SWITCHED[word]
+
+
+def _parse_variable(text: str) -> str:
+    if not re.fullmatch(r"[^=\0]+=[^\0]*", text):
+        raise ValueError(text)
+    return text
+
+
+_SWITCHED = {"true": True, "1": True, "on": True, "yes": True, "false": False, "0": False, "off": False, "no": False}
+SWITCH: Kind[bool] = Kind("true or false", _parse_switch, lambda value: str(value).lower(), (bool,))
+VARIABLE: Kind[str] = Kind("NAME=VALUE", _parse_variable)
+
+
 TEXT: Kind[str] = Kind("a text", _parse_text)
 TARGET: Kind[str] = Kind("a path of the application, such as /health", _parse_target)
 PATH: Kind[str | None] = Kind("a path", _parse_text)
 LOGFILE: Kind[str | None] = Kind("a path, or - for the terminal", _parse_text)
 NAME: Kind[str | None] = Kind("a text", _parse_text)
-PORT: Kind[int] = Kind("a port from 0 to 65535", parse_port)
-BIND: Kind[Address] = Kind("host:port, [v6]:port, unix:/path or fd://N", parse_address)
-WORKERS: Kind[int | Literal["auto"]] = Kind("a whole number from 1 to 1000, or auto", _parse_workers)
-UMASK: Kind[int | None] = Kind("an octal mode such as 027", _parse_umask)
-MILLISECONDS = Kind("milliseconds, 0 or more", seconds().parse)
+PORT: Kind[int] = Kind("a port from 0 to 65535", parse_port, types=(int,))
+BIND: Kind[Address] = Kind("host:port, [v6]:port, unix:/path or fd://N", parse_address, render_address)
+WORKERS: Kind[int | Literal["auto"]] = Kind("a whole number from 1 to 1000, or auto", _parse_workers, types=(int,))
+UMASK: Kind[int | None] = Kind("an octal mode such as 027", _parse_umask, _show_umask, (int,))
+MILLISECONDS = Kind("milliseconds, 0 or more", seconds().parse, "{:g}".format, (int, float))
 PEERS = Kind("addresses, networks such as 10.0.0.0/8, unix, or *, with commas", _parse_peers)
 LEVEL = choice("debug", "info", "warning", "error", "critical")
 
@@ -162,9 +209,9 @@ class Settings:
 
     # fmt: off
     app: str = ""
-    host: str = setting("127.0.0.1", TEXT, "--host", metavar="H", help="Address to listen on.")
-    port: int = setting(8000, PORT, "--port", metavar="P", help="Port to listen on; 0 takes a free one.")
-    bind: tuple[Address, ...] = repeatable(BIND, "-b", "--bind", metavar="ADDR", help="Listen on host:port, [v6]:port, unix:/path or fd://N instead; repeatable.")
+    host: str = setting("127.0.0.1", TEXT, "--host", metavar="H", help="Address to listen on.", fixed=True)
+    port: int = setting(8000, PORT, "--port", metavar="P", help="Port to listen on; 0 takes a free one.", fixed=True)
+    bind: tuple[Address, ...] = repeatable(BIND, "-b", "--bind", metavar="ADDR", help="Listen on host:port, [v6]:port, unix:/path or fd://N instead; repeatable.", fixed=True)
     workers: int | Literal["auto"] = setting(1, WORKERS, "-w", "--workers", metavar="N", help="Worker processes; auto counts the CPUs we may use.")
     timeout: float = setting(30.0, seconds(), "-t", "--timeout", metavar="S", help="Longest a request may take in the application; 0: no limit.")
     boot_timeout: float = setting(60.0, seconds(0.1), "--boot-timeout", metavar="S", help="Longest a worker may take to start.")
@@ -172,29 +219,32 @@ class Settings:
     drain_delay: float = setting(0.0, seconds(), "--drain-delay", metavar="S", help="On TERM, go on serving for so long before the stop begins.")
     recv_timeout: float = setting(10.0, seconds(0.1), "--recv-timeout", metavar="S", help="Longest for a request's whole head, then for each wait for its body.")
     send_timeout: float = setting(30.0, seconds(0.1), "--send-timeout", metavar="S", help="Longest without progress in sending a reply.")
-    keep_alive: float = setting(15.0, seconds(), "--keep-alive", metavar="S", help="Idle time between requests; 0: close after each.")
+    keep_alive: float = setting(15.0, seconds(), "--keep-alive", metavar="S", help="Idle time between requests; 0: close after each.", called="keepalive")
     max_keepalive_requests: int = setting(100, count(0), "--max-keepalive-requests", metavar="N", help="Requests on one connection; 0: no limit.")
     max_header_size: int = setting(65536, size(256), "--max-header-size", metavar="BYTES", help="Largest request head.")
     max_body_size: int = setting(1048576, size(), "--max-body-size", metavar="BYTES", help="Largest request body; 0: no limit.")
-    backlog: int = setting(2048, count(1), "--backlog", metavar="N", help="Connections the system queues for us.")
+    backlog: int = setting(2048, count(1), "--backlog", metavar="N", help="Connections the system queues for us.", fixed=True)
     max_requests: int = setting(0, count(0), "--max-requests", metavar="N", help="Replace a worker after so many requests; 0: never.")
     max_requests_jitter: int = setting(0, count(0), "--max-requests-jitter", metavar="N", help="Up to so many more, by chance.")
     max_worker_memory: int = setting(0, size(), "--max-worker-memory", metavar="BYTES", help="Replace a worker above this, kill it at twice this; 0: no limit.")
     max_boot_failures: int = setting(0, count(0), "--max-boot-failures", metavar="N", help="Exit with code 4 after so many failed boots in a row; 0: never.")
     warmup: tuple[str, ...] = repeatable(TARGET, "--warmup", metavar="PATH", help="Request this inside a new worker before it serves; repeatable.")
+    config_timeout: float = setting(10.0, seconds(0.1), "--config-timeout", metavar="S", help="Longest that reading the configuration file may take.")
     queue_timeout: float = setting(0.0, seconds(), "--queue-timeout", metavar="S", help="Answer 503 to a request that has waited longer for a worker; 0: never.")
     handoff_after: float = setting(10.0, MILLISECONDS, "--handoff-after", metavar="MS", help="Milliseconds in the application after which waiting connections go to other workers; 0: never.")
     forwarded_allow_ips: str = setting("127.0.0.1,::1,unix", PEERS, "--forwarded-allow-ips", metavar="LIST", help="Proxies that are believed about the client: addresses, networks, unix (sockets), or * for any peer.")
     forwarded_headers: str = setting("x-forwarded-for,x-forwarded-proto", words(*BELIEVABLE), "--forwarded-headers", metavar="LIST", help="What they are believed; also x-forwarded-host, x-forwarded-port, x-forwarded-prefix, forwarded (RFC 7239).")
     chdir: str | None = setting(None, PATH, "--chdir", metavar="DIR", help="Directory to run in; importable.")
-    pid: str | None = setting(None, PATH, "-p", "--pid", metavar="FILE", help="Write the arbiter's pid here.")
-    name: str | None = setting(None, NAME, "-n", "--name", metavar="NAME", help="Name in process titles, instead of APP.")
+    pid: str | None = setting(None, PATH, "-p", "--pid", metavar="FILE", help="Write the arbiter's pid here.", called="pidfile", fixed=True)
+    name: str | None = setting(None, NAME, "-n", "--name", metavar="NAME", help="Name in process titles, instead of APP.", called="proc_name")
+    env: tuple[str, ...] = repeatable(VARIABLE, "-e", "--env", metavar="K=V", help="Set this variable for the application; repeatable.", called="raw_env")
+    pythonpath: str | None = setting(None, PATH, "--pythonpath", metavar="DIRS", help="Directories to import from as well, with commas between.")
     umask: int | None = setting(None, UMASK, "-m", "--umask", metavar="MODE", help="File mode creation mask, octal.")
-    worker_tmp_dir: str | None = setting(None, PATH, "--worker-tmp-dir", metavar="DIR", help="Where heartbeat files live; in memory by default.")
-    access_logfile: str | None = setting(None, LOGFILE, "--access-logfile", metavar="FILE", help="Access log; - is standard output.")
-    access_logformat: str = setting(ACCESS_FORMAT, TEXT, "--access-logformat", metavar="FMT", help="Its format, in gunicorn's atoms.")
-    error_logfile: str = setting("-", TEXT, "--error-logfile", metavar="FILE", help="Error log; - is standard error.")
-    log_level: str = setting("info", LEVEL, "--log-level", metavar="L", help="Least level logged: debug, info, warning, error, critical.")
+    worker_tmp_dir: str | None = setting(None, PATH, "--worker-tmp-dir", metavar="DIR", help="Where heartbeat files live; in memory by default.", fixed=True)
+    access_logfile: str | None = setting(None, LOGFILE, "--access-logfile", metavar="FILE", help="Access log; - is standard output.", called="accesslog", fixed=True)
+    access_logformat: str = setting(ACCESS_FORMAT, TEXT, "--access-logformat", metavar="FMT", help="Its format, in gunicorn's atoms.", called="access_log_format")
+    error_logfile: str = setting("-", TEXT, "--log-file", "--error-logfile", metavar="FILE", help="Error log; - is standard error.", called="errorlog", fixed=True)
+    log_level: str = setting("info", LEVEL, "--log-level", metavar="L", help="Least level logged: debug, info, warning, error, critical.", called="loglevel")
     # fmt: on
 
     @property
@@ -209,56 +259,182 @@ class Settings:
 
 
 OPTIONS: Mapping[str, Option] = {f.name: f.metadata["option"] for f in fields(Settings) if "option" in f.metadata}
-
-
-def _convert(name: str, origin: str, raw: Sequence[str], error: type[ConfigError]) -> object:
-    option = OPTIONS[name]
-    values = []
-    for text in raw:
-        try:
-            values.append(option.parse(text))
-        except ValueError:
-            raise error(f"{origin}: cannot take {text!r}: it takes {option.takes}") from None
-    return tuple(values) if option.repeatable else values[-1]
-
-
+# By what a file or the environment may call it: our name, gunicorn's, and the long flags
+NAMES: Mapping[str, str] = (
+    {flag[2:].replace("-", "_"): name for name, o in OPTIONS.items() for flag in o.flags if flag.startswith("--")}
+    | {name: name for name in OPTIONS}
+    | {option.called: name for name, option in OPTIONS.items() if option.called}
+    | {"app": "app", "wsgi_app": "app"}
+)
+PREFIX = "MINICORN_"
+# Variables of ours that are no settings
+OWN_VARIABLES = {"MINICORN_WORKER", "MINICORN_CMD_ARGS", "MINICORN_CONFIG", "MINICORN_SUCCESSION", "MINICORN_CHECK"}
+# What Kubernetes sets in each pod beside a service that is called minicorn
+_SERVICE_LINK = re.compile(r"MINICORN_(?:\w+_)?(?:SERVICE_(?:HOST|PORT)\w*|PORT_[0-9]+_(?:TCP|UDP|SCTP)\w*)")
 DEFAULTS = Settings()
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What one place says of a setting: texts, or a file's Python values."""
+
+    raw: tuple[object, ...]
+    origin: str  # the place, for errors and --print-config
+    error: type[ConfigError] = ConfigError
+
+
+Layer = Mapping[str, Given]
+
+
+def convert(name: str, given: Given) -> object:
+    """The setting's value; an error in one line when it cannot be."""
+    option = OPTIONS.get(name)
+    kind: Kind[object] = option.kind if option else TEXT  # type: ignore[assignment]  # APP
+    values: list[object] = []
+    for raw in given.raw:
+        typed = isinstance(raw, kind.types) and (kind is SWITCH or not isinstance(raw, bool))
+        try:
+            if not typed and not isinstance(raw, str):
+                raise ValueError(raw)
+            values.append(kind.parse(raw if isinstance(raw, str) else kind.show(raw)))
+        except ValueError:
+            raise given.error(f"{given.origin}: cannot take {raw!r}: it takes {kind.takes}") from None
+    return tuple(values) if option and option.repeatable else values[-1]
+
+
+def unknown(name: str, names: Iterable[str]) -> str:
+    """That `name` is no setting, with the nearest."""
+    spelled = {known.lower(): known for known in names}
+    near = difflib.get_close_matches(name.lower(), spelled, n=1)
+    return f"{name!r} is no setting" + (f"; did you mean {spelled[near[0]]!r}?" if near else "")
+
+
+def from_argv(argv: Mapping[str, Sequence[str]], origin: str = "") -> Layer:
+    """The layer of a command line's values by setting name; `origin`: the variable that holds it."""
+    before, error = (f"{origin}: ", ConfigError) if origin else ("", UsageError)
+    return {
+        name: Given(tuple(raw), before + ("/".join(OPTIONS[name].flags) if name in OPTIONS else "APP"), error)
+        for name, raw in argv.items()
+    }
+
+
+def from_environ(environ: Mapping[str, str]) -> Layer:
+    """The layer of the MINICORN_* variables; of a repeatable setting, words as in a shell.
+
+    Raises ConfigError for one that is no setting, Kubernetes' service links left out.
+    """
+    layer: dict[str, Given] = {}
+    for variable, text in environ.items():
+        linked = _SERVICE_LINK.fullmatch(variable) or text.startswith(("tcp://", "udp://"))
+        if not variable.startswith(PREFIX) or variable in OWN_VARIABLES or linked or not text:
+            continue
+        name = NAMES.get(variable.removeprefix(PREFIX).lower())
+        if name is None:
+            raise ConfigError(unknown(variable, [PREFIX + known.upper() for known in NAMES]))
+        several = name in OPTIONS and OPTIONS[name].repeatable
+        try:
+            layer[name] = Given(tuple(shlex.split(text)) if several else (text,), variable)
+        except ValueError as error:
+            raise ConfigError(f"{variable}: {error}") from None
+    return layer
+
+
+def from_values(origin: str, values: Mapping[str, object]) -> Layer:
+    """The layer of a file's values by name; None stands for the default.
+
+    Of two names of one setting gunicorn's counts: in its files ours are the author's own.
+    Raises ConfigError for what is no setting, or one of gunicorn's that cannot be honoured.
+    """
+    layer: dict[str, Given] = {}
+    for key, value in sorted(values.items(), key=lambda item: item[0] in gunicorn.NAMES):
+        name = NAMES.get(key.replace("-", "_"))
+        if name is None and key in gunicorn.FOREIGN:
+            gunicorn.judge(key, value, f"{origin}: {key}")
+        elif name is None:
+            raise ConfigError(f"{origin}: {unknown(key, [*NAMES, *gunicorn.FOREIGN, *gunicorn.HOOKS])}")
+        elif value is not None:
+            several = isinstance(value, (list, tuple)) and name in OPTIONS and OPTIONS[name].repeatable
+            layer[name] = Given(tuple(value) if several else (value,), f"{origin}: {key}")  # type: ignore[arg-type]
+    return layer
+
+
+def _values(layer: Layer) -> dict[str, object]:
+    return {name: convert(name, given) for name, given in layer.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the layers come to, and where each value that is no default came from."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+
+
+def settle(layers: Iterable[Layer], environ: Mapping[str, str]) -> Outcome:
+    """The settings of `layers`, each above those before it, and each judged.
+
+    Below all, `WEB_CONCURRENCY` stands for --workers, `FORWARDED_ALLOW_IPS` for
+    --forwarded-allow-ips; `PORT` for --port, and then for all interfaces unless --host says
+    otherwise (the convention of Heroku and its kin).
+    """
+    platform: dict[str, Given] = {}
+    if environ.get("WEB_CONCURRENCY"):
+        platform["workers"] = Given((environ["WEB_CONCURRENCY"],), "WEB_CONCURRENCY")
+    if environ.get("FORWARDED_ALLOW_IPS"):
+        platform["forwarded_allow_ips"] = Given((environ["FORWARDED_ALLOW_IPS"],), "FORWARDED_ALLOW_IPS")
+    merged: dict[str, Given] = dict(platform)
+    values = _values(platform)
+    for layer in layers:
+        values |= _values(layer)
+        if layer.keys() & {"host", "port"} and "bind" not in layer and "bind" in merged:
+            del merged["bind"], values["bind"]  # it would hide what is said above it
+        merged.update(layer)
+    if environ.get("PORT") and "port" not in merged:
+        port = {"port": Given((environ["PORT"],), "PORT"), "host": Given(("0.0.0.0",), "PORT")}
+        merged, values = port | merged, _values(port) | values
+    return Outcome(Settings(**values), {name: given.origin for name, given in merged.items()})  # type: ignore[arg-type]
 
 
 def from_options(app: str, **options: object) -> Settings:
     """Settings by name from Python: values of the right type, or texts as on the command line.
 
-    Raises ConfigError for a name that is none, with the nearest, and for a text that does not fit.
+    Raises ConfigError for a name that is none, with the nearest, and for a value that does not fit.
     """
-    values: dict[str, object] = {}
+    given: dict[str, Given] = {}
     for name, value in options.items():
         if name not in OPTIONS:
-            near = difflib.get_close_matches(name, OPTIONS, n=1)
-            raise ConfigError(f"{name!r} is no setting" + (f"; did you mean {near[0]!r}?" if near else ""))
-        parts = value if isinstance(value, (list, tuple)) else [value]
-        texts = [part for part in parts if isinstance(part, str)]
-        if texts and len(texts) == len(parts):
-            value = _convert(name, name, texts, ConfigError)
-        values[name] = value
-    return Settings(app=app, **values)  # type: ignore[arg-type]  # the caller's types
+            raise ConfigError(unknown(name, OPTIONS))
+        if value is not None:
+            several = isinstance(value, (list, tuple)) and OPTIONS[name].repeatable
+            given[name] = Given(tuple(value) if several else (value,), name)  # type: ignore[arg-type]
+    return replace(settle([given], {}).settings, app=app)
 
 
 def from_strings(app: str, argv: Mapping[str, Sequence[str]], environ: Mapping[str, str]) -> Settings:
     """Settings from the command line's values by setting name, then the environment, then defaults.
 
-    `WEB_CONCURRENCY` stands for --workers, `FORWARDED_ALLOW_IPS` for --forwarded-allow-ips; `PORT` for --port, and then for all interfaces
-    unless --host says otherwise (the convention of Heroku and its kin).
     Raises UsageError for a wrong flag, ConfigError for a wrong variable; each is one line.
     """
-    values: dict[str, object] = {}
-    if environ.get("WEB_CONCURRENCY") and "workers" not in argv:
-        values["workers"] = _convert("workers", "WEB_CONCURRENCY", [environ["WEB_CONCURRENCY"]], ConfigError)
-    if environ.get("PORT") and "port" not in argv:
-        values["port"] = _convert("port", "PORT", [environ["PORT"]], ConfigError)
-        values["host"] = "0.0.0.0"
-    if environ.get("FORWARDED_ALLOW_IPS") and "forwarded_allow_ips" not in argv:
-        raw_peers = [environ["FORWARDED_ALLOW_IPS"]]
-        values["forwarded_allow_ips"] = _convert("forwarded_allow_ips", "FORWARDED_ALLOW_IPS", raw_peers, ConfigError)
-    for name, raw in argv.items():
-        values[name] = _convert(name, "/".join(OPTIONS[name].flags), raw, UsageError)
-    return Settings(app=app, **values)  # type: ignore[arg-type]  # each value came from its own Kind
+    return settle([from_environ(environ), from_argv(argv | {"app": [app]})], environ).settings  # type: ignore[operator]
+
+
+def keep_fixed(new: Settings, old: Settings) -> tuple[Settings, list[str]]:
+    """`new` with what HUP cannot change as in `old`, and the names of what that holds back."""
+    held = {name: getattr(old, name) for name, option in OPTIONS.items() if option.fixed}
+    changed = [name for name, value in held.items() if getattr(new, name) != value]
+    return replace(new, **held), changed
+
+
+def render(outcome: Outcome) -> str:
+    """All settings as a file would have them, each with where it came from."""
+    lines = []
+    for name in ("app", *OPTIONS):
+        option, value = OPTIONS.get(name), getattr(outcome.settings, name)
+        shown: object = value
+        if option and option.repeatable:
+            shown = [option.kind.show(each) for each in value]
+        elif name == "umask" and value is not None:
+            shown = option.kind.show(value) if option else value
+        label = "wsgi_app" if name == "app" else (option and option.called) or name
+        lines.append(f"{f'{label} = {shown!r}':<40}  # {outcome.origins.get(name, 'default')}")
+    return "\n".join(lines)

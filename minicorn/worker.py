@@ -36,6 +36,16 @@ TAKEN = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP, signal.SI
 LEAVE_MARGIN = 0.5
 
 
+def variables(settings: Settings) -> dict[str, str]:
+    """What --env asks for."""
+    return dict(pair.partition("=")[::2] for pair in settings.env)
+
+
+def pythonpath(settings: Settings) -> list[str]:
+    """What --pythonpath asks for, absolute."""
+    return [os.path.abspath(entry) for entry in (settings.pythonpath or "").split(",") if entry]
+
+
 class Worker:
     """One worker, from its fork to its end."""
 
@@ -56,6 +66,8 @@ class Worker:
         """The whole life; the exit code."""
         self._signals.install()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, spawn.MANAGED)
+        if self._settings.umask is not None:  # HUP may have changed it
+            os.umask(self._settings.umask)
         # After the handlers: faulthandler takes SIGABRT, and shows all stacks even when C code holds the GIL
         faulthandler.enable(self._post.stack_fd)
         if not terminal.has_foreground():  # there a group of its own could not read what a debugger asks for
@@ -76,9 +88,11 @@ class Worker:
         return ExitCode.OK
 
     def _boot(self) -> Server:
+        os.environ.update(variables(self._settings))
         os.environ["MINICORN_WORKER"] = str(self._post.slot)
         # `python -m` has put the directory there by its real path, which may be the last release's
         sys.path[:] = [self._directory, *(entry for entry in sys.path if entry not in ("", os.getcwd()))]
+        sys.path[1:1] = pythonpath(self._settings)
         os.chdir(self._directory)
         os.register_at_fork(after_in_child=self._let_go)
         self._server = Server(

@@ -62,7 +62,11 @@ def environment(**extra: str) -> dict[str, str]:
     """The environment of a server: ours without what would steer it."""
     steering = ("PORT", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "NO_COLOR", "PYTHONUNBUFFERED", "NOTIFY_SOCKET")
     steering += ("PYTHONHOME", "TERM")
-    kept = {k: v for k, v in os.environ.items() if k not in steering and not k.startswith(("LISTEN_", "MINICORN"))}
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if k not in steering and not k.startswith(("LISTEN_", "MINICORN", "GUNICORN"))
+    }
     # A file edited twice within a second, at the same length, has a stale .pyc
     return kept | {"PYTHONPATH": str(CHECKOUT), "PYTHONDONTWRITEBYTECODE": "1", "TERM": "xterm"} | extra
 

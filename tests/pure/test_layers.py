@@ -15,12 +15,12 @@ PACKAGE = Path(minicorn.__file__).parent
 # A module imports from the layers above it, or from its own where that makes no cycle
 LAYERS = {
     "pure: values in, values out": """
-        version errors address peers forwarded settings http http.grammar http.request http.body http.reply pool
-        obituary deadlines herald
+        version errors address peers forwarded gunicorn settings
+        http http.grammar http.request http.body http.reply pool obituary deadlines herald
     """,
     "one fact of the operating system each": """
         signals poller spawn heartbeat listeners channel pidfile log accesslog loader cgroup terminal title outbox
-        handoff memory succession systemd activation shell
+        handoff memory succession systemd activation shell configfile configuration
     """,
     "one client, one request": "connection wsgi warmup claims",
     "the event loop": "loop helper server",

@@ -1,0 +1,102 @@
+"""What gunicorn has and minicorn has not: which values are harmless, and what to do about others.
+
+Pure data and one judgement. A setting with a counterpart here is in the table of `settings`,
+whose lines also carry gunicorn's name where that differs.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from minicorn.errors import ConfigError
+
+# Hooks by name: the numbers of arguments that gunicorn's documentation gives them
+HOOKS: Mapping[str, int] = {
+    "on_starting": 1, "on_reload": 1, "when_ready": 1, "pre_fork": 2, "post_fork": 2, "post_worker_init": 1,
+    "worker_int": 1, "worker_abort": 1, "pre_exec": 1, "pre_request": 2, "post_request": 4, "child_exit": 2,
+    "worker_exit": 2, "nworkers_changed": 3, "on_exit": 1, "ssl_context": 2,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """One of gunicorn's settings without a counterpart: values that change nothing here, and advice for others."""
+
+    advice: str
+    harmless: tuple[object, ...] | None = ()  # None: any value is
+    flags: tuple[str, ...] = ()
+    takes_value: bool = True
+
+
+_OFF = (False, None, 0, "", "off")
+_NO_ASGI = "minicorn serves WSGI; an ASGI application needs an ASGI server, or a2wsgi.ASGIMiddleware(app)"
+_NO_HTTP2 = "minicorn speaks HTTP/1.1; let a proxy in front speak HTTP/2"
+_STRICT = "minicorn takes what RFC 9112 allows, and nothing else: mend the client"
+_NO_DIRTY = "give long work to a queue such as Celery or RQ"
+_MANY = "a worker serves one request at a time; give --workers a higher number"
+
+
+def _unused(*flags: str, takes_value: bool = True) -> Foreign:
+    return Foreign("it means nothing here", None, flags, takes_value)
+
+
+FOREIGN: Mapping[str, Foreign] = {
+    "worker_class": Foreign(_MANY + ", and leave it out", ("sync", "gunicorn.workers.sync.SyncWorker"), ("-k", "--worker-class")),
+    "threads": Foreign(_MANY, (1, "1"), ("--threads",)),
+    "worker_connections": _unused("--worker-connections"),
+    "daemon": Foreign("let systemd or a container run it in the background", _OFF, ("-D", "--daemon"), False),
+    "spew": Foreign("python -m trace shows the same without a server's help", _OFF, ("--spew",), False),
+    "logger_class": Foreign("name formatters and handlers by --log-config", (None, "gunicorn.glogging.Logger"), ("--logger-class",)),
+    "control_socket": _unused("--control-socket"),
+    "control_socket_disable": _unused("--no-control-socket", takes_value=False),
+    "control_socket_mode": _unused("--control-socket-mode"),
+    "default_proc_name": _unused(),
+    "enable_stdio_inheritance": _unused("-R", "--enable-stdio-inheritance", takes_value=False),
+    "http_parser": _unused("--http-parser"),
+    "suppress_ragged_eofs": _unused("--suppress-ragged-eofs", takes_value=False),
+    "do_handshake_on_connect": _unused("--do-handshake-on-connect", takes_value=False),
+    "asgi_loop": Foreign(_NO_ASGI, None, ("--asgi-loop",)),
+    "asgi_lifespan": Foreign(_NO_ASGI, None, ("--asgi-lifespan",)),
+    "asgi_disconnect_grace_period": Foreign(_NO_ASGI, None, ("--asgi-disconnect-grace-period",)),
+    "websocket_max_message_size": Foreign(_NO_ASGI, None, ("--websocket-max-message-size",)),
+    "root_path": Foreign(_NO_ASGI + "; for WSGI let the proxy send SCRIPT_NAME", ("", None), ("--root-path",)),
+    "http_protocols": Foreign(_NO_HTTP2, ("h1", ["h1"]), ("--http-protocols",)),
+    "http2_cleartext": Foreign(_NO_HTTP2, _OFF, ("--http2-cleartext",)),
+    "http2_initial_window_size": Foreign(_NO_HTTP2, None, ("--http2-initial-window-size",)),
+    "http2_max_concurrent_streams": Foreign(_NO_HTTP2, None, ("--http2-max-concurrent-streams",)),
+    "http2_max_frame_size": Foreign(_NO_HTTP2, None, ("--http2-max-frame-size",)),
+    "http2_max_header_list_size": Foreign(_NO_HTTP2, None, ("--http2-max-header-list-size",)),
+    "protocol": Foreign("let the proxy in front speak HTTP", ("http", None), ("--protocol",)),
+    "uwsgi_allow_ips": Foreign("let the proxy in front speak HTTP", None, ("--uwsgi-allow-from",)),
+    "casefold_http_method": Foreign(_STRICT, _OFF, ("--casefold-http-method",), False),
+    "permit_obsolete_folding": Foreign(_STRICT, _OFF, ("--permit-obsolete-folding",), False),
+    "permit_unconventional_http_method": Foreign(_STRICT, _OFF, ("--permit-unconventional-http-method",), False),
+    "permit_unconventional_http_version": Foreign(_STRICT, _OFF, ("--permit-unconventional-http-version",), False),
+    "strip_header_spaces": Foreign(_STRICT, _OFF, ("--strip-header-spaces",), False),
+    "dirty_apps": Foreign(_NO_DIRTY, ([], None), ("--dirty-app",)),
+    "dirty_workers": Foreign(_NO_DIRTY, (0, "0"), ("--dirty-workers",)),
+    "dirty_threads": Foreign(_NO_DIRTY, None, ("--dirty-threads",)),
+    "dirty_timeout": Foreign(_NO_DIRTY, None, ("--dirty-timeout",)),
+    "dirty_graceful_timeout": Foreign(_NO_DIRTY, None, ("--dirty-graceful-timeout",)),
+}  # fmt: skip
+
+# gunicorn's names of what both have; in its files these count, whatever else is called alike
+NAMES = frozenset(
+    "wsgi_app bind backlog workers timeout graceful_timeout keepalive max_requests max_requests_jitter chdir pidfile "
+    "proc_name umask user group initgroups worker_tmp_dir accesslog access_log_format errorlog loglevel raw_env "
+    "pythonpath preload_app reload forwarded_allow_ips".split()
+)
+
+
+def judge(name: str, value: object, origin: str) -> None:
+    """Nothing when the value is harmless; else ConfigError, which says what to do."""
+    foreign = FOREIGN[name]
+    if foreign.harmless is None or value in foreign.harmless:
+        return
+    raise ConfigError(f"{origin}: {value!r} cannot be honoured: {foreign.advice}")
+
+
+def nearest(name: str, flags: list[str]) -> str:
+    """What a flag that is none may have been meant to be."""
+    near = difflib.get_close_matches(name, flags, n=1)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -1,0 +1,284 @@
+"""The configuration, from each place that it may come from; and bad ones, each of them one line."""
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from signal import SIGHUP
+from typing import Any
+
+import pytest
+from harness import MINICORN, Starter, environment
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Write files, set variables, call the command: exit code, output, errors."""
+
+    def run(*argv: str, files: dict[str, str] | None = None, **variables: str) -> tuple[int, str, str]:
+        for name, text in (files or {}).items():
+            (tmp_path / name).write_text(text)
+        called = subprocess.run(
+            [*MINICORN, *argv],
+            cwd=tmp_path,
+            env=environment(PWD=str(tmp_path), **variables),
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        return called.returncode, called.stdout, called.stderr
+
+    return run
+
+
+def shown(outcome: tuple[int, str, str]) -> dict[str, tuple[str, str]]:
+    """What --print-config says of each setting: value and origin."""
+    code, out, err = outcome
+    assert (code, err) == (0, "")
+    lines = [line.partition(" = ") for line in out.splitlines()]
+    return {name: (rest.rpartition("  # ")[0].strip(), rest.rpartition("  # ")[2]) for name, _, rest in lines}
+
+
+# Places and their order
+
+PLACES = [
+    ({"files": {"minicorn.conf.py": "workers = 2"}}, ("2", "minicorn.conf.py: workers")),
+    ({"GUNICORN_CMD_ARGS": "--workers 3"}, ("3", "GUNICORN_CMD_ARGS: -w/--workers")),
+    ({"MINICORN_WORKERS": "4"}, ("4", "MINICORN_WORKERS")),
+    ({"MINICORN_CMD_ARGS": "-w 5"}, ("5", "MINICORN_CMD_ARGS: -w/--workers")),
+]
+
+
+@pytest.mark.parametrize("upto", range(len(PLACES)))
+def test_each_place_is_above_those_before_it(run: Run, upto: int) -> None:
+    given: dict[str, Any] = {"WEB_CONCURRENCY": "9"}
+    for place, _ in PLACES[: upto + 1]:
+        given |= place
+    assert shown(run("--print-config", **given))["workers"] == PLACES[upto][1]
+    assert shown(run("--print-config", "-w", "6", **given))["workers"] == ("6", "-w/--workers")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("minicorn.conf.py", "keepalive = 3"),
+        ("gunicorn.conf.py", "keepalive = 3"),
+        ("minicorn.toml", "keep-alive = 3"),
+        ("pyproject.toml", "[tool.minicorn]\nkeepalive = 3"),
+    ],
+)
+def test_a_file_is_found_by_itself_and_when_it_is_named(run: Run, name: str, text: str) -> None:
+    for argv in ((), ("-c", name)):
+        assert shown(run("--print-config", *argv, files={name: text}))["keepalive"][0] == "3.0"
+
+
+def test_a_module_is_a_file_too(run: Run) -> None:
+    found = shown(run("--print-config", "-c", "python:deployment", files={"deployment.py": "timeout = 7"}))
+    assert found["timeout"] == ("7.0", "python:deployment: timeout")
+
+
+def test_a_files_own_variables_are_its_own(run: Run) -> None:
+    text = """
+import multiprocessing
+cores, env = multiprocessing.cpu_count(), "dev"
+LOGO = "corn"
+host = "0.0.0.0"
+def double(number):
+    worker = 2 * number
+    return worker
+for each in range(2):
+    pass
+workers = double(2) if env == "dev" else cores
+bind = f"{host}:0"
+worker_class, threads, daemon = "sync", 1, False
+umask = 0o027
+raw_env = ["A=1", "B=2"]
+"""
+    found = shown(run("--print-config", files={"minicorn.conf.py": text}))
+    assert found["workers"][0] == "4"
+    assert found["bind"][0] == "['0.0.0.0:0']"
+    assert found["umask"][0] == "'027'"
+    assert found["raw_env"][0] == "['A=1', 'B=2']"
+
+
+def test_what_kubernetes_sets_beside_a_service_of_our_name_is_no_setting(run: Run) -> None:
+    links = {"MINICORN_PORT": "tcp://10.0.0.1:80", "MINICORN_SERVICE_HOST": "10.0.0.1", "MINICORN_PORT_80_TCP": "x"}
+    assert shown(run("--print-config", **links))["port"] == ("8000", "default")
+
+
+def test_a_port_above_a_files_bind_replaces_it(run: Run) -> None:
+    found = shown(run("--print-config", "--port", "81", files={"minicorn.conf.py": 'bind = "unix:/run/x"'}))
+    assert (found["bind"][0], found["port"][0]) == ("[]", "81")
+
+
+# Bad ones
+
+BAD: dict[str, tuple[tuple[str, ...], dict[str, str], dict[str, str], int, str]] = {}
+
+
+def bad_file(text: str, mention: str, name: str = "minicorn.conf.py", *argv: str) -> None:
+    BAD[f"{name}: {text[:40]!r}"] = (("m:app", *argv), {name: text}, {}, 1, mention)
+
+
+def bad_argv(argv: str, mention: str, code: int = 2) -> None:
+    BAD[argv] = (tuple(argv.split()), {}, {}, code, mention)
+
+
+def bad_variable(name: str, text: str, mention: str) -> None:
+    BAD[f"{name}={text}"] = (("m:app",), {}, {name: text}, 1, mention)
+
+
+for text, mention in [
+    ("workers = 0", "workers"),
+    ("workers = 'many'", "many"),
+    ("workers = 1.5", "1.5"),
+    ("workers = True", "True"),
+    ("workers = [2]", "workers"),
+    ("timeout = -1", "timeout"),
+    ("timeout = float('nan')", "timeout"),
+    ("timeout = 'soon'", "soon"),
+    ("port = 70000", "port"),
+    ("bind = 8000", "8000"),
+    ("bind = ['a:b']", "a:b"),
+    ("bind = {'a': 1}", "bind"),
+    ("umask = 512", "umask"),
+    ("umask = 'rwx'", "rwx"),
+    ("loglevel = 'loud'", "loud"),
+    ("loglevel = 10", "loglevel"),
+    ("raw_env = ['A']", "NAME=VALUE"),
+    ("raw_env = 'A'", "NAME=VALUE"),
+    ("max_body_size = '1X'", "1X"),
+    ("warmup = 'health'", "health"),
+    ("wsgi_app = 3", "wsgi_app"),
+    ("chdir = ''", "chdir"),
+    ("worker = 4", "did you mean 'workers'"),
+    ("time_out = 4", "did you mean 'timeout'"),
+    ("Workers = 4", "did you mean 'workers'"),
+    ("WORKERS = 4", "did you mean 'workers'"),
+    ("nothing_like_it = 4", "nothing_like_it"),
+    ("worker_class = 'gevent'", "--workers"),
+    ("threads = 8", "--workers"),
+    ("daemon = True", "systemd"),
+    ("spew = True", "trace"),
+    ("protocol = 'uwsgi'", "proxy"),
+    ("http_protocols = 'h2'", "HTTP/1.1"),
+    ("dirty_workers = 2", "queue"),
+    ("permit_obsolete_folding = True", "RFC"),
+    ("def post_forks(server, worker): pass", "post_forks"),
+    ("post_fork = 3", "a hook is a function"),
+    ("workers = object()", "object"),
+    ("1 / 0", "line 1: ZeroDivisionError"),
+    ("x = (", "line 1: SyntaxError"),
+    ("\n\nimport nosuch", "line 3: ModuleNotFoundError"),
+    ("exit(3)", "SystemExit"),
+    ("import os; os._exit(7)", "it ended the process"),
+    ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "it ended the process"),
+    ("def f(): f()\nf()", "line 1: RecursionError"),
+    ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+    ("raise ValueError('two\\nlines')", "two lines"),
+    ("\0", "SyntaxError"),
+]:
+    bad_file(text, mention)
+bad_file(
+    "import time\nwhile True: time.sleep(9)", "not read within 0.3 s", "minicorn.conf.py", "--config-timeout", "0.3"
+)
+bad_file("workers = ", "Invalid value", "minicorn.toml")
+bad_file("worker = 2", "did you mean 'workers'", "minicorn.toml")
+bad_file("[workers]\na = 1", "workers", "minicorn.toml")
+bad_file("[tool.minicorn]\nworkers = 'x'", "pyproject.toml", "pyproject.toml")
+bad_file("[project]\n", "[tool.minicorn]", "pyproject.toml", "-c", "pyproject.toml")
+bad_argv("m:app -c missing.py", "missing.py: cannot be read", 1)
+bad_argv("m:app -c .", "cannot be read", 1)
+bad_argv("m:app -c python:nosuch", "ModuleNotFoundError", 1)
+bad_argv("m:app n:app", "n:app")
+bad_argv("", "APP")
+bad_argv("m:app --worker 2", "did you mean --workers")
+bad_argv("m:app -k gevent", "--workers")
+bad_argv("m:app --threads 8", "--workers")
+bad_argv("m:app --daemon", "systemd")
+bad_argv("m:app -e A", "NAME=VALUE")
+bad_argv("m:app --chdir missing", "--chdir", 1)
+bad_argv("m:app --error-logfile missing/log", "missing/log", 1)
+bad_variable("MINICORN_WORKERS", "0", "MINICORN_WORKERS")
+bad_variable("MINICORN_WORKER_COUNT", "2", "MINICORN_WORKERS")
+bad_variable("MINICORN_ENV", "'A=1", "MINICORN_ENV")
+bad_variable("MINICORN_CMD_ARGS", "--workers 0", "MINICORN_CMD_ARGS")
+bad_variable("MINICORN_CMD_ARGS", "'", "MINICORN_CMD_ARGS")
+bad_variable("GUNICORN_CMD_ARGS", "--no-such-flag", "GUNICORN_CMD_ARGS")
+bad_variable("MINICORN_CONFIG", "missing.py", "missing.py")
+BAD["two files"] = (("m:app",), {"minicorn.conf.py": "", "minicorn.toml": ""}, {}, 1, "both here")
+
+
+def test_there_are_sixty_bad_ones() -> None:
+    assert len(BAD) >= 60
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_configuration_is_one_line(run: Run, name: str) -> None:
+    argv, files, variables, expected, mention = BAD[name]
+    code, out, err = run("--check-config", *argv, files=files, **variables)
+    assert (code in (1, 2), code, out) == (True, expected, ""), err
+    assert err.startswith("minicorn: error: ")
+    assert err.count("\n") == 1
+    assert mention in err
+
+
+def test_a_file_that_runs_itself_is_one_line(start: Starter) -> None:
+    start.write("minicorn.conf.py", "exec(open(__file__).read())")
+    server = start.command(*MINICORN, "plain:app")
+    assert server.wait() == 1
+    assert server.log.finish().startswith("minicorn: error: minicorn.conf.py: line 1: RecursionError")
+
+
+def test_an_unreadable_file_is_one_line_for_whoever_may_not_read_it(start: Starter) -> None:
+    start.write("minicorn.conf.py", "workers = 2").chmod(0)
+    start.cwd.chmod(0o755)
+    drop = "import os, sys; os.setgid(65534); os.setuid(65534); os.execv(sys.executable, sys.argv[1:])"
+    if os.geteuid() != 0:
+        drop = "import os, sys; os.execv(sys.executable, sys.argv[1:])"
+    server = start.command(MINICORN[0], "-c", drop, *MINICORN, "plain:app")
+    assert server.wait() == 1
+    assert "Permission denied" in server.log.finish()
+
+
+def test_a_configuration_is_checked_with_its_application(run: Run) -> None:
+    assert run("--check-config", "good:app", files={"good.py": "def app(environ, start_response): pass"})[0] == 0
+    code, _, err = run("--check-config", "broken:app", files={"broken.py": "1 / 0"})
+    assert (code, "ZeroDivisionError" in err) == (3, True)
+
+
+# HUP
+
+
+def test_hup_reads_the_file_again_and_says_what_it_cannot_change(start: Starter) -> None:
+    start.write("minicorn.conf.py", "workers = 1")
+    server = start("plain:app")
+    start.write("minicorn.conf.py", "workers = 3\npidfile = 'new.pid'")
+    server.signal(SIGHUP)
+    server.wait_log(r"HUP does not change pid")
+    server.wait_log(r"generation 2 serves: 3 workers replaced")
+    assert len(server.workers()) == 3
+    assert not (start.cwd / "new.pid").exists()
+
+
+@pytest.mark.parametrize("text", ["1 / 0", "workers = 0", "import os; os._exit(0)", "worker = 1"])
+def test_a_broken_file_at_hup_changes_nothing(start: Starter, text: str) -> None:
+    start.write("minicorn.conf.py", "workers = 1")
+    server = start("plain:app")
+    before = server.workers()
+    start.write("minicorn.conf.py", text)
+    server.signal(SIGHUP)
+    server.wait_log(r"reload is off, all serve on as before: minicorn.conf.py")
+    assert server.get("/").status == 200
+    assert server.workers() == before
+
+
+def test_a_file_that_hangs_at_hup_stops_nothing(start: Starter) -> None:
+    start.write("minicorn.conf.py", "workers = 1")
+    server = start("plain:app", "--config-timeout", "60")
+    start.write("minicorn.conf.py", "open('begun', 'w').close()\nimport time\ntime.sleep(99)")
+    server.signal(SIGHUP)
+    assert server.get("/").status == 200
+    assert server.stop() == 0
