@@ -12,20 +12,22 @@ import signal
 import time
 from collections.abc import Callable
 
-from minicorn import channel, spawn, terminal, upgrade
+from minicorn import channel, complaints, spawn, terminal, upgrade
 from minicorn.attendant import Attendant, Attendants
 from minicorn.cgroup import count_cpus, count_oom_kills
 from minicorn.channel import Channel
+from minicorn.chronicle import Chronicle
 from minicorn.configfile import Reading
 from minicorn.configuration import Configuration
+from minicorn.directory import Directory
 from minicorn.errors import ConfigError, ExitCode
 from minicorn.handoff import Handoff
-from minicorn.heartbeat import Activity, Directory
+from minicorn.heartbeat import Activity
 from minicorn.herald import Herald, describe, read_phase
 from minicorn.listeners import Listener, close_all
 from minicorn.log import Output
 from minicorn.memory import read_pss, read_rss
-from minicorn.obituary import obituary
+from minicorn.obituary import cause_of, obituary
 from minicorn.pool import Abort, Action, Drain, Exit, Kill, Pool, Quit, Retire, Say, Seal, Spawn, Stop
 from minicorn.settings import Settings, keep_fixed
 from minicorn.signals import Signals
@@ -90,9 +92,11 @@ class Arbiter:
         self._attendants = Attendants()
         if estate is None:
             self._directory = Directory(settings.worker_tmp_dir)
+            self._chronicle = Chronicle(self._directory.ledger(), settings, listeners)
             self._handoff = Handoff()
         else:
             self._inherit(estate)
+        complaints.collect(self._chronicle.complain)
         self._idle_map = self._directory.idle_map(SLOTS_SEEN)
         self._verdicts: dict[int, str] = {}
         self._foreground = terminal.has_foreground()
@@ -106,6 +110,7 @@ class Arbiter:
         self._signals.install()
         try:
             planned = last = began = time.monotonic()
+            self._tell_standing(began)
             while True:
                 now = time.monotonic()
                 if now - planned > OVERSLEPT:
@@ -120,6 +125,7 @@ class Arbiter:
                 if self._pool.ended:
                     break
                 self._upgrade.advance(self._pool.calm, now)
+                self._tell_standing(now)
                 heard = self._channels.keys() >= self._pool.workers.keys()  # a death that is not reaped yet is lost
                 if self._upgrade.state is upgrade.State.DUE and self._pool.calm and heard:
                     self._upgrade.carry_out(self._estate(), self._signals)
@@ -213,7 +219,14 @@ class Arbiter:
     def _promises(self) -> dict[int, float]:
         return {pid: self._directory.page(worker.slot).deadline for pid, worker in self._pool.workers.items()}
 
+    def _tell_standing(self, now: float) -> None:
+        """For whoever looks from outside."""
+        self._chronicle.tell(self._pool, self._upgrade, now)
+        for worker in self._pool.workers.values():
+            self._directory.page(worker.slot).live(worker.state)
+
     def _obey(self, signum: signal.Signals) -> None:
+        self._chronicle.obeyed(signum)
         if signum in (signal.SIGINT, signal.SIGQUIT):
             self._stop(Stop.QUICK, signum)
         elif signum == signal.SIGTERM:
@@ -254,7 +267,7 @@ class Arbiter:
                 if self._reading is None:
                     self._take_on(self._config.settle(None, None).settings)
             except (ConfigError, OSError) as error:
-                LOGGER.error("reload is off, all serve on as before: %s", error)
+                self._refuse_reload(error)
 
     def _hear_reading(self, reading: Reading) -> None:
         assert self._config is not None
@@ -264,11 +277,15 @@ class Arbiter:
                 return
             self._take_on(self._config.settle(reading.place, values).settings)
         except ConfigError as error:
-            LOGGER.error("reload is off, all serve on as before: %s", error)
+            self._refuse_reload(error)
         self._reading = None
         if self._read_again:
             self._read_again = False
             self._reload()
+
+    def _refuse_reload(self, error: ConfigError | OSError) -> None:
+        self._chronicle.refused_reload(str(error))
+        LOGGER.error("reload is off, all serve on as before: %s", error)
 
     def _take_on(self, new: Settings) -> None:
         old = self._settings
@@ -341,6 +358,7 @@ class Arbiter:
             self._pool.spawn_failed(action, error.strerror or str(error), now)
         else:
             self._pool.spawned(action, pid, now)
+            self._directory.page(action.slot).enter(pid, action.generation, now)
 
     def _fork(self, action: Spawn, now: float) -> int:
         """The pid of a new worker; OSError when no descriptor, page or process is to be had."""
@@ -349,7 +367,8 @@ class Arbiter:
             page = self._directory.page(action.slot)
             page.reset(now + self._settings.boot_timeout, now)
             stack_fd = self._directory.stack_fd(action.slot)
-            post = Post(action.slot, action.generation, page, stack_fd, theirs, self._handoff, self._idle_map)
+            trace_fd = self._directory.trace_fd(action.slot)
+            post = Post(action.slot, action.generation, page, stack_fd, trace_fd, theirs, self._handoff, self._idle_map)
             self._channels[0] = ours  # so that the child finds it among what it must close
             pid = spawn.fork(lambda: self._be_worker(post))
             self._channels[pid] = ours
@@ -395,7 +414,8 @@ class Arbiter:
     def _be_attendant(self, attendant: Attendant, ours: Channel, theirs: Channel) -> int:
         ours.close()
         self._let_go()
-        close_all(self._listeners)
+        for listener in self._listeners:  # not close_all: the paths are the server's
+            listener.close()
         self._handoff.close()
         spawn.attend()
         return attendant.run(theirs)
@@ -458,6 +478,7 @@ class Arbiter:
             pidfile_fd=self._pidfile_fd,
             pages=self._directory.descriptors,
             idle_fd=self._directory.idle_fd,
+            ledger_fd=self._directory.ledger_fd,
             workers=workers,
             size=pool.size,
             generation=pool.generation,
@@ -469,10 +490,14 @@ class Arbiter:
 
     def _inherit(self, estate: Estate) -> None:
         """Take over from the image before, then roll."""
-        self._directory = Directory.adopt(estate.directory, estate.lock_fd, estate.idle_fd, estate.pages)
+        self._directory = Directory.adopt(
+            estate.directory, estate.lock_fd, estate.idle_fd, estate.ledger_fd, estate.pages
+        )
+        self._chronicle = Chronicle(self._directory.ledger(), self._settings, self._listeners, upgraded=True)
         self._handoff = Handoff(estate.handoff)
         pool, now = self._pool, time.monotonic()
         pool.generation, pool.newest, pool.booted = estate.generation, estate.newest, True
+        pool.reloads = self._chronicle.reloads
         for heir in estate.workers:
             pool.adopt(heir.pid, heir.slot, heir.generation, heir.born, heir.strikes, heir.ready, heir.retiring, now)
             self._channels[heir.pid] = channel.adopt(heir.channel_fd)
@@ -505,19 +530,26 @@ class Arbiter:
 
     def _bury(self, exit: Exit) -> None:
         now = time.monotonic()
+        rolled = self._pool.rolled
         worker = self._pool.exited(exit.pid, now)
         if worker is None:
             return
         if line := self._channels.pop(exit.pid, None):
             line.close()
         self._idle_map.mark(worker.slot, False)
-        beat = self._directory.page(worker.slot).read()
+        page = self._directory.page(worker.slot)
+        beat = page.read()
         verdict = self._verdicts.pop(exit.pid, "")
-        if exit.signum == signal.SIGKILL and not verdict and self._ran_out_of_memory():
+        out_of_memory = exit.signum == signal.SIGKILL and not verdict and self._ran_out_of_memory()
+        if out_of_memory:
             verdict = f"was killed by the kernel for want of memory (OOM), {beat.describe(now)}"
-        if verdict == BOOT_FAILED:
-            return  # it has said why
+        self._chronicle.buried(page, cause_of(worker, exit, out_of_memory))
+        failed = self._pool.rolled is not rolled
+        if verdict == BOOT_FAILED:  # it has said why
+            self._chronicle.blame(self._failure if failed else "")
+            return
         level, text = obituary(worker, exit, beat.describe(now), beat.requests, verdict, now)
+        self._chronicle.blame(text if failed else "")
         if not worker.was_ready:
             self._boot_failure = text
         stack = self._directory.read_stack(worker.slot)

@@ -74,6 +74,7 @@ class Connection:
         "_input",
         "_linger",
         "_raw",
+        "_received",
         "_searched",
         "body",
         "deadline",
@@ -111,6 +112,7 @@ class Connection:
         self.request: Request | None = None
         self.body: IO[bytes] = io.BytesIO()
         self._input: bytes | bytearray = b""
+        self._received = 0  # bytes, since anybody asked
         self._searched = 0
         self._decoder: Decoder | None = None
         self._closing = False
@@ -164,6 +166,7 @@ class Connection:
         self.served = parcel.served
         self.deadline = parcel.deadline
         self._input = parcel.input
+        self._received = len(parcel.input)
         if not parcel.input:
             self.state = IDLE if parcel.served else HEAD
             return False
@@ -200,6 +203,7 @@ class Connection:
             raise ClientGone(str(error)) from error
         if not data:
             raise ClientGone("it closed the connection")
+        self._received += len(data)
         if self.state == BODY:
             self.deadline = now + self.settings.recv_timeout
             return self._feed(data, now)
@@ -297,6 +301,11 @@ class Connection:
         assert self.request is not None
         self._raw = None
         return self.request
+
+    def take_received(self) -> int:
+        """Bytes that have come since this was last asked."""
+        received, self._received = self._received, 0
+        return received
 
     def flush_ahead(self) -> None:
         """There is room, and the application has not given all of its reply yet."""

@@ -193,6 +193,7 @@ class Loop:
     def refuse(self, connection: Connection, error: ProtocolError, now: float) -> None:
         """Answer with an error, and close."""
         LOGGER.info("%s: refused with %d: %s", connection.peer or connection.listener.name, error.status, error.detail)
+        self._page.refused(connection.take_received())
         self._attempt(connection, partial(connection.refuse, error.status, self.date_line(), now))
 
     def _flush(self, connection: Connection, now: float) -> None:
@@ -250,6 +251,7 @@ class Loop:
 
     def _adopt(self, connection: Connection) -> None:
         self.connections[connection.fd] = connection
+        self._page.holds(len(self.connections))
         self._poller.register(connection.fd, poller.READ)
         self._deadlines.note(connection)
 
@@ -257,6 +259,7 @@ class Loop:
         # Before it is closed: a child of the application's may hold the socket, and its epoll entry with it
         self._poller.unregister(connection.fd)
         del self.connections[connection.fd]
+        self._page.holds(len(self.connections))
         self._turns.pop(connection, None)
         self._deadlines.forget(connection)
 
@@ -319,6 +322,7 @@ class Loop:
         peer = (address[0], str(address[1])) if isinstance(address, tuple) else ("", "")
         now = time.monotonic()
         connection = Connection(sock, peer, listener, self._settings, now)
+        self._page.accepted()
         self._adopt(connection)
         self._receive(connection, now)  # its request has often come with it
         return True
@@ -349,6 +353,7 @@ class Loop:
         sock, parcel = taken  # non-blocking already: that belongs to the open file
         now = time.monotonic()
         origin = self._origins[parcel.listener]
+        self._page.taken()
         connection = Connection(sock, (parcel.peer, parcel.peer_port), origin, self._settings, now)
         self._adopt(connection)
         try:
@@ -383,6 +388,7 @@ class Loop:
         if not self._handoff.give(connection.fd, parcel):
             self._refused = True
             return False
+        self._page.given()
         self._forget(connection)
         connection.release()
         return True

@@ -8,6 +8,21 @@ from minicorn.pool import Exit, Worker
 _NAMES = {int(signum): signum.name for signum in signal.Signals}
 
 
+def cause_of(worker: Worker, exit: Exit, out_of_memory: bool) -> str:
+    """A word for why a worker has gone, by which such ends are counted."""
+    if worker.cause:
+        return worker.cause
+    if not worker.was_ready and not worker.dismissed:
+        return "boot"
+    if out_of_memory:
+        return "oom"
+    if exit.signum:
+        return "signal"
+    if exit.code or not worker.dismissed:
+        return "exit"
+    return "recycled" if worker.wish else "retired"
+
+
 def obituary(worker: Worker, exit: Exit, doing: str, requests: int, verdict: str, now: float) -> tuple[str, str]:
     """The level and the text for the log.
 

@@ -81,6 +81,7 @@ class Worker:
     strikes: int = 0  # deaths in a row, before it, of workers in its place that were not healthy
     state: State = State.BOOTING
     since: float = 0.0
+    cause: str = ""  # why the arbiter ended it by force
     patience: float = math.inf  # of the arbiter, with a worker that retires, was aborted, or quits
     promise: float = 0.0  # the worker's own, last seen
     grant: float = 0.0  # what the arbiter overslept since that promise
@@ -177,8 +178,18 @@ class Roll:
 
     generation: int
     began: float
+    wish: int  # how many wishes for new code had been heard: it answers them all
     canary_ready: bool = False
     stumbled: bool = False  # a worker of it failed to boot
+
+
+@dataclass(frozen=True, slots=True)
+class Rolled:
+    """A rolling restart that has ended."""
+
+    generation: int
+    wish: int  # as in Roll
+    outcome: str  # "done", "failed", "superseded" by a newer one, "stopped" as all was
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +212,8 @@ class Pool:
     vacancies: list[Vacancy] = field(default_factory=list)
     roll: Roll | None = None
     reload_waits: bool = False
+    reloads: int = 0  # wishes for new code that were heard
+    rolled: Rolled | None = None  # the last roll that ended
     max_memory: int = 0  # bytes, of each worker; 0: no limit
     max_boot_failures: int = 0  # in a row; 0: never mind
     boot_failures: int = 0
@@ -298,6 +311,7 @@ class Pool:
         if self.stopping is None:
             self.parked = False
             self.reload_waits = True
+            self.reloads += 1
 
     def configure(self, graceful_timeout: float, max_memory: int, max_boot_failures: int) -> None:
         """The operator has changed his mind; it counts from now on."""
@@ -313,7 +327,7 @@ class Pool:
     def park(self) -> None:
         """Retire all workers and keep the sockets, until a reload."""
         self.parked = True
-        self.roll = None
+        self._end_roll("stopped")
         self.reload_waits = False
         self.vacancies.clear()
 
@@ -328,7 +342,7 @@ class Pool:
             return False
         self.stopping = how
         self.stop_at = at
-        self.roll = None  # what serves now serves until then
+        self._end_roll("stopped")  # what serves now serves until then
         return True
 
     def overslept(self, missed: float, promises: Mapping[int, float]) -> None:
@@ -388,19 +402,21 @@ class Pool:
                 continue
             if self.max_memory and worker.memory > HARD * self.max_memory:
                 reason = f"it uses {worker.memory >> 20} MiB, {HARD} times {self.max_memory >> 20} are the limit"
-                actions.append(self._kill(worker, reason, now))
+                actions.append(self._kill(worker, reason, now, "memory"))
                 continue
             if now < deadline:
                 self._wake = min(self._wake, deadline)
             elif worker.state is State.ABORTED:
-                actions.append(self._kill(worker, "it did not die of SIGABRT", now))
+                actions.append(self._kill(worker, "it did not die of SIGABRT", now, worker.cause))
             elif worker.patience <= now and not worker.was_ready:
-                actions.append(self._kill(worker, "not needed any more", now))
+                actions.append(self._kill(worker, "not needed any more", now, "retired"))
             elif worker.patience <= now:
                 asked = "to stop" if self.stopping is not None else "to retire"
-                actions.append(self._kill(worker, f"{now - worker.since:.1f} s after it was asked {asked}", now))
+                reason = f"{now - worker.since:.1f} s after it was asked {asked}"
+                actions.append(self._kill(worker, reason, now, "overdue"))
             else:
                 worker.move(State.ABORTED, now)
+                worker.cause = "timeout"
                 worker.patience = now + ABORT_GRACE
                 self._wake = min(self._wake, worker.patience)
                 actions.append(Abort(worker.pid, now - deadline))
@@ -412,8 +428,9 @@ class Pool:
         if promise != worker.promise:
             worker.promise, worker.grant = promise, 0.0
 
-    def _kill(self, worker: Worker, reason: str, now: float) -> Action:
+    def _kill(self, worker: Worker, reason: str, now: float, cause: str) -> Action:
         worker.move(State.KILLED, now)
+        worker.cause = cause
         return Kill(worker.pid, reason)
 
     def _dismiss(self, worker: Worker, now: float) -> Action:
@@ -464,18 +481,23 @@ class Pool:
         if roll is not None:
             if roll.stumbled and self.reload_waits:
                 self._say("warning", f"roll to generation {roll.generation} is given up for a newer one")
-                self.roll = None
+                self._end_roll("superseded")
             elif self._is_complete(roll):
                 took = now - roll.began
                 self._say("info", f"generation {roll.generation} serves: {self.size} workers replaced in {took:.1f} s")
-                self.roll = None
+                self._end_roll("done")
         if self.roll is None and self.reload_waits and self.booted:
             self.reload_waits = False
             self.newest += 1
-            self.roll = Roll(self.newest, now)
+            self.roll = Roll(self.newest, now, self.reloads)
             self.failed_roll = ""
             self.vacancies.clear()  # the new code deserves a try at once
             self._say("info", f"rolling to generation {self.newest}")
+
+    def _end_roll(self, outcome: str) -> None:
+        if self.roll is not None:
+            self.rolled = Rolled(self.roll.generation, self.roll.wish, outcome)
+            self.roll = None
 
     def _is_complete(self, roll: Roll) -> bool:
         new = [w for w in self.workers.values() if w.generation == roll.generation]
@@ -560,7 +582,7 @@ class Pool:
                 off = f"roll to generation {self.roll.generation} is off: its first worker failed to boot"
                 self._say("error", f"{off}; generation {self.generation} serves on")
                 self.failed_roll = f"the roll to generation {self.roll.generation} failed"
-                self.roll = None
+                self._end_roll("failed")
 
     def _vacate(self, strikes: int, now: float) -> None:
         delay = backoff(strikes)

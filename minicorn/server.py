@@ -251,7 +251,7 @@ class Server:
                 self._loop.refuse(connection, ProtocolError(503, reason), began)
                 return
         deadline = began + self._request_patience
-        self._page.begin(f"{request.method} {request.target}", environ["REMOTE_ADDR"], began, deadline)
+        self._page.begin(request.method, request.target, environ["REMOTE_ADDR"], began, deadline)
         exchange = Exchange(connection, request, self._loop.date_line(), self)
         gone: ClientGone | None = None
         try:
@@ -259,10 +259,11 @@ class Server:
         except ClientGone as error:
             gone = error
         now = time.monotonic()
-        self._page.end(now)
-        self._loop.took = now - began
+        took = self._loop.took = now - began
+        waited, received = began - connection.since, connection.take_received()
+        self._page.end(now, exchange.status, took, waited, received, exchange.handed)
         if self._access is not None and exchange.status is not None:
-            entry = accesslog.Entry(environ, exchange.status, exchange.headers, exchange.sent, now - began)
+            entry = accesslog.Entry(environ, exchange.status, exchange.headers, exchange.sent, took)
             self._access.write(self._render(entry))
         if gone is None and exchange.broken and exchange.unbounded:
             gone = ClientGone("its reply could not be completed")

@@ -30,6 +30,7 @@ class Post:
     generation: int
     page: Page
     stack_fd: int
+    trace_fd: int
     channel: Channel
     handoff: Handoff
     idle_map: IdleMap

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 VARIABLE = "MINICORN_SUCCESSION"
 # Set, to our VERSION, for a child that only sees whether the new program loads
 CHECK = "MINICORN_CHECK"
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,9 @@ class Estate:
     directory: str
     lock_fd: int
     pidfile_fd: int
-    pages: dict[str, tuple[int, int]]  # slot: page and stack
+    pages: dict[str, tuple[int, int, int]]  # slot: page, stack and trace
     idle_fd: int
+    ledger_fd: int
     workers: list[Heirloom]
     size: int
     generation: int
@@ -56,9 +57,9 @@ class Estate:
         """Those that must survive the exec."""
         yield from (listener[0] for listener in self.listeners)
         yield from self.handoff
-        yield from (fd for pair in self.pages.values() for fd in pair)
+        yield from (fd for triple in self.pages.values() for fd in triple)
         yield from (worker.channel_fd for worker in self.workers)
-        yield from (fd for fd in (self.lock_fd, self.pidfile_fd, self.idle_fd) if fd >= 0)
+        yield from (fd for fd in (self.lock_fd, self.pidfile_fd, self.idle_fd, self.ledger_fd) if fd >= 0)
 
 
 def bequeath(estate: Estate) -> None:

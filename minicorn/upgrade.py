@@ -35,6 +35,7 @@ class Upgrade:
         """`cwd`: where the program was called; `patience`: seconds that the check may take."""
         self.state = State.IDLE
         self.cwd = cwd
+        self.error = ""  # why the last one was off
         self.arguments = [sys.executable, *sys.orig_argv[1:]]
         self._patience = patience
         self._child = 0
@@ -43,7 +44,7 @@ class Upgrade:
     def wish(self) -> None:
         """SIGUSR2 has come."""
         if self.state is State.IDLE:
-            self.state = State.WANTED
+            self.state, self.error = State.WANTED, ""
 
     def advance(self, calm: bool, now: float) -> None:
         """Begin the check when all is `calm`; end one that takes too long."""
@@ -90,7 +91,7 @@ class Upgrade:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _fail(self, reason: str) -> None:
-        self.state = State.IDLE
+        self.state, self.error = State.IDLE, reason
         LOGGER.error("upgrade is off, all serve on as before: %s", reason)
 
     def _last_words(self) -> str:

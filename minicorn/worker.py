@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 
-from minicorn import channel, spawn, terminal
+from minicorn import channel, complaints, spawn, terminal
 from minicorn.errors import ExitCode
 from minicorn.listeners import Listener
 from minicorn.loader import explain, load_app
@@ -31,6 +31,9 @@ LOGGER = logging.getLogger("minicorn")
 # Those sent by hand as well: TERM retires, QUIT ends, the others are harmless. INT is the
 # terminal's, sent to the whole foreground group: the arbiter decides what it means.
 TAKEN = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+# Asks for all stacks, while the worker goes on
+STACKS = signal.SIGUSR2
 
 # Seconds between our own end and the arbiter's SIGKILL
 LEAVE_MARGIN = 0.5
@@ -70,6 +73,8 @@ class Worker:
             os.umask(self._settings.umask)
         # After the handlers: faulthandler takes SIGABRT, and shows all stacks even when C code holds the GIL
         faulthandler.enable(self._post.stack_fd)
+        faulthandler.register(STACKS, self._post.trace_fd, all_threads=True)
+        complaints.collect(self._post.page.erred)
         if not terminal.has_foreground():  # there a group of its own could not read what a debugger asks for
             os.setpgid(0, 0)
         self._set_title("booting")

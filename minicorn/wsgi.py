@@ -125,6 +125,7 @@ class Exchange:
         "_produced",
         "_request",
         "broken",
+        "handed",
         "headers",
         "status",
     )
@@ -140,6 +141,7 @@ class Exchange:
         self._produced = 0
         self._complete = False
         self._gone: ClientGone | None = None
+        self.handed = 0  # bytes, head and framing included
         self.status: str | None = None
         self.headers: list[tuple[str, str]] = []
         self.broken = False  # the reply ended early: only a close can tell
@@ -271,6 +273,7 @@ class Exchange:
         outbox = self._connection.outbox
         try:
             if data:
+                self.handed += len(data)
                 outbox.send(data)
             if outbox.size:
                 self._doors.stay(self._connection)
@@ -284,6 +287,7 @@ class Exchange:
         # A Content-Length of the application's own may ask for less than the file has
         self._produced = min(size, head.length) if head.delimiter is LENGTH else size
         if self._produced and head.delimiter is not NOTHING:
+            self.handed += self._produced
             self._connection.outbox.send_file(fd, offset, self._produced)
 
     def _conclude(self) -> None:

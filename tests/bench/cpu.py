@@ -16,10 +16,10 @@ import subprocess
 from servers import HERE, running
 
 
-def measure(name: str, seconds: int) -> tuple[float, float]:
+def measure(name: str, seconds: int, app: str = "hello:app") -> tuple[float, float]:
     """Microseconds of CPU per request, and requests per second."""
     wrk = ["taskset", "-c", "1", "wrk", "-t1", "-c32", "-s", str(HERE / "browser.lua")]
-    with running(name, "hello:app", cpu=0) as server:
+    with running(name, app, cpu=0) as server:
         url = f"http://127.0.0.1:{server.port}/"
         subprocess.run([*wrk, "-d1s", url], check=True, stdout=subprocess.DEVNULL)
         before = server.cpu_time()

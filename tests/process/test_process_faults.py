@@ -53,7 +53,7 @@ def mounted(script: str) -> tuple[str, ...]:
 def small_disk(start: Starter, before: str = ":") -> tuple[str, ...]:
     """The directory `disk`, with room for 16 pages."""
     (start.cwd / "disk").mkdir()
-    return mounted(f"mount -t tmpfs -o size=64k tmpfs disk; {before}")
+    return mounted(f"mount -t tmpfs -o size=128k tmpfs disk; {before}")
 
 
 def inside(server: Server, name: str) -> Path:
@@ -245,7 +245,7 @@ def test_an_arbiter_that_cannot_fork_backs_off_and_tries_again(ordinary: Server)
         ordinary.wait_log(rf"the next try in {delay} s")
     assert ordinary.log.text.count("cannot start a worker: Resource temporarily unavailable") == 4
     assert int(ordinary.get("/").text) in old
-    assert len(descriptors(ordinary.pid)) <= len(before) + 3  # the page and the stack of the slot
+    assert len(descriptors(ordinary.pid)) <= len(before) + 4  # page, stack and trace of the slot
     allow_processes(ordinary.pid)
     ordinary.wait_log("generation 2 serves")
     wait_until(lambda: len(ordinary.workers()) == 1, "the old worker has gone")

@@ -615,7 +615,7 @@ with open(sys.argv[1], "r+b") as file:
 page.reset(deadline=160.0, now=100.0)
 print(flush=True)
 while True:
-    page.begin("GET /", "127.0.0.1", now=100.0, deadline=160.0)
+    page.begin("GET", "/", "127.0.0.1", now=100.0, deadline=160.0)
 """
 
 

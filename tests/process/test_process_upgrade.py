@@ -258,7 +258,7 @@ BROKEN_PACKAGES = {
     "a syntax error": ("arbiter.py", "class Arbiter:", "class Arbiter(:", "SyntaxError"),
     "an import error": ("app.py", "from minicorn.worker import", "from minicorn.nothing import", "minicorn.nothing"),
     "a flag that has gone": ("settings.py", '"-w", "--workers"', '"--processes"', "--workers"),
-    "another estate": ("succession.py", "VERSION = 1", "VERSION = 2", "version"),
+    "another estate": ("succession.py", "\nVERSION = ", "\nVERSION = 1", "version"),
 }
 
 

@@ -17,14 +17,16 @@ LAYERS = {
     "pure: values in, values out": """
         version errors address peers forwarded gunicorn settings
         http http.grammar http.request http.body http.reply pool obituary deadlines herald
+        counters standing snapshot
     """,
     "one fact of the operating system each": """
         signals poller spawn heartbeat listeners channel pidfile log accesslog loader cgroup terminal title outbox
         handoff memory succession systemd activation shell configfile configuration
+        directory ledger complaints survey queues usage
     """,
     "one client, one request": "connection wsgi warmup claims",
     "the event loop": "loop helper server",
-    "processes": "worker arbiter attendant upgrade",
+    "processes": "worker arbiter attendant upgrade chronicle",
     "what joins them": "app api cli __init__ __main__ demo",
 }
 LEVELS = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules.split()}
@@ -36,7 +38,7 @@ IMPURE |= {"shutil", "signal", "socket", "subprocess", "sys", "tempfile", "threa
 EXCEPTIONS = {
     ("obituary", "signal"): "the names of signals, from an enumeration; none is sent or handled",
 }
-THIRD_PARTY = {"title": {"setproctitle"}, "memory": {"psutil"}}
+THIRD_PARTY = {"title": {"setproctitle"}, "memory": {"psutil"}, "usage": {"psutil"}}
 
 
 def source_files() -> dict[str, Path]:

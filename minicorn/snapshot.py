@@ -1,0 +1,164 @@
+"""What a server looked like at one moment: plain values, for whoever shows them.
+
+Times are monotonic seconds as the server's machine counts them, unless they are `at`.
+"""
+
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass, field
+
+from minicorn.counters import NOTHING, Counters, Histogram, add_up
+from minicorn.standing import Complaint, Stage, Standing
+
+QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a process has taken of the machine: seconds of CPU, bytes."""
+
+    cpu: float = 0.0
+    rss: int = 0
+    pss: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """One worker."""
+
+    slot: int
+    pid: int
+    generation: int
+    state: str  # of its life, as the arbiter sees it; while "ready": "idle" or "busy"
+    born: float
+    since: float  # it does what it does
+    request: str  # in hand, or the last one
+    client: str
+    connections: int
+    counters: Counters
+    error: Complaint | None = None
+    usage: Usage = field(default_factory=Usage)
+
+    @property
+    def busy(self) -> bool:
+        """It is inside the application."""
+        return self.state == "busy"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueView:
+    """The accept queue of one listener: connections that wait in it, and how many it can hold."""
+
+    listener: str
+    waiting: int
+    room: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One server."""
+
+    now: float
+    heard: float  # the arbiter was alive
+    standing: Standing
+    workers: tuple[WorkerView, ...]
+    gone: Counters = NOTHING  # what the workers that are no more have counted
+    usage: Usage = field(default_factory=Usage)  # the arbiter's
+    queues: tuple[QueueView, ...] = ()
+
+    @property
+    def totals(self) -> Counters:
+        """Of all workers since the server began; none of it ever goes back."""
+        return add_up([self.gone, *(worker.counters for worker in self.workers)])
+
+    @property
+    def states(self) -> Counter[str]:
+        """How many workers are in each state."""
+        return Counter(worker.state for worker in self.workers)
+
+    @property
+    def unready(self) -> str:
+        """Why it should be sent no requests; "" when it should."""
+        if self.standing.stage is not Stage.SERVING:
+            return self.standing.stage.value
+        serving = any(worker.state in ("idle", "busy") for worker in self.workers)
+        return "" if serving else "no worker is ready"
+
+    @property
+    def errors(self) -> list[Complaint]:
+        """The last that were logged, by the arbiter and by workers, oldest first."""
+        own = [worker.error for worker in self.workers if worker.error is not None]
+        return sorted([*self.standing.errors, *own], key=lambda complaint: complaint.at)
+
+
+def latency_summary(histogram: Histogram) -> dict[str, float]:
+    """Milliseconds by the name of the quantile."""
+    return {name: round(histogram.quantile(share) * 1000, 3) for name, share in QUANTILES.items()}
+
+
+def document(snapshot: Snapshot) -> dict[str, object]:
+    """For `status --json` and /status: durations in seconds, sizes in bytes, latencies in milliseconds."""
+    standing, totals = snapshot.standing, snapshot.totals
+    rolled = standing.rolled
+    return {
+        "pid": standing.pid,
+        "version": standing.version,
+        "app": standing.app,
+        "title": standing.title,
+        "listeners": [each.name for each in standing.listeners],
+        "stage": standing.stage.value,
+        "ready": not snapshot.unready,
+        "reason": snapshot.unready,
+        "age": round(snapshot.now - standing.started, 1),
+        "silent": round(snapshot.now - snapshot.heard, 1),
+        "workers_wanted": standing.size,
+        "generation": standing.generation,
+        "rolling": standing.rolling,
+        "last_roll": None
+        if rolled is None
+        else {
+            "generation": rolled.generation,
+            "outcome": rolled.outcome,
+            "at": round(standing.rolled_at, 3),
+            "error": standing.roll_error,
+        },
+        "upgrades": standing.upgrades,
+        "upgrade_error": standing.upgrade_error,
+        "worker_exits": dict(standing.exits),
+        "signals": dict(standing.obeyed),
+        "totals": {
+            "requests": totals.requests,
+            "by_status": totals.by_status,
+            "refused": totals.refused,
+            "connections": totals.accepted,
+            "handed_off": totals.given,
+            "received_bytes": totals.received,
+            "sent_bytes": totals.sent,
+            "latency_ms": latency_summary(totals.latency),
+            "latency_counts": list(totals.latency.counts),
+            "queue_ms": latency_summary(totals.queue),
+        },
+        "usage": dataclasses.asdict(snapshot.usage),
+        "accept_queues": [dataclasses.asdict(queue) for queue in snapshot.queues],
+        "workers": [_worker(worker, snapshot.now) for worker in snapshot.workers],
+        "errors": [dataclasses.asdict(complaint) for complaint in snapshot.errors],
+    }
+
+
+def _worker(worker: WorkerView, now: float) -> dict[str, object]:
+    return {
+        "slot": worker.slot,
+        "pid": worker.pid,
+        "generation": worker.generation,
+        "state": worker.state,
+        "age": round(now - worker.born, 1),
+        "for": round(max(0.0, now - worker.since), 3),
+        "request": worker.request,
+        "client": worker.client,
+        "connections": worker.connections,
+        "requests": worker.counters.requests,
+        "latency_ms": latency_summary(worker.counters.latency),
+        "cpu": worker.usage.cpu,
+        "rss": worker.usage.rss,
+        "pss": worker.usage.pss,
+    }

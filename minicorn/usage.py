@@ -1,0 +1,55 @@
+"""What processes take of the machine: seconds of CPU, bytes of memory; psutil where there is no /proc."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from minicorn.memory import read_pss, read_rss
+from minicorn.queues import look_at_queues
+from minicorn.snapshot import Snapshot, Usage
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def read_cpu(pid: int) -> float:
+    """Seconds, user and system, of all its threads; 0.0 when the system does not tell."""
+    try:
+        # The name, which may hold anything, ends with the last bracket: proc(5)
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+    except FileNotFoundError:
+        return _ask_psutil(pid)
+    except OSError:
+        return 0.0
+
+
+def read_parent(pid: int) -> int:
+    """The pid of its parent; 0 when the system does not tell."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def with_usage(snapshot: Snapshot) -> Snapshot:
+    """`snapshot` with what its processes use, and what waits for them."""
+    workers = tuple(replace(worker, usage=_usage(worker.pid)) for worker in snapshot.workers)
+    standing = snapshot.standing
+    queues = look_at_queues(standing.listeners)
+    return replace(snapshot, workers=workers, usage=_usage(standing.pid), queues=queues)
+
+
+def _usage(pid: int) -> Usage:
+    return Usage(read_cpu(pid), read_rss(pid), read_pss(pid))
+
+
+def _ask_psutil(pid: int) -> float:
+    try:
+        import psutil
+    except ImportError:
+        return 0.0
+    try:
+        times = psutil.Process(pid).cpu_times()
+        return float(times.user + times.system)
+    except psutil.Error:
+        return 0.0
