@@ -46,7 +46,7 @@ def _serve_here(application: WSGIApplication, settings: Settings) -> None:
     access = app.open_outputs(settings)[1:]
     bound = listeners.bind_all(settings.addresses, settings.backlog)
     LOGGER.info("Started server process [%d]", os.getpid())
-    app.tell_listeners(bound)
+    app.tell_listeners(bound, settings.scheme)
     server = Server(
         application, settings.host, settings.port, settings=settings, bound=bound, access=access[0] if access else None
     )

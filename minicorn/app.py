@@ -16,6 +16,7 @@ from minicorn.listeners import Listener
 from minicorn.loader import explain, load_app
 from minicorn.log import LOGGER, Output
 from minicorn.pidfile import PidFile
+from minicorn.reception import Reception
 from minicorn.settings import Settings
 from minicorn.spawn import Post
 from minicorn.succession import Estate
@@ -50,6 +51,7 @@ def run_arbiter(settings: Settings, config: Configuration | None = None) -> Exit
 
 def _run(settings: Settings, called_in: str, config: Configuration | None, estate: Estate | None) -> ExitCode:
     outputs = open_outputs(settings)
+    Reception(settings)  # each worker makes its own; certificates that are wrong are told before anything runs
     size = count_cpus() if settings.workers == "auto" else settings.workers
     if estate is not None:
         size = estate.size
@@ -73,7 +75,7 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, estat
             raise ConfigError(f"cannot start: {error.strerror}; it takes more descriptors (ulimit -n)") from error
         begun = "Started" if estate is None else f"minicorn {VERSION} goes on as"
         LOGGER.info("%s arbiter [%d] with %d worker%s for %s", begun, os.getpid(), size, "s" * (size > 1), settings.app)
-        tell_listeners(bound)
+        tell_listeners(bound, settings.scheme)
         if estate is None:
             _warn_of_shell()
         return arbiter.run()
@@ -116,6 +118,7 @@ def check(settings: Settings) -> ExitCode:
 
 def _load(settings: Settings) -> ExitCode:
     open_outputs(settings)
+    Reception(settings)
     try:
         sys.path[:0] = [os.getcwd(), *pythonpath(settings)]
         os.environ.update(variables(settings))
@@ -126,10 +129,10 @@ def _load(settings: Settings) -> ExitCode:
     return ExitCode.OK
 
 
-def tell_listeners(bound: list[Listener]) -> None:
+def tell_listeners(bound: list[Listener], scheme: str) -> None:
     """Say where we listen; port 0 has become a real one."""
     for listener in bound:
-        LOGGER.info("Listening on %s", listener.name)
+        LOGGER.info("Listening on %s", listener.url(scheme))
 
 
 def open_outputs(settings: Settings) -> list[Output]:

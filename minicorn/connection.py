@@ -1,5 +1,6 @@
 """One client: its buffers, its state, its deadline. No WSGI, no waiting.
 
+    (PREFACE ──►)
     HEAD ──► BODY ──► APP ──► REPLY ──► IDLE ──► HEAD ...
       └────────┴───── a doubt: error reply, LINGER, CLOSED
 
@@ -38,11 +39,12 @@ class State(IntEnum):
     IDLE = 4  # between requests; `keep_alive`
     LINGER = 5  # our side is closed, the client's unread input is thrown away for a moment
     CLOSED = 6
+    PREFACE = 7  # before the first byte of HTTP: a PROXY header, a TLS handshake; the head's deadline
 
     __hash__ = int.__hash__  # Enum's own is Python, and `_move` wants it twice a request
 
 
-HEAD, BODY, APP, REPLY, IDLE, LINGER, CLOSED = State
+HEAD, BODY, APP, REPLY, IDLE, LINGER, CLOSED, PREFACE = State
 
 MOVES: Mapping[State, frozenset[State]] = {
     HEAD: frozenset({BODY, APP, REPLY, LINGER, CLOSED}),
@@ -52,6 +54,7 @@ MOVES: Mapping[State, frozenset[State]] = {
     IDLE: frozenset({HEAD, BODY, APP, REPLY, LINGER, CLOSED}),
     LINGER: frozenset({CLOSED}),
     CLOSED: frozenset(),
+    PREFACE: frozenset({HEAD, REPLY, LINGER, CLOSED}),
 }
 
 RECEIVE = 65536
@@ -65,6 +68,8 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 class Connection:
     """A client's connection, non-blocking."""
+
+    travels = True  # another worker can take it over
 
     __slots__ = (
         "_bounded",
@@ -142,7 +147,7 @@ class Connection:
     @property
     def is_silent(self) -> bool:
         """No byte of a request has come: closing it now costs the client nothing."""
-        return (self.state == IDLE or self.state == HEAD) and not self._input
+        return self.state in (IDLE, HEAD, PREFACE) and not self._input
 
     def parcel(self) -> Parcel | None:
         """What another worker needs to go on in our place; None where only we can.

@@ -12,11 +12,11 @@ import struct
 import sys
 from dataclasses import dataclass
 
-VERSION = 1
+VERSION = 2
 # More input than this stays with its worker: four messages of 64 KiB would fill the queue
 INPUT_MOST = 32768
-# version, listener, requests served, deadline, complete since, then the lengths of peer and port
-_HEAD = struct.Struct("=BBIddBB")
+# version, listener, secure, requests served, deadline, complete since, then the lengths of peer and port
+_HEAD = struct.Struct("=BB?IddBB")
 _RECEIVE = INPUT_MOST + 1024
 # Datagrams where there is no sequenced packet (macOS)
 _KIND = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
@@ -35,22 +35,24 @@ class Parcel:
     peer: str
     peer_port: str
     input: bytes  # read already, not yet served
+    secure: bool = False  # a PROXY header has said that the client came by TLS
 
     def pack(self) -> bytes:
         peer, port = self.peer.encode(), self.peer_port.encode()
-        head = _HEAD.pack(VERSION, self.listener, self.served, self.deadline, self.since, len(peer), len(port))
+        sizes = len(peer), len(port)
+        head = _HEAD.pack(VERSION, self.listener, self.secure, self.served, self.deadline, self.since, *sizes)
         return head + peer + port + self.input
 
     @classmethod
     def unpack(cls, data: bytes) -> "Parcel":
         """ValueError for a message of another version."""
-        version, listener, served, deadline, since, peer_size, port_size = _HEAD.unpack_from(data)
+        version, listener, secure, served, deadline, since, peer_size, port_size = _HEAD.unpack_from(data)
         if version != VERSION:
             raise ValueError(f"message of version {version}")
         peer_end = _HEAD.size + peer_size
         port_end = peer_end + port_size
         peer, port = data[_HEAD.size : peer_end].decode(), data[peer_end:port_end].decode()
-        return cls(listener, served, deadline, since, peer, port, data[port_end:])
+        return cls(listener, served, deadline, since, peer, port, data[port_end:], secure)
 
 
 class Handoff:

@@ -40,6 +40,10 @@ class Listener:
             self.host, self.port = path or os.fsdecode(listening.getsockname()), 0
             self.name = str(Unix(self.host))
 
+    def url(self, scheme: str) -> str:
+        """How it is called by clients that speak `scheme`."""
+        return self.name.replace("http", scheme, 1) if self.port else self.name
+
     def close(self) -> None:
         """Close this process's copy: the socket listens on in the others."""
         self.socket.close()

@@ -15,7 +15,7 @@ import traceback
 from types import ModuleType, TracebackType
 from wsgiref.types import WSGIApplication
 
-from minicorn.errors import AppLoadError
+from minicorn.errors import AppLoadError, ConfigError
 
 DEFAULT_NAMES = ("application", "app")
 
@@ -144,7 +144,7 @@ def _is_asgi(found: object) -> bool:
 
 def explain(error: BaseException) -> str:
     """What to log of a failed load: one line for a known mistake, else the application's traceback."""
-    if isinstance(error, AppLoadError):
+    if isinstance(error, (AppLoadError, ConfigError)):
         return str(error)
     error.__traceback__ = _outside(error.__traceback__)
     return "".join(traceback.format_exception(error)).rstrip()

@@ -22,6 +22,7 @@ from minicorn.handoff import Handoff
 from minicorn.heartbeat import IdleMap, Page
 from minicorn.http.reply import http_date
 from minicorn.listeners import Listener
+from minicorn.reception import Reception
 from minicorn.settings import Settings
 
 LOGGER = logging.getLogger("minicorn")
@@ -40,9 +41,18 @@ SPARE_DESCRIPTORS = 64
 class Loop:
     """The connections of one process, and how they move."""
 
-    def __init__(self, settings: Settings, page: Page, slot: int, idle_map: IdleMap, handoff: Handoff | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        reception: Reception,
+        page: Page,
+        slot: int,
+        idle_map: IdleMap,
+        handoff: Handoff | None,
+    ) -> None:
         """`handoff` is the queue shared with sibling workers, where there are any."""
         self._settings = settings
+        self._reception = reception
         self._page = page
         self._slot = slot
         self._idle_map = idle_map
@@ -172,6 +182,7 @@ class Loop:
             if connection.receive(now):
                 self._turns[connection] = None
             else:
+                self.poll_for(connection)
                 self._deadlines.note(connection)
         except ProtocolError as error:
             self.refuse(connection, error, now)
@@ -257,7 +268,10 @@ class Loop:
 
     def _forget(self, connection: Connection) -> None:
         # Before it is closed: a child of the application's may hold the socket, and its epoll entry with it
-        self._poller.unregister(connection.fd)
+        try:
+            self._poller.unregister(connection.fd)
+        except OSError:
+            pass  # ssl has closed it, for a client that was gone before its handshake
         del self.connections[connection.fd]
         self._page.holds(len(self.connections))
         self._turns.pop(connection, None)
@@ -321,10 +335,14 @@ class Loop:
         sock.setblocking(False)
         peer = (address[0], str(address[1])) if isinstance(address, tuple) else ("", "")
         now = time.monotonic()
-        connection = Connection(sock, peer, listener, self._settings, now)
         self._page.accepted()
+        connection = self._reception.welcome(sock, peer, listener, now)
         self._adopt(connection)
         self._receive(connection, now)  # its request has often come with it
+        if self._reception.secure and self._accepting and self._handoff is not None:
+            # It will not travel. Who registers last is woken last: the next one is a sibling's
+            self._poller.unregister(listener.fd)
+            self._poller.register(listener.fd, poller.READ_EXCLUSIVE)
         return True
 
     def _has_room(self) -> bool:
@@ -354,7 +372,7 @@ class Loop:
         now = time.monotonic()
         origin = self._origins[parcel.listener]
         self._page.taken()
-        connection = Connection(sock, (parcel.peer, parcel.peer_port), origin, self._settings, now)
+        connection = self._reception.take_over(sock, parcel, origin, now)
         self._adopt(connection)
         try:
             if connection.resume(parcel, now):

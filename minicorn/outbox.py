@@ -20,7 +20,7 @@ PIECE = 2**20  # the most that is handed to `send` at once, so that `full` is se
 
 
 @dataclass(slots=True)
-class _Span:
+class Span:
     """`count` bytes of an open file, from `offset` on; an `owned` file is closed after it."""
 
     file: IO[bytes]
@@ -36,7 +36,7 @@ class Outbox:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._queue: deque[memoryview | _Span] = deque()
+        self._queue: deque[memoryview | Span] = deque()
         self._memory = 0
         self._spool: IO[bytes] | None = None
         self._spooled = 0
@@ -64,7 +64,7 @@ class Outbox:
 
     def send_file(self, fd: int, offset: int, count: int) -> None:
         """Send `count` bytes of the open file `fd`; the caller may close its descriptor."""
-        self._queue.append(_Span(os.fdopen(os.dup(fd), "rb", buffering=0), offset, count, owned=True))
+        self._queue.append(Span(os.fdopen(os.dup(fd), "rb", buffering=0), offset, count, owned=True))
         self.size += count
         self.flush()
 
@@ -88,14 +88,14 @@ class Outbox:
                 self._release(head)
             self._queue.popleft()
         if self._spools:
-            spooled = (item.file for item in self._queue if isinstance(item, _Span) and not item.owned)
+            spooled = (item.file for item in self._queue if isinstance(item, Span) and not item.owned)
             self._close_spools(next(spooled, None))
         return self.size < before
 
     def close(self) -> None:
         """Forget what is left."""
         for item in self._queue:
-            if isinstance(item, _Span):
+            if isinstance(item, Span):
                 self._release(item)
         self._queue.clear()
         self.size = self._memory = 0
@@ -119,10 +119,10 @@ class Outbox:
         if written < len(data):
             return False
         last = self._queue[-1] if self._queue else None
-        if isinstance(last, _Span) and last.file is self._spool:
+        if isinstance(last, Span) and last.file is self._spool:
             last.count += written
         else:
-            self._queue.append(_Span(self._spool, self._spooled, written))
+            self._queue.append(Span(self._spool, self._spooled, written))
         self._spooled += written
         return True
 
@@ -147,7 +147,7 @@ class Outbox:
         except OSError as error:
             raise ClientGone(str(error)) from error
 
-    def _try_sendfile(self, span: _Span) -> int:
+    def _try_sendfile(self, span: Span) -> int:
         try:
             sent = os.sendfile(self._socket.fileno(), span.file.fileno(), span.offset, min(span.count, 2**30))
         except BlockingIOError:
@@ -158,6 +158,6 @@ class Outbox:
             raise ClientGone("the file that was being sent has been cut short")
         return sent
 
-    def _release(self, span: _Span) -> None:
+    def _release(self, span: Span) -> None:
         if span.owned:
             span.file.close()

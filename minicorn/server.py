@@ -24,6 +24,7 @@ from minicorn.listeners import Listener
 from minicorn.loader import load_app
 from minicorn.log import Output
 from minicorn.loop import Loop
+from minicorn.reception import Reception
 from minicorn.settings import DEFAULTS, Settings
 from minicorn.warmup import warm_up
 from minicorn.wsgi import Exchange, base_environ, build_environ
@@ -74,7 +75,8 @@ class Server:
         self._limit = 0
         self._at_limit: Callable[[], object] | None = None
         self._request_patience = self._settings.timeout or float("inf")
-        self._loop = Loop(self._settings, self._page, slot, idle_map or private_idle_map(), handoff)
+        reception = Reception(self._settings)
+        self._loop = Loop(self._settings, reception, self._page, slot, idle_map or private_idle_map(), handoff)
         patience = self._settings.handoff_after / 1000
         self._helper = Helper(patience, self._loop.help) if patience else None
         self._wake_fd, self._wake_write_fd = os.pipe()
@@ -153,7 +155,7 @@ class Server:
             self._listeners = [listeners.bind(Tcp(self.host, self.port), self._settings.backlog)]
             self.port = self._listeners[0].port
             LOGGER.info("Started server process [%d]", os.getpid())
-            LOGGER.info("Listening on %s", self._listeners[0].name)
+            LOGGER.info("Listening on %s", self._listeners[0].url(self._settings.scheme))
         else:
             self._listeners = self._bound
         for listener in self._listeners:
@@ -161,7 +163,9 @@ class Server:
         self._loop.listen(self._listeners)
 
     def _base_environ(self, listener: Listener) -> WSGIEnvironment:
+        secure = {"wsgi.url_scheme": "https", "HTTPS": "on"} if self._settings.certfile else {}
         return base_environ(listener, self._settings.workers != 1) | {
+            **secure,
             "minicorn.worker": self._identity,
             "minicorn.extend_deadline": self._page.extend,
             "minicorn.shutting_down": lambda: self.should_exit or self._loop.closing,
@@ -277,8 +281,8 @@ class Server:
 
     def is_willing(self, connection: Connection) -> bool:
         """To keep the connection: neither we end, nor has it had its share. A worker that retires is
-        willing, since its successor will have it."""
-        if self._loop.closing or (self.should_exit and self._drain):
+        willing, since its successor will have it, where it can travel."""
+        if self._loop.closing or (self.should_exit and (self._drain or not connection.travels)):
             return False
         most = self._settings.max_keepalive_requests
         return self._settings.keep_alive > 0 and (not most or connection.served + 1 < most)

@@ -9,6 +9,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
 from typing import Generic, Literal, TypeVar
 
 from minicorn import gunicorn
@@ -116,15 +117,16 @@ def size(least: int = 0) -> Kind[int]:
     return Kind(f"bytes, {least} or more, with K, M or G if wanted", parse, types=(int,))
 
 
-def choice(*names: str) -> Kind[str]:
-    """One of a few words."""
+def choice(*names: str, also: Mapping[str, str] = MappingProxyType({})) -> Kind[str]:
+    """One of a few words; `also` has other spellings for some."""
 
     def parse(text: str) -> str:
-        if text.lower() not in names:
+        word = also.get(text.lower(), text.lower())
+        if word not in names:
             raise ValueError(text)
-        return text.lower()
+        return word
 
-    return Kind("one of " + ", ".join(names), parse)
+    return Kind("one of " + ", ".join(names), parse, types=(int,) if also else ())
 
 
 def words(*names: str) -> Kind[str]:
@@ -193,6 +195,7 @@ TEXT: Kind[str] = Kind("a text", _parse_text)
 TARGET: Kind[str] = Kind("a path of the application, such as /health", _parse_target)
 PATH: Kind[str | None] = Kind("a path", _parse_text)
 LOGFILE: Kind[str | None] = Kind("a path, or - for the terminal", _parse_text)
+FILE: Kind[str] = Kind("a path", _parse_text)
 NAME: Kind[str | None] = Kind("a text", _parse_text)
 PORT: Kind[int] = Kind("a port from 0 to 65535", parse_port, types=(int,))
 BIND: Kind[Address] = Kind("host:port, [v6]:port, unix:/path or fd://N", parse_address, render_address)
@@ -200,6 +203,11 @@ WORKERS: Kind[int | Literal["auto"]] = Kind("a whole number from 1 to 1000, or a
 UMASK: Kind[int | None] = Kind("an octal mode such as 027", _parse_umask, _show_umask, (int,))
 MILLISECONDS = Kind("milliseconds, 0 or more", seconds().parse, "{:g}".format, (int, float))
 PEERS = Kind("addresses, networks such as 10.0.0.0/8, unix, or *, with commas", _parse_peers)
+# With the spellings of gunicorn and the numbers of Python's ssl, which its files have
+CERT_REQS = choice("none", "optional", "required", also={"0": "none", "1": "optional", "2": "required"})
+TLS_VERSION = choice(
+    "1.2", "1.3", also=dict.fromkeys(("2", "5", "16", "tls", "tls_server", "tlsv1_2"), "1.2") | {"tlsv1_3": "1.3"}
+)
 LEVEL = choice("debug", "info", "warning", "error", "critical")
 
 
@@ -234,6 +242,14 @@ class Settings:
     handoff_after: float = setting(10.0, MILLISECONDS, "--handoff-after", metavar="MS", help="Milliseconds in the application after which waiting connections go to other workers; 0: never.")
     forwarded_allow_ips: str = setting("127.0.0.1,::1,unix", PEERS, "--forwarded-allow-ips", metavar="LIST", help="Proxies that are believed about the client: addresses, networks, unix (sockets), or * for any peer.")
     forwarded_headers: str = setting("x-forwarded-for,x-forwarded-proto", words(*BELIEVABLE), "--forwarded-headers", metavar="LIST", help="What they are believed; also x-forwarded-host, x-forwarded-port, x-forwarded-prefix, forwarded (RFC 7239).")
+    proxy_protocol: bool = switch(False, "--proxy-protocol", help="Expect a PROXY header (v1 or v2) before each connection from --proxy-allow-from.")
+    proxy_allow_from: str = setting("127.0.0.1,::1,unix", PEERS, "--proxy-allow-from", metavar="LIST", help="Who sends it; from others it is a malformed request.", called="proxy_allow_ips")
+    certfile: tuple[str, ...] = repeatable(FILE, "--certfile", metavar="FILE", help="Speak TLS, with this certificate and its chain, PEM; repeatable, chosen by the name that a client asks for, else the first.")
+    keyfile: tuple[str, ...] = repeatable(FILE, "--keyfile", metavar="FILE", help="Its key, where that is not in the same file; one for each.")
+    ca_certs: str | None = setting(None, PATH, "--ca-certs", metavar="FILE", help="Authorities of clients' certificates, PEM.")
+    cert_reqs: str = setting("none", CERT_REQS, "--cert-reqs", metavar="R", help="Whether clients show a certificate: none, optional, required (0, 1, 2).")
+    ciphers: str | None = setting(None, PATH, "--ciphers", metavar="LIST", help="Ciphers up to TLS 1.2, as OpenSSL writes them.")
+    ssl_version: str = setting("1.2", TLS_VERSION, "--ssl-version", metavar="V", help="Least version of TLS: 1.2, 1.3.")
     chdir: str | None = setting(None, PATH, "--chdir", metavar="DIR", help="Directory to run in; importable.")
     pid: str | None = setting(None, PATH, "-p", "--pid", metavar="FILE", help="Write the arbiter's pid here.", called="pidfile", fixed=True)
     name: str | None = setting(None, NAME, "-n", "--name", metavar="NAME", help="Name in process titles, instead of APP.", called="proc_name")
@@ -251,6 +267,11 @@ class Settings:
     def addresses(self) -> tuple[Address, ...]:
         """What to listen on: `bind`, or else host and port."""
         return self.bind or (Tcp(self.host, self.port),)
+
+    @property
+    def scheme(self) -> str:
+        """What clients speak to us."""
+        return "https" if self.certfile else "http"
 
     @property
     def title(self) -> str:

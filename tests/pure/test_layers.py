@@ -15,16 +15,16 @@ PACKAGE = Path(minicorn.__file__).parent
 # A module imports from the layers above it, or from its own where that makes no cycle
 LAYERS = {
     "pure: values in, values out": """
-        version errors address peers forwarded gunicorn settings
+        version errors address peers forwarded proxy certificate gunicorn settings
         http http.grammar http.request http.body http.reply pool obituary deadlines herald
         counters standing snapshot
     """,
     "one fact of the operating system each": """
         signals poller spawn heartbeat listeners channel pidfile log accesslog loader cgroup terminal title outbox
-        handoff memory succession systemd activation shell configfile configuration
+        handoff memory succession systemd activation shell configfile configuration tls
         directory ledger complaints survey queues usage
     """,
-    "one client, one request": "connection wsgi warmup claims",
+    "one client, one request": "connection preface secured reception wsgi warmup claims",
     "the event loop": "loop helper server",
     "processes": "worker arbiter attendant upgrade chronicle",
     "what joins them": "app api cli __init__ __main__ demo",

@@ -41,6 +41,14 @@ CONTRACT: dict[str, tuple[str, object]] = {
     "backlog": ("--backlog", 2048),
     "forwarded_allow_ips": ("--forwarded-allow-ips", "127.0.0.1,::1,unix"),
     "forwarded_headers": ("--forwarded-headers", "x-forwarded-for,x-forwarded-proto"),
+    "proxy_protocol": ("--proxy-protocol", False),
+    "proxy_allow_from": ("--proxy-allow-from", "127.0.0.1,::1,unix"),
+    "certfile": ("--certfile", ()),
+    "keyfile": ("--keyfile", ()),
+    "ca_certs": ("--ca-certs", None),
+    "cert_reqs": ("--cert-reqs", "none"),
+    "ciphers": ("--ciphers", None),
+    "ssl_version": ("--ssl-version", "1.2"),
     "chdir": ("--chdir", None),
     "pid": ("-p --pid", None),
     "name": ("-n --name", None),
@@ -88,6 +96,13 @@ def test_the_access_log_has_gunicorns_format() -> None:
 # Values
 
 GOOD = [
+    ("proxy_protocol", "yes", True),
+    ("proxy_protocol", "off", False),
+    ("certfile", "a.pem", ("a.pem",)),
+    ("cert_reqs", "2", "required"),
+    ("cert_reqs", "Optional", "optional"),
+    ("ssl_version", "TLSv1_3", "1.3"),
+    ("ssl_version", "TLS", "1.2"),
     ("forwarded_allow_ips", "::1, 10.0.0.0/8,unix,*", "::1, 10.0.0.0/8,unix,*"),
     ("forwarded_allow_ips", "", ""),
     ("forwarded_headers", "Forwarded, X-Forwarded-For", "forwarded,x-forwarded-for"),
@@ -142,6 +157,14 @@ WRONG: dict[str, list[str]] = {
     "backlog": ["0", "-1", "x"],
     "forwarded_allow_ips": ["10.0.0.1/8", "localhost", "10.0.0", "1.2.3.4 5.6.7.8", "::1/200", "UNIX"],
     "forwarded_headers": ["x-real-ip", "x-forwarded-for x-forwarded-proto", "for"],
+    "proxy_protocol": ["", "perhaps"],
+    "proxy_allow_from": ["10.0.0.1/8", "localhost"],
+    "certfile": ["", "a\0b"],
+    "keyfile": [""],
+    "ca_certs": [""],
+    "cert_reqs": ["", "3", "always"],
+    "ciphers": [""],
+    "ssl_version": ["", "1.1", "sslv3", "3"],
     "chdir": ["", "a\0b"],
     "pid": [""],
     "name": [""],
@@ -289,7 +312,7 @@ def test_help_names_every_flag_and_its_default(capsys: pytest.CaptureFixture[str
     for name, option in OPTIONS.items():
         assert all(flag in text for flag in option.flags)
         default = CONTRACT[name][1]
-        shown = "" if default in (None, ()) or name == "access_logformat" else f" (default: {default})"
+        shown = "" if default in (None, ()) or option.switch or name == "access_logformat" else f" (default: {default})"
         assert "".join(f"{option.flags[-1]} {option.metavar} {option.help}{shown}".split()) in text
 
 

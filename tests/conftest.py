@@ -1,0 +1,52 @@
+"""What all layers share: certificates for TLS, made by the real openssl."""
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A certificate and its key, in files."""
+
+    certificate: str
+    key: str
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        return ("--certfile", self.certificate, "--keyfile", self.key)
+
+    @property
+    def settings(self) -> dict[str, tuple[str, ...]]:
+        return {"certfile": (self.certificate,), "keyfile": (self.key,)}
+
+
+def make(folder: Path, name: str, *more: str, subject: str = "") -> Pair:
+    """A pair for `name`, self-signed unless `more` says by whom."""
+    pair = Pair(str(folder / f"{name}.pem"), str(folder / f"{name}.key"))
+    command = ["openssl", "req", "-x509", "-utf8", *KEY, "-keyout", pair.key, "-out", pair.certificate, "-days", "30"]
+    command += ["-subj", subject or f"/CN={name}", "-addext", f"subjectAltName=DNS:{name},DNS:*.{name},IP:127.0.0.1"]
+    subprocess.run([*command, *more], check=True, capture_output=True)
+    return pair
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """The certificate of a.test."""
+    return make(tmp_path_factory.mktemp("a"), "a.test")
+
+
+@pytest.fixture(scope="session")
+def other_pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """The certificate of b.test."""
+    return make(tmp_path_factory.mktemp("b"), "b.test")
+
+
+@pytest.fixture(scope="session")
+def client_pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """A client's certificate, its own authority."""
+    return make(tmp_path_factory.mktemp("c"), "client.test", subject="/C=CH/O=Shop, Inc/CN=Jörg")
