@@ -17,14 +17,17 @@ from minicorn.loader import explain, load_app
 from minicorn.log import LOGGER, Output
 from minicorn.pidfile import PidFile
 from minicorn.reception import Reception
+from minicorn.server import Server
 from minicorn.settings import Settings
 from minicorn.spawn import Post
 from minicorn.succession import Estate
 from minicorn.systemd import Manager
+from minicorn.template import Boot, Template
 from minicorn.title import set_title
 from minicorn.upgrade import Upgrade
 from minicorn.version import VERSION
 from minicorn.worker import Worker, pythonpath, variables
+from minicorn.worker import enter as enter_site
 
 
 def run_arbiter(settings: Settings, config: Configuration | None = None) -> ExitCode:
@@ -62,15 +65,19 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, estat
         if settings.pid:
             pidfile = PidFile(settings.pid, estate.pidfile_fd if estate and estate.pidfile_fd >= 0 else None)
         set_title(f"minicorn: arbiter [{settings.title}]")
-        kept = bound.copy()  # the arbiter empties its own list when it stops
 
         def boot(post: Post, settings: Settings) -> int:
-            return Worker(post, settings, kept, outputs, directory(called_in, settings)).run()
+            return Worker(post, settings, outputs, directory(called_in, settings)).run()
+
+        def template(post: Post, settings: Settings) -> int:
+            return Template(
+                post, lambda: _preload(post, settings, outputs, directory(called_in, settings)), outputs, settings.title
+            ).run()
 
         upgrade = Upgrade(called_in, settings.boot_timeout)
         try:
             fd = pidfile.fd if pidfile else -1
-            arbiter = Arbiter(settings, size, bound, outputs, boot, upgrade, manager, fd, estate, config)
+            arbiter = Arbiter(settings, size, bound, outputs, boot, template, upgrade, manager, fd, estate, config)
         except OSError as error:
             raise ConfigError(f"cannot start: {error.strerror}; it takes more descriptors (ulimit -n)") from error
         begun = "Started" if estate is None else f"minicorn {VERSION} goes on as"
@@ -93,6 +100,17 @@ def _warn_of_shell() -> None:
             "or CMD as a JSON list in a Dockerfile",
             parent,
         )
+
+
+def _preload(post: Post, settings: Settings, outputs: list[Output], directory: str) -> Boot:
+    """In a template of `--preload`: import the application, make the warm-up requests; what its workers run."""
+    enter_site(settings, directory)
+    app = load_app(settings.app)
+    LOGGER.disabled = False  # logging.config.dictConfig disables the loggers that it does not know
+    server = Server(app, settings=settings, bound=post.listeners, page=post.page)
+    server.warm_up()
+    server.shutdown()
+    return lambda post: Worker(post, settings, outputs, directory, app).run()
 
 
 def _bind(settings: Settings, manager: Manager, estate: Estate | None) -> list[Listener]:

@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from minicorn import channel, complaints, spawn, terminal, upgrade
+from minicorn import channel, complaints, order, spawn, terminal, upgrade
 from minicorn.attendant import Attendant, Attendants
 from minicorn.cgroup import count_cpus, count_oom_kills
 from minicorn.channel import Channel
@@ -28,7 +28,7 @@ from minicorn.listeners import Listener, close_all
 from minicorn.log import Output
 from minicorn.memory import read_pss, read_rss
 from minicorn.obituary import cause_of, obituary
-from minicorn.pool import Abort, Action, Drain, Exit, Kill, Pool, Quit, Retire, Say, Seal, Spawn, Stop
+from minicorn.pool import Abort, Action, Cradle, Drain, Exit, Kill, Pool, Quit, Retire, Say, Seal, Spawn, Stop
 from minicorn.settings import Settings, keep_fixed
 from minicorn.signals import Signals
 from minicorn.spawn import Post
@@ -60,19 +60,22 @@ class Arbiter:
         listeners: list[Listener],
         outputs: list[Output],
         boot: Callable[[Post, Settings], int],
+        template: Callable[[Post, Settings], int],
         upgrade: Upgrade,
         manager: Manager,
         pidfile_fd: int = -1,
         estate: Estate | None = None,
         config: Configuration | None = None,
     ) -> None:
-        """`boot` is run in each forked worker and gives its exit code; `estate` is what the
-        arbiter's image before has left; `config` is what HUP reads again."""
+        """`boot` is run in each worker that is forked here, `template` in each template, if workers come from
+        such; they give the exit code. `estate` is what the arbiter's image before has left; `config` is what
+        HUP reads again."""
         self._pool = Pool(
             size,
             settings.graceful_timeout,
             max_memory=settings.max_worker_memory,
             max_boot_failures=settings.max_boot_failures,
+            cradle=_find_cradle(settings),
         )
         self._settings = settings
         self._listeners = listeners
@@ -81,6 +84,8 @@ class Arbiter:
         self._config = config
         self._reading: Reading | None = None  # of the configuration file, since a HUP
         self._read_again = False  # another HUP has come meanwhile
+        self._template = template
+        self._ordered: dict[int, tuple[Spawn, Channel]] = {}  # by descriptor; what is to come of a template
         self._upgrade = upgrade
         self._manager = manager
         self._herald = Herald(manager.watchdog)
@@ -126,7 +131,7 @@ class Arbiter:
                     break
                 self._upgrade.advance(self._pool.calm, now)
                 self._tell_standing(now)
-                heard = self._channels.keys() >= self._pool.workers.keys()  # a death that is not reaped yet is lost
+                heard = self._channels.keys() >= self._pool.children.keys()  # a death that is not reaped yet is lost
                 if self._upgrade.state is upgrade.State.DUE and self._pool.calm and heard:
                     self._upgrade.carry_out(self._estate(), self._signals)
                 if not self._pool.stopping:
@@ -168,9 +173,13 @@ class Arbiter:
             poll.register(fd, select.POLLIN)
         if self._reading is not None:
             poll.register(self._reading.fd, select.POLLIN)
+        for fd in self._ordered:
+            poll.register(fd, select.POLLIN)
         for fd, _ in poll.poll(timeout * 1000):
             if fd in by_fd:
                 self._hear(by_fd[fd])
+            elif fd in self._ordered:
+                self._hear_newborn(fd)
             elif fd in attendants:
                 self._hear_attendant(attendants[fd])
         if self._reading is not None:
@@ -202,9 +211,9 @@ class Arbiter:
         self._boot_failure = last
         gap = "\n" if "\n" in text else ""
         if text != self._failure:
-            LOGGER.error("%s could not load %s: %s%s", self._pool.workers[pid], self._settings.app, gap, text)
+            LOGGER.error("%s could not load %s: %s%s", self._pool.children[pid], self._settings.app, gap, text)
         elif self._pool.booted:
-            LOGGER.error("%s could not load %s either: %s", self._pool.workers[pid], self._settings.app, last)
+            LOGGER.error("%s could not load %s either: %s", self._pool.children[pid], self._settings.app, last)
         self._failure = text
 
     def _weigh(self, now: float) -> None:
@@ -217,7 +226,7 @@ class Arbiter:
             self._pool.weighed(pid, read_pss(pid) if limit and weight > limit else weight)
 
     def _promises(self) -> dict[int, float]:
-        return {pid: self._directory.page(worker.slot).deadline for pid, worker in self._pool.workers.items()}
+        return {pid: self._directory.page(worker.slot).deadline for pid, worker in self._pool.children.items()}
 
     def _tell_standing(self, now: float) -> None:
         """For whoever looks from outside."""
@@ -348,45 +357,98 @@ class Arbiter:
             self._channels[pid].send(word)
 
     def _doing(self, pid: int) -> str:
-        return self._directory.page(self._pool.workers[pid].slot).read().describe(time.monotonic())
+        return self._directory.page(self._pool.children[pid].slot).read().describe(time.monotonic())
 
     def _spawn(self, action: Spawn) -> None:
         now = time.monotonic()
         try:
-            pid = self._fork(action, now)
+            ours, theirs = channel.pair()
         except OSError as error:
             self._pool.spawn_failed(action, error.strerror or str(error), now)
-        else:
-            self._pool.spawned(action, pid, now)
+            return
+        try:
+            post = self._post(action, theirs, now)
+            if action.parent:
+                self._order(action, post, ours)
+            else:
+                self._fork(action, post, ours, now)
+        except OSError as error:  # no descriptor, page or process is to be had
+            ours.close()
+            self._pool.spawn_failed(action, error.strerror or str(error), now)
+        finally:
+            theirs.close()
+
+    def _post(self, action: Spawn, theirs: Channel, now: float) -> Post:
+        page = self._directory.page(action.slot)
+        page.reset(now + self._settings.boot_timeout, now)
+        return Post(
+            action.slot,
+            action.generation,
+            page,
+            self._directory.stack_fd(action.slot),
+            self._directory.trace_fd(action.slot),
+            theirs,
+            self._handoff,
+            self._idle_map,
+            self._listeners.copy(),  # this list is emptied when the server stops
+        )
+
+    def _fork(self, action: Spawn, post: Post, ours: Channel, now: float) -> None:
+        be = self._be_template if action.template else self._be_worker
+        self._channels[0] = ours  # so that the child finds it among what it must close
+        try:
+            pid = spawn.fork(lambda: be(post))
+        finally:
+            del self._channels[0]
+        self._register(action, pid, ours, now)
+
+    def _register(self, action: Spawn, pid: int, ours: Channel, now: float) -> None:
+        self._channels[pid] = ours
+        self._pool.spawned(action, pid, now)
+        if not action.template:
             self._directory.page(action.slot).enter(pid, action.generation, now)
 
-    def _fork(self, action: Spawn, now: float) -> int:
-        """The pid of a new worker; OSError when no descriptor, page or process is to be had."""
-        ours, theirs = channel.pair()
-        try:
-            page = self._directory.page(action.slot)
-            page.reset(now + self._settings.boot_timeout, now)
-            stack_fd = self._directory.stack_fd(action.slot)
-            trace_fd = self._directory.trace_fd(action.slot)
-            post = Post(action.slot, action.generation, page, stack_fd, trace_fd, theirs, self._handoff, self._idle_map)
-            self._channels[0] = ours  # so that the child finds it among what it must close
-            pid = spawn.fork(lambda: self._be_worker(post))
-            self._channels[pid] = ours
-            return pid
-        except OSError:
+    def _order(self, action: Spawn, post: Post, ours: Channel) -> None:
+        """Have it forked by a template; if that is gone, so is the other end, which will be heard."""
+        if line := self._channels.get(action.parent):
+            order.give(line, post, self._directory.page_fd(action.slot))
+        self._ordered[ours.fd] = action, ours
+
+    def _hear_newborn(self, fd: int) -> None:
+        """What was ordered is there, or will not come."""
+        action, ours = self._ordered[fd]
+        messages, alive = ours.receive()
+        for message in messages:
+            if message.word == channel.BORN:
+                del self._ordered[fd]
+                self._register(action, int(message.text), ours, time.monotonic())
+                ours.open_gate()
+                return
+        if messages or not alive:
+            del self._ordered[fd]
             ours.close()
-            raise
-        finally:
-            self._channels.pop(0, None)
-            theirs.close()
+            reason = messages[0].text if messages else "its template has died"
+            self._pool.spawn_failed(action, reason, time.monotonic())
 
     def _be_worker(self, post: Post) -> int:
         self._let_go()
         return self._boot(post, self._settings)
 
+    def _be_template(self, post: Post) -> int:
+        self._let_go()
+        self._leave_service()
+        return self._template(post, self._settings)
+
+    def _leave_service(self) -> None:
+        """In a child that serves no client: it holds neither port nor queue."""
+        for listener in self._listeners:
+            listener.close()
+        self._handoff.close()
+
     def _let_go(self) -> None:
         """In a child: a copy of the arbiter's end of a channel would hide the arbiter's death."""
-        for line in [*self._channels.values(), *(line for _, line in self._attendants.channels)]:
+        ordered = (line for _, line in self._ordered.values())
+        for line in [*self._channels.values(), *ordered, *(line for _, line in self._attendants.channels)]:
             line.close()
         os.close(self._directory.lock_fd)
         if self._pidfile_fd >= 0:
@@ -414,9 +476,7 @@ class Arbiter:
     def _be_attendant(self, attendant: Attendant, ours: Channel, theirs: Channel) -> int:
         ours.close()
         self._let_go()
-        for listener in self._listeners:  # not close_all: the paths are the server's
-            listener.close()
-        self._handoff.close()
+        self._leave_service()
         spawn.attend()
         return attendant.run(theirs)
 
@@ -465,9 +525,10 @@ class Arbiter:
                 worker.strikes,
                 worker.was_ready,
                 worker.dismissed,
+                worker.template,
                 self._channels[worker.pid].fd,
             )
-            for worker in pool.workers.values()
+            for worker in pool.children.values()
             if worker.pid in self._channels
         ]
         return Estate(
@@ -499,7 +560,8 @@ class Arbiter:
         pool.generation, pool.newest, pool.booted = estate.generation, estate.newest, True
         pool.reloads = self._chronicle.reloads
         for heir in estate.workers:
-            pool.adopt(heir.pid, heir.slot, heir.generation, heir.born, heir.strikes, heir.ready, heir.retiring, now)
+            life = heir.born, heir.strikes, heir.ready, heir.retiring
+            pool.adopt(heir.pid, heir.slot, heir.generation, *life, now, heir.template)
             self._channels[heir.pid] = channel.adopt(heir.channel_fd)
         pool.reload()
 
@@ -514,7 +576,10 @@ class Arbiter:
             if ended is None:
                 return
             pid = ended.si_pid
-            ours = pid in self._pool.workers
+            if pid not in self._pool.children:
+                for fd in list(self._ordered):  # it may be one that has been born and has died since
+                    self._hear_newborn(fd)
+            ours = pid in self._pool.children
             if ours and ended.si_code != os.CLD_EXITED:
                 # While it is a zombie nobody else can have its number
                 _kill_group(pid)
@@ -543,7 +608,8 @@ class Arbiter:
         out_of_memory = exit.signum == signal.SIGKILL and not verdict and self._ran_out_of_memory()
         if out_of_memory:
             verdict = f"was killed by the kernel for want of memory (OOM), {beat.describe(now)}"
-        self._chronicle.buried(page, cause_of(worker, exit, out_of_memory))
+        if not worker.template:
+            self._chronicle.buried(page, cause_of(worker, exit, out_of_memory))
         failed = self._pool.rolled is not rolled
         if verdict == BOOT_FAILED:  # it has said why
             self._chronicle.blame(self._failure if failed else "")
@@ -563,6 +629,16 @@ class Arbiter:
         ran_out = kills > self._oom_kills_before
         self._oom_kills = self._oom_kills_before = kills
         return ran_out
+
+
+def _find_cradle(settings: Settings) -> Cradle:
+    """Where workers come from; a template's can be the arbiter's children only where it adopts them."""
+    if not settings.preload:
+        return Cradle.ARBITER
+    if spawn.become_subreaper():
+        return Cradle.TEMPLATE
+    LOGGER.warning("--preload takes Linux: here each worker imports the application itself")
+    return Cradle.ARBITER
 
 
 def _kill_group(pid: int) -> None:

@@ -6,8 +6,11 @@ message is a line: a word, a space, and its text as JSON, so that a traceback fi
 Routine wishes go this way and not by signal, which could cancel a query in a C library.
 """
 
+import array
 import json
 import socket
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 READY = "ready"  # the worker serves
@@ -18,6 +21,14 @@ SEAL = "seal"  # the server stops: give nothing into the hand-off queue from now
 SEALED = "sealed"  # the worker's answer
 DRAIN = "drain"  # all are sealed: serve what waits in the queues, finish, and end
 REOPEN = "reopen"  # open the log files again
+ORDER = "order"  # fork a process: the text says which, descriptors come along (see `order`)
+BORN = "born"  # the process that was ordered: the text is its pid
+
+
+# The kernel passes up to 253 descriptors with a message
+_RIGHTS = socket.CMSG_SPACE(253 * array.array("i").itemsize)
+# socket.recv_fds drops its flags up to CPython 3.13
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +43,16 @@ class Channel:
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
         self._received = b""
+        self.descriptors: deque[int] = deque()  # that have come along with messages, in their order
         self.fd = end.fileno()
 
-    def send(self, word: str, text: str = "") -> None:
+    def send(self, word: str, text: str = "", descriptors: Sequence[int] = ()) -> None:
         """Say `word`; a peer that has gone is no error: its end is told elsewhere."""
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        data = f"{word} {json.dumps(text)}\n".encode()
         try:
-            self._socket.sendall(f"{word} {json.dumps(text)}\n".encode())
+            sent = self._socket.sendmsg([data], rights)
+            self._socket.sendall(data[sent:])
         except OSError:
             pass  # EPIPE: the reaper knows; EAGAIN on the arbiter's side: the worker is being judged late
 
@@ -45,16 +60,50 @@ class Channel:
         """The messages that have come, and whether the peer is still there."""
         alive = True
         try:
-            while data := self._socket.recv(65536, socket.MSG_DONTWAIT):
+            while data := self._take(socket.MSG_DONTWAIT):
                 self._received += data
             alive = False
         except BlockingIOError:
             pass
         except OSError:
             alive = False
+        return self._messages(), alive
+
+    def wait(self) -> tuple[list[Message], bool]:
+        """As `receive`, once something has come; for a child that has nothing else to do."""
+        try:
+            data = self._take(0)
+        except OSError:
+            data = b""
+        self._received += data
+        return self._messages(), bool(data)
+
+    def _take(self, flags: int) -> bytes:
+        data, ancillary, _, _ = self._socket.recvmsg(65536, _RIGHTS, flags | _CLOEXEC)
+        for _, _, payload in ancillary:
+            found = array.array("i")
+            found.frombytes(payload[: len(payload) - len(payload) % found.itemsize])
+            self.descriptors.extend(found)
+        return data
+
+    def _messages(self) -> list[Message]:
         *lines, self._received = self._received.split(b"\n")
         parts = [line.decode().partition(" ") for line in lines]
-        return [Message(word, json.loads(text)) for word, _, text in parts], alive
+        return [Message(word, json.loads(text)) for word, _, text in parts]
+
+    def open_gate(self) -> None:
+        """Let a child go on that waits in `pass_gate`."""
+        try:
+            self._socket.send(b"\n")
+        except OSError:
+            pass  # it has gone
+
+    def pass_gate(self) -> bool:
+        """Wait until the peer lets us go on; whether it has, and is not gone."""
+        try:
+            return bool(self._socket.recv(1))
+        except OSError:
+            return False
 
     def finish(self) -> None:
         """Say that nothing more comes: the peer sees the end, and we shall still see its own."""

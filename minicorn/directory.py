@@ -60,6 +60,10 @@ class Directory:
         """The page of `slot`, made when it is first wanted; OSError when there is no room."""
         return self._file(slot).page
 
+    def page_fd(self, slot: int) -> int:
+        """The page's file, for a process that inherits no mapping of it."""
+        return self._file(slot).page_fd
+
     def stack_fd(self, slot: int) -> int:
         """Where the slot's worker writes its stack when it is aborted or crashes; empty now."""
         fd = self._file(slot).stack_fd

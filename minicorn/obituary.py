@@ -28,7 +28,7 @@ def obituary(worker: Worker, exit: Exit, doing: str, requests: int, verdict: str
 
     `doing` is its last activity, `verdict` why we ended it ("" when we did not).
     """
-    life = f"aged {now - worker.born:.0f} s after {requests} requests"
+    life = f"aged {now - worker.born:.0f} s" + ("" if worker.template else f" after {requests} requests")
     if worker.memory:
         life += f", {worker.memory >> 20} MiB"
     if exit.signum:
@@ -42,4 +42,4 @@ def obituary(worker: Worker, exit: Exit, doing: str, requests: int, verdict: str
         return "error", f"{worker} was {end}, which we did not send, {doing}, {life}"
     if exit.code:
         return "error", f"{worker} ended with {end}, {doing}, {life}"
-    return "info", f"{worker} has retired, {life}"
+    return "info", f"{worker} has {'ended' if worker.template else 'retired'}, {life}"

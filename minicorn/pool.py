@@ -4,10 +4,14 @@ Events go in (`spawned`, `ready`, `exited`, `reload`, `stop`, ...), `plan(now, p
 actions; the arbiter performs them. No clock, signal or process is touched here, so whole
 disasters are tested in milliseconds. Times are monotonic seconds.
 
+Workers are forked by the arbiter, or come from a template (`Cradle`): a process that has imported
+what they share, supervised like a worker, and told to fork by an order that takes a moment.
+
 Rules: start new, wait for READY, then retire old; the first worker of a generation is its
 canary; generations only grow; a crash is answered at once, a crash loop ever more slowly.
 """
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +29,10 @@ UNSEALED = 0.25
 # A worker READY for so long was healthy: its end is a crash, not a crash loop
 HEALTHY = 10.0
 BACKOFF_FIRST, BACKOFF_MOST = 0.25, 10.0
+# A template that has not forked a worker for so long after its order is stuck
+ORDER_PATIENCE = 10.0
+# Templates' slots begin here, so that workers' are 1, 2, 3, ...
+TEMPLATE_SLOT = 2001
 # So many samples in a row above its memory limit make a worker go; one above so many times that kills it
 SAMPLES = 3
 HARD = 2
@@ -52,6 +60,14 @@ MOVES: Mapping[State, frozenset[State]] = {
     State.ABORTED: frozenset({State.KILLED}),
     State.KILLED: frozenset(),
 }
+
+
+class Cradle(Enum):
+    """Where workers come from."""
+
+    ARBITER = "the arbiter forks them"
+    TEMPLATE = "each generation has a template, which has imported the application; its boot is the canary's"
+    COMMON = "one template for all generations, without the application; the arbiter, while there is none"
 
 
 class Stop(IntEnum):
@@ -92,6 +108,7 @@ class Worker:
     heavy: int = 0  # samples in a row above the limit
     sealing: bool = False  # it was told that the server stops
     sealed: bool = False  # it has said that it gives nothing to others any more
+    template: bool = False  # it serves nobody: workers are forked from it
 
     def move(self, state: State, now: float) -> None:
         if state not in MOVES[self.state]:
@@ -105,16 +122,20 @@ class Worker:
         return self.state is State.READY
 
     def __str__(self) -> str:
+        if self.template:
+            return f"template {self.pid} (gen {self.generation})"
         return f"worker {self.pid} (slot {self.slot}, gen {self.generation})"
 
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Fork a worker; then tell the pool by `spawned` or `spawn_failed`."""
+    """Fork a worker, or a template; then tell the pool by `spawned` or `spawn_failed`."""
 
     slot: int
     generation: int
     strikes: int = 0
+    parent: int = 0  # the pid of whom to order it from; 0: the arbiter forks
+    template: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,9 +227,13 @@ class Pool:
 
     size: int
     graceful_timeout: float = 30.0
+    cradle: Cradle = Cradle.ARBITER
     generation: int = 1  # of the code that serves
     newest: int = 1  # the highest ever given out
     workers: dict[int, Worker] = field(default_factory=dict)
+    templates: dict[int, Worker] = field(default_factory=dict)
+    template_due: float = 0.0
+    template_strikes: int = 0
     vacancies: list[Vacancy] = field(default_factory=list)
     roll: Roll | None = None
     reload_waits: bool = False
@@ -226,7 +251,8 @@ class Pool:
     stop_at: float = 0.0  # until then it is unready, but serves
     draining: bool = False
     drain_by: float = math.inf
-    spawning: int = 0
+    orders: dict[Spawn, float] = field(default_factory=dict)  # forks under way, and since when
+    renewing: bool = False
     recycling: int = 0  # the pid whose turn it is to be replaced
     _wake: float = math.inf
     _lines: list[Action] = field(default_factory=list)
@@ -235,32 +261,46 @@ class Pool:
 
     def spawned(self, action: Spawn, pid: int, now: float) -> Worker:
         """The fork that `action` asked for has happened."""
-        self.spawning -= 1
-        worker = Worker(pid, action.slot, action.generation, now, action.strikes, since=now)
-        self.workers[pid] = worker
+        self.orders.pop(action, None)
+        worker = Worker(pid, action.slot, action.generation, now, action.strikes, since=now, template=action.template)
+        (self.templates if action.template else self.workers)[pid] = worker
         return worker
 
     def adopt(
-        self, pid: int, slot: int, generation: int, born: float, strikes: int, ready: bool, retiring: bool, now: float
+        self,
+        pid: int,
+        slot: int,
+        generation: int,
+        born: float,
+        strikes: int,
+        ready: bool,
+        retiring: bool,
+        now: float,
+        template: bool = False,
     ) -> None:
-        """A worker of the arbiter's image before."""
-        worker = Worker(pid, slot, generation, born, strikes, since=now, was_ready=ready, dismissed=retiring)
+        """A worker, or a template, of the arbiter's image before."""
+        worker = Worker(
+            pid, slot, generation, born, strikes, since=now, was_ready=ready, dismissed=retiring, template=template
+        )
         if retiring:
             worker.state, worker.patience = State.RETIRING, now + self.graceful_timeout
         elif ready:
             worker.state = State.READY
-        self.workers[pid] = worker
+        (self.templates if template else self.workers)[pid] = worker
         self.booted = True
 
     def spawn_failed(self, action: Spawn, reason: str, now: float) -> None:
-        """The fork was not to be had (EAGAIN, ENOMEM, no room for a heartbeat file)."""
-        self.spawning -= 1
-        self._say("error", f"cannot start a worker: {reason}")
-        self._vacate(action.strikes + 1, now)
+        """The fork was not to be had (EAGAIN, ENOMEM, no room for a heartbeat file, its template died)."""
+        self.orders.pop(action, None)
+        self._say("error", f"cannot start a {'template' if action.template else 'worker'}: {reason}")
+        if action.template:
+            self._put_off_template(action.strikes + 1, now)
+        else:
+            self._vacate(action.strikes + 1, now)
 
     def ready(self, pid: int, now: float) -> None:
-        """The worker says that it serves."""
-        worker = self.workers.get(pid)
+        """The worker says that it serves, or the template that it can fork."""
+        worker = self.workers.get(pid) or self.templates.get(pid)
         if worker is None or worker.was_ready:
             return
         worker.was_ready = True
@@ -269,26 +309,43 @@ class Pool:
         if worker.state is not State.BOOTING:
             return
         worker.move(State.READY, now)
+        took = f"after {now - worker.born:.3f} s"
+        if worker.template:
+            self._say("info", f"{worker} is up {took}")
+            return
+        self._say("info", f"{worker} is ready {took}")
         self.booted = True
         self.boot_failures = 0
-        self._say("info", f"{worker} is ready after {now - worker.born:.1f} s")
         if self.roll and worker.generation == self.roll.generation and not self.roll.canary_ready:
             self.roll.canary_ready = True
             self.generation = self.roll.generation
 
     def exited(self, pid: int, now: float) -> Worker | None:
         """A child has been reaped; the worker that it was, or None for a stranger."""
-        worker = self.workers.pop(pid, None)
+        worker = self.workers.pop(pid, None) or self.templates.pop(pid, None)
         if worker is None:
             return None
         if worker.dismissed or (self.stopping is not None and (now >= self.stop_at or not self.booted)):
             return worker
-        if not worker.was_ready and self.stopping is None:
+        essential = not worker.template or self.cradle is Cradle.TEMPLATE
+        if not worker.was_ready and self.stopping is None and essential:
             self._boot_failed(worker)
-        if worker.generation <= (self.roll.generation if self.roll else self.generation):
-            healthy = worker.was_ready and now - worker.since >= HEALTHY
-            self._vacate(1 if healthy else worker.strikes + 1, now)
+        healthy = worker.was_ready and now - worker.since >= HEALTHY
+        strikes = 1 if healthy else worker.strikes + 1
+        if worker.template:
+            self._put_off_template(strikes, now)
+        elif worker.generation <= self._wanted_generation:
+            self._vacate(strikes, now)
         return worker
+
+    @property
+    def children(self) -> dict[int, Worker]:
+        """Workers and templates by pid."""
+        return self.workers | self.templates
+
+    @property
+    def _wanted_generation(self) -> int:
+        return self.roll.generation if self.roll else self.generation
 
     def recycle(self, pid: int, why: str) -> None:
         """The worker is to be replaced when its turn comes: one at a time, its successor first."""
@@ -347,10 +404,11 @@ class Pool:
 
     def overslept(self, missed: float, promises: Mapping[int, float]) -> None:
         """The arbiter itself was stopped for so long: nobody could be heard, so nobody is late."""
-        for worker in self.workers.values():
+        for worker in self.children.values():
             self._hear(worker, promises)
             worker.grant += missed
             worker.patience += missed
+        self.orders = {order: since + missed for order, since in self.orders.items()}
 
     # The plan
 
@@ -363,11 +421,12 @@ class Pool:
         elif self.stopping is not None:
             self._wake = min(self._wake, self.stop_at)
             if self.booted and not self.parked:
-                actions += self._plan_spawns(now)  # whoever dies before that is replaced
+                actions += self._plan_templates(now) + self._plan_spawns(now)  # whoever dies before that is replaced
         elif self.parked:
-            actions += [self._dismiss(worker, now) for worker in self._active()]
+            actions += [self._dismiss(worker, now) for worker in self._active() + self._live_templates()]
         else:
             self._turn_roll(now)
+            actions += self._plan_templates(now)
             actions += self._plan_spawns(now)
             actions += self._plan_retirements(now)
         lines, self._lines = self._lines, []
@@ -381,19 +440,19 @@ class Pool:
     @property
     def ended(self) -> bool:
         """Stopped, and the last worker is gone, with none to come in its place."""
-        return self.stopping is not None and not self.workers and not self.vacancies
+        return self.stopping is not None and not (self.workers or self.templates or self.orders or self.vacancies)
 
     @property
     def calm(self) -> bool:
         """No roll runs or waits, nobody is being killed, and no end is near."""
-        killing = any(worker.state in (State.ABORTED, State.KILLED) for worker in self.workers.values())
-        return self.booted and not (self.roll or self.reload_waits or self.stopping or killing)
+        killing = any(worker.state in (State.ABORTED, State.KILLED) for worker in self.children.values())
+        return self.booted and not (self.roll or self.reload_waits or self.stopping or killing or self.orders)
 
     # Lateness
 
     def _judge(self, now: float, promises: Mapping[int, float]) -> list[Action]:
         actions: list[Action] = []
-        for worker in self.workers.values():
+        for worker in self.children.values():
             self._hear(worker, promises)
             deadline = min(worker.promise + worker.grant, worker.patience)
             if worker.state is State.ABORTED:
@@ -420,6 +479,19 @@ class Pool:
                 worker.patience = now + ABORT_GRACE
                 self._wake = min(self._wake, worker.patience)
                 actions.append(Abort(worker.pid, now - deadline))
+        return actions + self._judge_templates(now)
+
+    def _judge_templates(self, now: float) -> list[Action]:
+        """A template has nothing to promise while it waits: its orders tell whether it lives."""
+        actions: list[Action] = []
+        for order, since in self.orders.items():
+            template = self.templates.get(order.parent)
+            if template is None or template.state is State.KILLED:
+                continue
+            if now >= since + ORDER_PATIENCE:
+                actions.append(self._kill(template, f"no worker came of it for {ORDER_PATIENCE:g} s", now, "timeout"))
+            else:
+                self._wake = min(self._wake, since + ORDER_PATIENCE)
         return actions
 
     def _hear(self, worker: Worker, promises: Mapping[int, float]) -> None:
@@ -437,7 +509,8 @@ class Pool:
         """Its end is wanted: a worker that serves finishes, one that boots has nothing to finish."""
         worker.dismissed = True
         worker.move(State.RETIRING, now)
-        worker.patience = now + (self.graceful_timeout if worker.was_ready else UNHEARD)
+        grace = QUIT_GRACE if worker.template else self.graceful_timeout
+        worker.patience = now + (grace if worker.was_ready else UNHEARD)
         self._wake = min(self._wake, worker.patience)
         return Retire(worker.pid)
 
@@ -445,7 +518,7 @@ class Pool:
 
     def _plan_stop(self, now: float) -> list[Action]:
         """Nobody gives to the queue any more; when all have said so, what waits in it is served."""
-        actions: list[Action] = []
+        actions: list[Action] = [self._dismiss(template, now) for template in self._live_templates()]
         self.vacancies.clear()
         for worker in self._active():
             self._dismiss(worker, now)  # what to do is said by Seal, then by Drain
@@ -492,6 +565,7 @@ class Pool:
             self.roll = Roll(self.newest, now, self.reloads)
             self.failed_roll = ""
             self.vacancies.clear()  # the new code deserves a try at once
+            self.template_due, self.template_strikes = 0.0, 0
             self._say("info", f"rolling to generation {self.newest}")
 
     def _end_roll(self, outcome: str) -> None:
@@ -508,12 +582,12 @@ class Pool:
         """Fill what is short; a roll adds its canary, then a few at a time, beyond the number."""
         active = self._active()
         wanted = self.size - len(active)
-        generation = self.generation
+        generation, parent = self._find_parent()
+        if parent is None:
+            return []  # a template boots
         if self.roll is None:
             wanted += self._next_to_recycle(active)
-        else:
-            # What is forked now imports the new code, whatever it replaces: it is of the roll
-            generation = self.roll.generation
+        elif generation == self.roll.generation:
             new = [w for w in active if w.generation == generation]
             booting = sum(w.state is State.BOOTING for w in new)
             tried = any(w.generation == generation for w in self.workers.values())  # its end is awaited, then
@@ -521,10 +595,26 @@ class Pool:
             # Kubernetes' maxSurge: a quarter more than the number, at least one
             wanted = max(wanted, min(missing, max(1, self.size // 4) - booting))
         actions: list[Action] = []
-        for strikes in self._due(wanted - self.spawning, now):
-            actions.append(Spawn(self._free_slot(actions), generation, strikes))
-            self.spawning += 1
+        ordered = sum(not order.template for order in self.orders)
+        for strikes in self._due(wanted - ordered, now):
+            spawn = Spawn(self._free_slot(), generation, strikes, parent)
+            actions.append(spawn)
+            self.orders[spawn] = now
         return actions
+
+    def _find_parent(self) -> tuple[int, int | None]:
+        """Of which generation a worker that is forked now would be, and whose child: a template's, the
+        arbiter's (0), or None as nobody can fork it yet."""
+        generation = self._wanted_generation
+        if self.cradle is Cradle.ARBITER:
+            return generation, 0  # it imports the new code, whatever it replaces
+        ready = [t for t in self.templates.values() if t.state is State.READY]
+        if self.cradle is Cradle.COMMON:
+            return generation, max(ready, key=lambda t: t.born).pid if ready else 0
+        by_generation = {template.generation: template.pid for template in ready}
+        if generation not in by_generation:
+            generation = self.generation  # whoever dies while the new template boots is replaced by the old one
+        return generation, by_generation.get(generation)
 
     def _next_to_recycle(self, active: list[Worker]) -> int:
         """Whether one more is wanted, to take the place of a worker that is to go; one at a time."""
@@ -547,10 +637,9 @@ class Pool:
         fresh = wanted - len(due) - len(self.vacancies)
         return [v.strikes for v in due] + [0] * fresh
 
-    def _free_slot(self, planned: list[Action]) -> int:
-        taken = {w.slot for w in self.workers.values()}
-        taken |= {action.slot for action in planned if isinstance(action, Spawn)}
-        return next(slot for slot in range(1, len(taken) + 2) if slot not in taken)
+    def _free_slot(self, first: int = 1) -> int:
+        taken = {w.slot for w in self.children.values()} | {order.slot for order in self.orders}
+        return next(slot for slot in itertools.count(first) if slot not in taken)
 
     def _plan_retirements(self, now: float) -> list[Action]:
         """Once enough are READY the oldest beyond the number go, and what boots for no purpose."""
@@ -564,6 +653,53 @@ class Pool:
             ):
                 surplus.append(worker)
         return [self._dismiss(worker, now) for worker in surplus]
+
+    # Templates
+
+    def renew_template(self) -> None:
+        """What the common template has imported is out of date: another takes its place."""
+        self.template_due, self.template_strikes, self.renewing = 0.0, 0, True
+
+    def _live_templates(self) -> list[Worker]:
+        return [t for t in self.templates.values() if t.state in (State.BOOTING, State.READY)]
+
+    def _plan_templates(self, now: float) -> list[Action]:
+        """One that is wanted is built, one that has outlived its use ends."""
+        if self.cradle is Cradle.ARBITER:
+            return [self._dismiss(template, now) for template in self._live_templates() if self._is_past_use(template)]
+        actions: list[Action] = []
+        if self.renewing:
+            self.renewing = False
+            actions += [self._dismiss(template, now) for template in self._live_templates()]
+        actions += [self._dismiss(template, now) for template in self._live_templates() if self._is_past_use(template)]
+        generation = self._wanted_generation
+        # One that is being killed is waited for: its end is a failed boot, and may end the roll
+        standing = [t for t in self.templates.values() if not t.dismissed]
+        if self.cradle is Cradle.TEMPLATE:
+            standing = [t for t in standing if t.generation == generation]
+        if standing or any(order.template for order in self.orders):
+            return actions
+        if now < self.template_due:
+            self._wake = min(self._wake, self.template_due)
+            return actions
+        build = Spawn(self._free_slot(TEMPLATE_SLOT), generation, self.template_strikes, template=True)
+        self.orders[build] = now
+        return [*actions, build]
+
+    def _is_past_use(self, template: Worker) -> bool:
+        """Its generation has been given up, or its last worker has gone."""
+        if self.cradle is Cradle.COMMON:
+            return False
+        if template.generation >= self.generation and self.cradle is Cradle.TEMPLATE:
+            return template.generation > self._wanted_generation
+        return all(worker.generation > template.generation for worker in self.workers.values())
+
+    def _put_off_template(self, strikes: int, now: float) -> None:
+        delay = backoff(strikes)
+        if delay:
+            self._say("warning", f"templates die young: {strikes} in a row, the next try in {delay:g} s")
+        self.template_due, self.template_strikes = now + delay, strikes
+        self._wake = min(self._wake, self.template_due)
 
     # Deaths
 
@@ -579,7 +715,8 @@ class Pool:
         elif self.roll is not None and worker.generation == self.roll.generation:
             self.roll.stumbled = True
             if not self.roll.canary_ready:
-                off = f"roll to generation {self.roll.generation} is off: its first worker failed to boot"
+                who = "template" if worker.template else "first worker"
+                off = f"roll to generation {self.roll.generation} is off: its {who} failed to boot"
                 self._say("error", f"{off}; generation {self.generation} serves on")
                 self.failed_roll = f"the roll to generation {self.roll.generation} failed"
                 self._end_roll("failed")

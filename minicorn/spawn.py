@@ -11,20 +11,22 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
-from minicorn import signals
+from minicorn import signals, terminal
 from minicorn.channel import Channel
 from minicorn.handoff import Handoff
 from minicorn.heartbeat import IdleMap, Page
+from minicorn.listeners import Listener
 
 MANAGED = frozenset(signals.URGENCY)
+_PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """What a worker is given at its fork."""
+    """What a worker, or a template of workers, is given at its fork."""
 
     slot: int
     generation: int
@@ -34,11 +36,13 @@ class Post:
     channel: Channel
     handoff: Handoff
     idle_map: IdleMap
+    listeners: list[Listener] = field(default_factory=list)
 
 
-def fork(run: Callable[[], int]) -> int:
+def fork(run: Callable[[], int], heir: bool = False) -> int:
     """Fork a child that does `run()` and ends with its exit code; the child's pid.
 
+    `heir`: the exit functions of the parent, which is a template, are the child's as well.
     `run` starts with the signals of `MANAGED` blocked and with their default dispositions.
     Raises OSError when the system has no process to give (EAGAIN, ENOMEM).
     """
@@ -47,17 +51,18 @@ def fork(run: Callable[[], int]) -> int:
     try:
         pid = os.fork()
         if pid == 0:
-            _be_child(run)
+            _be_child(run, heir)
         return pid
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _be_child(run: Callable[[], int]) -> None:
+def _be_child(run: Callable[[], int], heir: bool) -> None:
     code = 70  # EX_SOFTWARE of sysexits.h
     try:
         signals.reset(MANAGED)
-        atexit._clear()  # the parent's are the parent's to run
+        if not heir:
+            atexit._clear()  # the parent's are the parent's to run
         code = run()
     except BaseException:
         traceback.print_exc()
@@ -71,6 +76,22 @@ def attend() -> None:
     for signum in MANAGED - {signal.SIGTERM, signal.SIGCHLD}:
         signal.signal(signum, lambda signum, frame: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, MANAGED)
+
+
+def lead_group() -> None:
+    """Lead a process group of our own, so that what we start can be ended with us."""
+    if not terminal.has_foreground():  # there it could not read what a debugger asks for
+        os.setpgid(0, 0)
+
+
+def become_subreaper() -> bool:
+    """Make this process adopt the orphans among its descendants; False where the system cannot (it is no Linux)."""
+    if sys.platform != "linux":
+        return False
+    import ctypes  # not needed without a template, and dear
+
+    refused: int = ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    return not refused
 
 
 def leave(code: int) -> NoReturn:

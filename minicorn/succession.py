@@ -15,7 +15,7 @@ from dataclasses import dataclass
 VARIABLE = "MINICORN_SUCCESSION"
 # Set, to our VERSION, for a child that only sees whether the new program loads
 CHECK = "MINICORN_CHECK"
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class Heirloom:
     strikes: int
     ready: bool
     retiring: bool
+    template: bool
     channel_fd: int
 
 

@@ -79,7 +79,8 @@ class Upgrade:
     def carry_out(self, estate: succession.Estate, signals: Signals) -> None:
         """Become the next image; when that fails, all is as it was. `signals` that came meanwhile
         wait for whoever is next to take them."""
-        LOGGER.info("upgrade: replacing the arbiter's program, %d workers serve on", len(estate.workers))
+        serving = sum(not worker.template for worker in estate.workers)
+        LOGGER.info("upgrade: replacing the arbiter's program, %d workers serve on", serving)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, spawn.MANAGED)
         for signum in signals.take():
             os.kill(os.getpid(), signum)

@@ -14,10 +14,10 @@ import signal
 import sys
 import threading
 import time
+from wsgiref.types import WSGIApplication
 
-from minicorn import channel, complaints, spawn, terminal
+from minicorn import channel, complaints, spawn
 from minicorn.errors import ExitCode
-from minicorn.listeners import Listener
 from minicorn.loader import explain, load_app
 from minicorn.log import Output
 from minicorn.server import Server
@@ -49,17 +49,28 @@ def pythonpath(settings: Settings) -> list[str]:
     return [os.path.abspath(entry) for entry in (settings.pythonpath or "").split(",") if entry]
 
 
+def enter(settings: Settings, directory: str) -> None:
+    """Make this process's surroundings those of the application that is about to be imported."""
+    os.environ.update(variables(settings))
+    # `python -m` has put the directory there by its real path, which may be the last release's
+    sys.path[:] = [directory, *(entry for entry in sys.path if entry not in ("", os.getcwd()))]
+    sys.path[1:1] = pythonpath(settings)
+    os.chdir(directory)
+
+
 class Worker:
     """One worker, from its fork to its end."""
 
     def __init__(
-        self, post: Post, settings: Settings, listeners: list[Listener], outputs: list[Output], directory: str
+        self, post: Post, settings: Settings, outputs: list[Output], directory: str, app: WSGIApplication | None = None
     ) -> None:
         """`outputs` are the error log and, where there is one, the access log; `directory` is
-        entered anew by each worker, so that a release behind a symlink is seen."""
+        entered anew by each worker, so that a release behind a symlink is seen. `app` is what its
+        template has imported and warmed up, if it has one."""
         self._post = post
         self._settings = settings
-        self._listeners = listeners
+        self._listeners = post.listeners
+        self._app = app
         self._outputs = outputs
         self._directory = directory
         self._signals = Signals(TAKEN)
@@ -75,8 +86,7 @@ class Worker:
         faulthandler.enable(self._post.stack_fd)
         faulthandler.register(STACKS, self._post.trace_fd, all_threads=True)
         complaints.collect(self._post.page.erred)
-        if not terminal.has_foreground():  # there a group of its own could not read what a debugger asks for
-            os.setpgid(0, 0)
+        spawn.lead_group()
         self._set_title("booting")
         try:
             server = self._boot()
@@ -93,15 +103,12 @@ class Worker:
         return ExitCode.OK
 
     def _boot(self) -> Server:
-        os.environ.update(variables(self._settings))
         os.environ["MINICORN_WORKER"] = str(self._post.slot)
-        # `python -m` has put the directory there by its real path, which may be the last release's
-        sys.path[:] = [self._directory, *(entry for entry in sys.path if entry not in ("", os.getcwd()))]
-        sys.path[1:1] = pythonpath(self._settings)
-        os.chdir(self._directory)
+        if self._app is None:
+            enter(self._settings, self._directory)
         os.register_at_fork(after_in_child=self._let_go)
         self._server = Server(
-            load_app(self._settings.app),
+            self._app or load_app(self._settings.app),
             settings=self._settings,
             bound=self._listeners,
             page=self._post.page,
@@ -118,7 +125,8 @@ class Worker:
             wish = f"it has served {limit} requests"
             self._server.limit_requests(limit, lambda: self._post.channel.send(channel.RECYCLE, wish))
         LOGGER.disabled = False  # logging.config.dictConfig disables the loggers that it does not know
-        self._server.warm_up()
+        if self._app is None:
+            self._server.warm_up()
         return self._server
 
     def _let_go(self) -> None:

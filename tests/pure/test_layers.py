@@ -21,12 +21,12 @@ LAYERS = {
     """,
     "one fact of the operating system each": """
         signals poller spawn heartbeat listeners channel pidfile log accesslog loader cgroup terminal title outbox
-        handoff memory succession systemd activation shell configfile configuration tls
+        handoff memory succession order systemd activation shell configfile configuration tls
         directory ledger complaints survey queues usage
     """,
     "one client, one request": "connection preface secured reception wsgi warmup claims",
     "the event loop": "loop helper server",
-    "processes": "worker arbiter attendant upgrade chronicle",
+    "processes": "worker arbiter attendant upgrade template chronicle",
     "what joins them": "app api cli __init__ __main__ demo",
 }
 LEVELS = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules.split()}

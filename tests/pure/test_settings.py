@@ -30,6 +30,7 @@ CONTRACT: dict[str, tuple[str, object]] = {
     "max_worker_memory": ("--max-worker-memory", 0),
     "max_boot_failures": ("--max-boot-failures", 0),
     "warmup": ("--warmup", ()),
+    "preload": ("--preload", False),
     "queue_timeout": ("--queue-timeout", 0.0),
     "handoff_after": ("--handoff-after", 10.0),
     "recv_timeout": ("--recv-timeout", 10.0),
@@ -124,6 +125,8 @@ GOOD = [
     ("chdir", "/srv/my app", "/srv/my app"),
     ("access_logfile", "-", "-"),
     ("log_level", "DEBUG", "debug"),
+    ("preload", "on", True),
+    ("preload", "off", False),
 ]
 
 
@@ -146,6 +149,7 @@ WRONG: dict[str, list[str]] = {
     "max_worker_memory": ["-1", "1X", "1.5G", ""],
     "max_boot_failures": ["-1", "x"],
     "warmup": ["", "health", "/a b", "/a\r\nHost: b", "/ä", "/#top"],
+    "preload": ["", "perhaps"],
     "queue_timeout": ["-1", "nan", "x"],
     "handoff_after": ["-1", "nan", "x"],
     "recv_timeout": ["0", "nan", "x"],
