@@ -16,7 +16,7 @@ import threading
 import time
 from wsgiref.types import WSGIApplication
 
-from minicorn import channel, complaints, spawn
+from minicorn import channel, complaints, signals, spawn
 from minicorn.errors import ExitCode
 from minicorn.loader import explain, load_app
 from minicorn.log import Output
@@ -31,9 +31,6 @@ LOGGER = logging.getLogger("minicorn")
 # Those sent by hand as well: TERM retires, QUIT ends, the others are harmless. INT is the
 # terminal's, sent to the whole foreground group: the arbiter decides what it means.
 TAKEN = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-
-# Asks for all stacks, while the worker goes on
-STACKS = signal.SIGUSR2
 
 # Seconds between our own end and the arbiter's SIGKILL
 LEAVE_MARGIN = 0.5
@@ -84,7 +81,7 @@ class Worker:
             os.umask(self._settings.umask)
         # After the handlers: faulthandler takes SIGABRT, and shows all stacks even when C code holds the GIL
         faulthandler.enable(self._post.stack_fd)
-        faulthandler.register(STACKS, self._post.trace_fd, all_threads=True)
+        faulthandler.register(signals.STACKS, self._post.trace_fd, all_threads=True)
         complaints.collect(self._post.page.erred)
         spawn.lead_group()
         self._set_title("booting")

@@ -17,17 +17,17 @@ LAYERS = {
     "pure: values in, values out": """
         version errors address peers forwarded proxy certificate gunicorn settings
         http http.grammar http.request http.body http.reply pool obituary deadlines herald
-        counters standing snapshot
+        counters standing snapshot display
     """,
     "one fact of the operating system each": """
         signals poller spawn heartbeat listeners channel pidfile log accesslog loader cgroup terminal title outbox
         handoff memory succession order systemd activation shell configfile configuration tls
-        directory ledger complaints survey queues usage
+        directory ledger complaints survey queues usage traces top
     """,
     "one client, one request": "connection preface secured reception wsgi warmup claims",
     "the event loop": "loop helper server",
     "processes": "worker arbiter attendant upgrade template chronicle",
-    "what joins them": "app api cli __init__ __main__ demo",
+    "what joins them": "app api cli __init__ __main__ demo ctl",
 }
 LEVELS = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules.split()}
 PURE = sorted(module for module, level in LEVELS.items() if level == 0)

@@ -1,0 +1,285 @@
+"""`minicornctl`: look at running servers, and tell them what to do, without a configuration or a socket.
+
+Servers are found by their directories, read by mapping their files, and told by signals; what
+becomes of a wish is read in the arbiter's page. Exit codes: 0 it came true (or, without
+--wait, it was sent); 1 it did not; 2 a mistake in the command, or no server there.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from minicorn import display, survey, top, traces
+from minicorn.errors import ConfigError, ExitCode, UsageError
+from minicorn.snapshot import Snapshot, document
+from minicorn.standing import Stage, Standing
+from minicorn.usage import with_usage
+from minicorn.version import VERSION
+
+# Between two looks at what becomes of a wish
+_GLANCE = 0.02
+# Width of what is no terminal
+_WIDTH = 160
+
+
+class NotSo(Exception):
+    """What was wished for did not come true: the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One server, and how long to wait for what is wished of it."""
+
+    path: Path
+    pid: int
+    patience: float
+
+    def look(self) -> Snapshot:
+        """As it is now; NotSo when it has ended."""
+        try:
+            return survey.look(self.path)
+        except (OSError, ValueError) as error:
+            raise NotSo(f"the server {self.pid} has ended") from error
+
+    def tell(self, signum: signal.Signals) -> Standing:
+        """Send a signal to the arbiter; where it stood before."""
+        before = self.look().standing
+        try:
+            os.kill(self.pid, signum)
+        except OSError as error:
+            raise NotSo(f"cannot signal {self.pid}: {error.strerror}") from error
+        return before
+
+    def until(self, what: str, come_true: Callable[[Snapshot], bool]) -> Snapshot:
+        """Wait for `come_true`, which may raise NotSo; NotSo as well when it takes too long."""
+        deadline = time.monotonic() + self.patience
+        while not come_true(now := self.look()):
+            if time.monotonic() > deadline:
+                raise NotSo(f"not within {self.patience:g} s: {what}")
+            time.sleep(_GLANCE)
+        return now
+
+    def until_rolled(self, wish: int) -> Standing:
+        """Wait for the end of a roll that began after `wish` wishes for new code."""
+
+        def has_rolled(now: Snapshot) -> bool:
+            standing = now.standing
+            rolled = standing.rolled
+            if rolled is not None and rolled.wish > wish and rolled.outcome == "failed":
+                raise NotSo(f"the roll to generation {rolled.generation} failed:\n{standing.roll_error}")
+            if standing.stage is Stage.DRAINING:
+                raise NotSo("the server stops")
+            return rolled is not None and rolled.wish > wish and rolled.outcome == "done"
+
+        return self.until("a complete roll", has_rolled).standing
+
+
+# Wishes
+
+
+def reload(target: Target, options: argparse.Namespace) -> None:
+    before = target.tell(signal.SIGHUP)
+    if not options.wait:
+        return
+
+    def is_heard(now: Snapshot) -> bool:
+        if now.standing.refusals > before.refusals:
+            raise NotSo(f"the reload is off: {now.standing.refusal}")
+        return now.standing.reloads > before.reloads or now.standing.stage is Stage.DRAINING
+
+    target.until("SIGHUP is heard", is_heard)
+    after = target.until_rolled(before.reloads)
+    print(f"generation {after.generation} serves")
+
+
+def stop(target: Target, options: argparse.Namespace) -> None:
+    target.tell(signal.SIGTERM)
+    deadline = time.monotonic() + target.patience
+    while options.wait and survey.is_alive(target.path):
+        if time.monotonic() > deadline:
+            raise NotSo(f"not within {target.patience:g} s: the server {target.pid} has ended")
+        time.sleep(_GLANCE)
+
+
+def scale(target: Target, options: argparse.Namespace) -> None:
+    """One signal at a time: two of a kind that wait are one."""
+    while (size := target.look().standing.size) != options.workers:
+        signum = signal.SIGTTIN if size < options.workers else signal.SIGTTOU
+        count = target.tell(signum).obeyed.get(signum.name, 0)
+        target.until(
+            f"{signum.name} is heard",
+            lambda now, name=signum.name, count=count: now.standing.obeyed.get(name, 0) > count,  # type: ignore[misc]
+        )
+
+    def is_full(now: Snapshot) -> bool:
+        if now.standing.stage is not Stage.SERVING:
+            raise NotSo(f"the server is {now.standing.stage}")
+        return now.standing.size == len(now.workers) == now.states["idle"] + now.states["busy"]
+
+    target.until(f"{options.workers} workers are ready", is_full)
+    print(f"{options.workers} workers")
+
+
+def reopen_logs(target: Target, options: argparse.Namespace) -> None:
+    before = target.tell(signal.SIGUSR1).obeyed.get("SIGUSR1", 0)
+    target.until("SIGUSR1 is heard", lambda now: now.standing.obeyed.get("SIGUSR1", 0) > before)
+
+
+def upgrade(target: Target, options: argparse.Namespace) -> None:
+    before = target.tell(signal.SIGUSR2)
+    if not options.wait:
+        return
+    heard = before.obeyed.get("SIGUSR2", 0)
+
+    def is_upgraded(now: Snapshot) -> bool:
+        standing = now.standing
+        if standing.stage is Stage.DRAINING:
+            raise NotSo("the server stops")
+        if standing.upgrades > before.upgrades:
+            return True
+        if standing.obeyed.get("SIGUSR2", 0) > heard and not standing.upgrading:
+            raise NotSo(f"the upgrade is off: {standing.upgrade_error}")
+        return False
+
+    target.until("the new program runs", is_upgraded)
+    after = target.until_rolled(before.reloads)
+    print(f"minicorn {after.version} serves, generation {after.generation}")
+
+
+def stacks(target: Target, options: argparse.Namespace) -> None:
+    found = [each for each in target.look().workers if options.slot in (None, each.slot)]
+    if not found:
+        raise NotSo(f"no worker in slot {options.slot}" if options.slot else "no workers")
+    now = time.monotonic()
+    for worker, stack in traces.take(target.path, target.pid, found):
+        print(f"worker {worker.pid} (slot {worker.slot}, gen {worker.generation}): {worker.state}", end=", ")
+        print(f"{display.doing(worker, now)}\n{stack or 'it wrote no stack in time: it is stopped, or has gone'}\n")
+
+
+def show_top(target: Target, options: argparse.Namespace) -> None:
+    top.run(lambda: with_usage(target.look()))
+
+
+WISHES: dict[str, Callable[[Target, argparse.Namespace], None]] = {
+    "reload": reload,
+    "stop": stop,
+    "scale": scale,
+    "reopen-logs": reopen_logs,
+    "upgrade": upgrade,
+    "stacks": stacks,
+    "top": show_top,
+}
+
+
+# Looking at all
+
+
+def status(paths: list[Path], options: argparse.Namespace) -> None:
+    snapshots = [with_usage(each) for each in _looks(paths)]
+    if options.json:
+        print(json.dumps([document(each) for each in snapshots], indent=2))
+        return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDTH
+    print("\n\n".join("\n".join(display.status(each, time.time(), width)) for each in snapshots))
+
+
+def _looks(paths: list[Path]) -> list[Snapshot]:
+    """Those that have not ended meanwhile."""
+    found = []
+    for path in paths:
+        try:
+            found.append(survey.look(path))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+# The command
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="minicornctl",
+        description="Look at running minicorn servers, and tell them what to do.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--pid", metavar="FILE|PID", help="which server: its pid file, or its pid")
+    parser.add_argument("--worker-tmp-dir", metavar="DIR", help="its --worker-tmp-dir, where it has one")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("status", help="the server and its workers").add_argument("--json", action="store_true")
+    commands.add_parser("top", help="the same, alive")
+    one = commands.add_parser("stacks", help="the Python stacks of running workers, which go on meanwhile")
+    one.add_argument("slot", type=int, nargs="?", metavar="SLOT", help="of one worker only")
+    for name, text in (
+        ("reload", "new code, worker by worker (SIGHUP)"),
+        ("stop", "finish what has begun, and end (SIGTERM)"),
+        ("upgrade", "a new minicorn in place, then new code (SIGUSR2)"),
+    ):
+        wish = commands.add_parser(name, help=text)
+        wish.add_argument("--wait", action="store_true", help="until it has come true; else exit code 1")
+        wish.add_argument("--timeout", type=float, default=300.0, metavar="S", help="longest to wait (default: 300)")
+    size = commands.add_parser("scale", help="so many workers (SIGTTIN, SIGTTOU)")
+    size.add_argument("workers", type=_count, metavar="N")
+    commands.add_parser("reopen-logs", help="after a rotation (SIGUSR1)")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not 1 <= int(text) <= 1000:
+        raise ValueError(text)
+    return int(text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; its exit code."""
+    options = build_parser().parse_args(argv)
+    try:
+        paths = _find(options)
+        if options.command == "status":
+            status(paths, options)
+        else:
+            target = Target(*_only(paths), getattr(options, "timeout", 300.0))
+            WISHES[options.command](target, options)
+    except (ConfigError, NotSo) as error:
+        print(f"minicornctl: {error}", file=sys.stderr)
+        return ExitCode.CONFIG if isinstance(error, NotSo) else ExitCode.USAGE
+    except (BrokenPipeError, KeyboardInterrupt):
+        sys.stdout = None  # whoever read it has gone: the interpreter must not flush it
+        return ExitCode.CONFIG
+    return ExitCode.OK
+
+
+def _find(options: argparse.Namespace) -> list[Path]:
+    """The servers that the options mean; UsageError when there are none."""
+    if options.pid is None:
+        found = survey.find(options.worker_tmp_dir)
+        if not found:
+            raise UsageError("no server of yours runs here; one with a --worker-tmp-dir is found by --pid")
+        return found
+    try:
+        pid = int(options.pid if options.pid.isdecimal() else Path(options.pid).read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--pid {options.pid}: no pid, nor a file with one") from error
+    path = survey.find_by_pid(pid)
+    if path is None:
+        raise UsageError(f"--pid {options.pid}: no minicorn of yours has the pid {pid}")
+    return [path]
+
+
+def _only(paths: list[Path]) -> tuple[Path, int]:
+    if len(paths) == 1:
+        return paths[0], _looks(paths)[0].standing.pid
+    known = ", ".join(f"{each.standing.pid} ({each.standing.title})" for each in _looks(paths))
+    raise UsageError(f"{len(paths)} servers run: choose by --pid one of {known}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

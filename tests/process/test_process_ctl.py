@@ -1,0 +1,189 @@
+"""`minicornctl`: real servers, looked at and told what to do from outside."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from signal import SIGCONT, SIGKILL, SIGSTOP
+
+import pytest
+from harness import PATIENCE, Server, Starter, environment, wait_until
+from load import Load
+
+CTL = (sys.executable, "-m", "minicorn.ctl")
+
+
+def ctl(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*CTL, "--pid", str(server.pid), *arguments], env=environment(), capture_output=True, text=True, timeout=60
+    )
+
+
+def status(server: Server) -> dict:
+    return json.loads(ctl(server, "status", "--json").stdout)[0]
+
+
+def test_status_tells_of_the_server_and_each_worker(start: Starter) -> None:
+    server = start("plain:app", "--workers", "2", "--name", "shop")
+    _, pid = server.begin("/hold")
+    done = ctl(server, "status")
+    assert done.returncode == 0, done.stderr
+    assert f"shop (plain:app), pid {server.pid}, minicorn" in done.stdout
+    assert "serving, generation 1, 2 of 2 workers ready, 1 busy" in done.stdout
+    assert f"listening on http://127.0.0.1:{server.port}" in done.stdout
+    (line,) = (line for line in done.stdout.splitlines() if f" {pid} " in line)
+    assert "busy" in line and "in GET /hold for 127.0.0.1" in line and "MiB" in line
+
+
+def test_status_as_json_has_typed_figures(start: Starter) -> None:
+    server = start("plain:app", "--workers", "2")
+    server.get("/")
+    server.get("/fail")
+    wait_until(lambda: status(server)["totals"]["requests"] == 2, "both are counted")
+    told = status(server)
+    assert told["totals"]["by_status"]["2xx"] == told["totals"]["by_status"]["5xx"] == 1
+    assert (told["pid"], told["ready"], told["workers_wanted"]) == (server.pid, True, 2)
+    assert {each["pid"] for each in told["workers"]} == server.workers()
+    assert all(each["rss"] > each["pss"] > 0 for each in told["workers"])
+    assert told["accept_queues"][0]["room"] == 2048
+    assert "GET /fail" in told["errors"][-1]["text"]
+
+
+def test_reload_waits_for_the_new_code(start: Starter) -> None:
+    server = start("plain:app", "--workers", "2")
+    start.write("plain.py", (server.cwd / "plain.py").read_text().replace("VERSION = 1", "VERSION = 2"))
+    with Load(start("handoff_app:app").port, 1):  # another server does not matter
+        done = ctl(server, "reload", "--wait")
+    assert (done.returncode, done.stdout) == (0, "generation 2 serves\n"), done.stderr
+    assert server.get("/version").text == "2"
+
+
+def test_reload_of_broken_code_fails_at_once_with_the_error(start: Starter) -> None:
+    server = start("plain:app", "--workers", "2")
+    for _ in range(2):  # the outcome of the one before is no answer
+        start.write("plain.py", "1 / 0\n")
+        began = time.monotonic()
+        done = ctl(server, "reload", "--wait")
+        assert done.returncode == 1
+        assert "ZeroDivisionError: division by zero" in done.stderr
+        assert time.monotonic() - began < PATIENCE
+    assert "last roll: to generation 3, failed" in ctl(server, "status").stdout
+    assert server.get("/").status == 200
+
+
+def test_reload_of_a_broken_configuration_fails_with_the_error(start: Starter) -> None:
+    start.write("minicorn.conf.py", "timeout = 20\n")
+    server = start("plain:app")
+    start.write("minicorn.conf.py", "timeout = 'soon'\n")
+    done = ctl(server, "reload", "--wait")
+    assert done.returncode == 1
+    assert "timeout" in done.stderr
+
+
+def test_reload_while_a_roll_runs_waits_for_the_next(start: Starter) -> None:
+    server = start("plain:app", "--workers", "2")
+    first = subprocess.Popen([*CTL, "--pid", str(server.pid), "reload", "--wait"], env=environment())
+    second = ctl(server, "reload", "--wait")
+    assert (first.wait(), second.returncode) == (0, 0)
+    assert server.log.text.count("workers replaced") in (1, 2)
+
+
+def test_stop_waits_for_the_end(start: Starter) -> None:
+    server = start("plain:app")
+    assert ctl(server, "stop", "--wait").returncode == 0
+    assert server.wait() == 0
+
+
+def test_stop_that_takes_too_long_says_so(start: Starter) -> None:
+    server = start("plain:app")
+    server.hold()
+    done = ctl(server, "stop", "--wait", "--timeout", "0.2")
+    assert (done.returncode, "not within 0.2 s" in done.stderr) == (1, True)
+    server.release()
+
+
+def test_scale_goes_up_and_down(start: Starter) -> None:
+    server = start("plain:app", "--workers", "2")
+    assert ctl(server, "scale", "5").returncode == 0
+    assert len(server.workers()) == 5
+    assert ctl(server, "scale", "1").returncode == 0
+    assert len(server.workers()) == 1
+    assert ctl(server, "scale", "0").returncode == 2
+
+
+def test_reopen_logs_follows_a_rotation(start: Starter) -> None:
+    server = start("plain:app", "--access-logfile", "access.log")
+    (server.cwd / "access.log").rename(server.cwd / "access.log.1")
+    assert ctl(server, "reopen-logs").returncode == 0
+    wait_until(lambda: (server.cwd / "access.log").exists(), "it is opened again")
+
+
+def test_upgrade_waits_for_the_new_program(start: Starter) -> None:
+    server = start("plain:app")
+    done = ctl(server, "upgrade", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert "serves, generation 2" in done.stdout
+    start.write("plain.py", "1 / 0\n")
+    done = ctl(server, "upgrade", "--wait")
+    assert done.returncode == 1
+    assert "the new program does not load" in done.stderr and "ZeroDivisionError" in done.stderr
+
+
+@pytest.mark.parametrize("path", ["/hold", "/grind"])  # the latter keeps the GIL, in C
+def test_stacks_of_a_running_worker_are_taken_without_stopping_it(start: Starter, path: str) -> None:
+    server = start("plain:app", "--workers", "2", "--timeout", "60")
+    held, pid = server.begin(path)
+    for _ in range(2):
+        done = ctl(server, "stacks")
+        assert f"in {path[1:]}" in done.stdout
+        assert done.stdout.count("(most recent call first)") >= 2
+        (head,) = (line for line in done.stdout.splitlines() if f"worker {pid} " in line)
+        assert f"in GET {path}" in head
+    assert pid in server.workers()
+    if path == "/hold":
+        server.release()
+        assert held.getresponse().status == 200
+    else:
+        os.kill(pid, SIGKILL)  # nobody else ends it
+
+
+def test_a_worker_that_does_not_answer_is_told(start: Starter) -> None:
+    server = start("plain:app", "--timeout", "60")
+    (pid,) = server.workers()
+    os.kill(pid, SIGSTOP)
+    done = ctl(server, "stacks", "1")
+    assert (done.returncode, "wrote no stack in time" in done.stdout) == (0, True)
+    assert ctl(server, "stacks", "7").returncode == 1
+    os.kill(pid, SIGCONT)
+
+
+def test_top_without_a_terminal_prints_one_frame(start: Starter) -> None:
+    server = start("plain:app", "--workers", "2")
+    done = ctl(server, "top")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line for line in lines if line.startswith("SLOT")]
+    assert all(any(str(pid) in line for line in lines) for pid in server.workers())
+
+
+def test_mistakes_are_one_line(start: Starter) -> None:
+    server = start("plain:app")
+    for arguments in (["--pid", str(os.getpid())], ["--pid", "nowhere.pid"], ["--worker-tmp-dir", str(server.cwd)]):
+        done = subprocess.run([*CTL, *arguments, "status"], env=environment(), capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr.startswith("minicornctl: ") and done.stderr.count("\n") == 1
+    other = start("plain:app", "--worker-tmp-dir", str(server.cwd))
+    another = start("plain:app", "--worker-tmp-dir", str(server.cwd))
+    command = [*CTL, "--worker-tmp-dir", str(server.cwd), "reload"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 2
+    assert str(other.pid) in done.stderr and str(another.pid) in done.stderr
+
+
+def test_a_pid_file_names_the_server(start: Starter) -> None:
+    server = start("plain:app", "--pid", "server.pid")
+    command = [*CTL, "--pid", "server.pid", "status", "--json"]
+    done = subprocess.run(command, cwd=server.cwd, env=environment(), capture_output=True, text=True)
+    assert json.loads(done.stdout)[0]["pid"] == server.pid

@@ -1,0 +1,169 @@
+"""What a terminal is shown: lines of a given width, from made-up snapshots."""
+
+from dataclasses import replace
+
+import pytest
+
+from minicorn import display
+from minicorn.counters import NOTHING, ROWS, Counters
+from minicorn.display import Pace, duration, latency, pace, size
+from minicorn.pool import Rolled
+from minicorn.snapshot import QueueView, Snapshot, Usage, WorkerView, document
+from minicorn.standing import Complaint, Listening, Stage, Standing
+
+
+def served(count: int, bucket: int = 5) -> Counters:
+    values = list(NOTHING.values)
+    values[ROWS["2"] + bucket] = count
+    return Counters(tuple(values))
+
+
+def worker(slot: int, state: str = "idle", requests: int = 10, cpu: float = 1.0) -> WorkerView:
+    return WorkerView(
+        slot, 1000 + slot, 2, state, 40.0, 99.0, f"GET /{slot}", "::1", 2, served(requests), None, Usage(cpu, 9, 2**24)
+    )
+
+
+@pytest.fixture
+def snapshot() -> Snapshot:
+    standing = Standing(
+        pid=7,
+        version="1.2",
+        app="main:app",
+        title="shop",
+        listeners=(Listening("http://127.0.0.1:80", 1),),
+        stage=Stage.SERVING,
+        size=3,
+        generation=2,
+        rolled=Rolled(3, 1, "failed"),
+        rolled_at=900.0,
+        roll_error="Traceback\n  line\nValueError: \x1b[31mno",
+        exits={"timeout": 2},
+        errors=(Complaint(990.0, "worker 5 was late"),),
+    )
+    workers = (worker(1), worker(2, "busy", 30, 3.0), worker(3, "booting", 0))
+    return Snapshot(100.0, 99.5, standing, workers, served(5), queues=(QueueView("http://127.0.0.1:80", 4, 2048),))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 ms"),
+        (0.25, "250 ms"),
+        (12.34, "12.3 s"),
+        (240, "4 min"),
+        (3 * 3600 + 720, "3 h 12 min"),
+        (190800, "2 d 5 h"),
+    ],
+)
+def test_a_duration_is_short(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (2**20 * 12.3, "12.3 MiB"),
+        (2**30 * 400, "400 GiB"),
+        (2**50, "1024 TiB"),
+    ],
+)
+def test_a_size_has_three_figures(amount: float, text: str) -> None:
+    assert size(amount) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.00012, "0.12 ms"), (0.045, "45 ms"), (0.9999, "1 s"), (1.23, "1.23 s")]
+)
+def test_a_latency_has_three_figures(seconds: float, text: str) -> None:
+    assert latency(seconds) == text
+
+
+def test_bars_are_as_high_as_their_values() -> None:
+    assert display.bars([0, 1, 4, 8], 4) == " ▁▄█"
+    assert display.bars([0, 1, 4, 8], 6) == "   ▁▄█"
+    assert display.bars([0, 1, 4, 8], 2) == "▄█"
+    assert display.bars([0, 0], 2) == "  "
+    assert display.bars([], 3) == "   "
+
+
+def test_status_says_all_of_it(snapshot: Snapshot) -> None:
+    text = "\n".join(display.status(snapshot, 1000.0, 120))
+    for expected in (
+        "shop (main:app), pid 7, minicorn 1.2, up 1 min",
+        "serving, generation 2, 2 of 3 workers ready, 1 busy",
+        "last roll: to generation 3, failed, 1 min ago",
+        "ValueError: .[31mno",
+        "workers gone: 2 timeout",
+        "requests: 45 (2xx 45), refused 0",
+        "accept queue: 4 of 2048",
+        "last error, 10.0 s ago: worker 5 was late",
+        "1.0 s in GET /2 for ::1",
+    ):
+        assert expected in text
+    assert "\x1b" not in text
+
+
+def test_an_arbiter_that_says_nothing_is_told_of(snapshot: Snapshot) -> None:
+    assert "not been heard for 20.0 s" in display.condition(replace(snapshot, heard=80.0))
+    assert "rolling to generation 3" in display.condition(
+        replace(snapshot, standing=replace(snapshot.standing, rolling=3))
+    )
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_no_line_is_wider_than_the_terminal(snapshot: Snapshot, width: int) -> None:
+    frame = display.frame([snapshot, snapshot], [Pace()] * 400, "slot", width, 40)
+    assert max(map(len, display.table(snapshot, width))) <= width
+    assert max(map(len, frame)) <= width
+
+
+def test_a_frame_is_no_higher_than_the_terminal_and_says_what_is_left_out(snapshot: Snapshot) -> None:
+    many = replace(snapshot, workers=tuple(worker(slot) for slot in range(1, 60)))
+    frame = display.frame([many, many], [Pace()], "slot", 80, 24)
+    assert len(frame) <= 24
+    assert any("more" in line for line in frame)
+
+
+@pytest.mark.parametrize(("sort", "first"), [("slot", 1), ("requests", 3), ("cpu", 2), ("time", 2)])
+def test_workers_are_sorted_as_is_wished(snapshot: Snapshot, sort: str, first: int) -> None:
+    workers = (worker(1, cpu=1.0), worker(2, "busy", cpu=3.0), worker(3, requests=50, cpu=1.0))
+    after = replace(snapshot, now=101.0, workers=workers)
+    before = replace(
+        after, now=100.0, workers=tuple(replace(each, usage=Usage(1.0), counters=served(10)) for each in workers)
+    )
+    frame = display.frame([before, after], [Pace()], sort, 80, 24)
+    head = next(at for at, line in enumerate(frame) if line.startswith("SLOT"))
+    assert frame[head + 1].split()[0] == str(first)
+
+
+def test_a_pace_is_what_came_between_two_looks(snapshot: Snapshot) -> None:
+    later = replace(
+        snapshot,
+        now=102.0,
+        workers=(worker(1, requests=30, cpu=2.0), worker(2, requests=30, cpu=3.0), worker(9, requests=4, cpu=0.5)),
+    )
+    measured = pace(snapshot, later)
+    assert measured.requests == 12.0
+    assert measured.cpu == pytest.approx(0.75)
+    assert measured.quantiles[0] == pytest.approx(0.0035)
+
+
+def test_a_document_is_what_json_can_say(snapshot: Snapshot) -> None:
+    told = document(snapshot)
+    assert (told["ready"], told["generation"], told["workers_wanted"]) == (True, 2, 3)
+    assert told["last_roll"] == {
+        "generation": 3,
+        "outcome": "failed",
+        "at": 900.0,
+        "error": snapshot.standing.roll_error,
+    }
+
+
+def test_a_server_is_ready_when_one_of_its_workers_is(snapshot: Snapshot) -> None:
+    assert snapshot.unready == ""
+    assert replace(snapshot, workers=()).unready == "no worker is ready"
+    assert replace(snapshot, standing=replace(snapshot.standing, stage=Stage.DRAINING)).unready == "draining"
