@@ -1,6 +1,7 @@
 """What all layers share: certificates for TLS, made by the real openssl."""
 
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,12 @@ def make(folder: Path, name: str, *more: str, subject: str = "") -> Pair:
     command += ["-subj", subject or f"/CN={name}", "-addext", f"subjectAltName=DNS:{name},DNS:*.{name},IP:127.0.0.1"]
     subprocess.run([*command, *more], check=True, capture_output=True)
     return pair
+
+
+@pytest.fixture(scope="session")
+def make_pair() -> Callable[..., Pair]:
+    """`make_pair(folder, name)`"""
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ CHECKOUT = HERE.parent.parent
 PATIENCE = 15.0
 
 MINICORN = (sys.executable, "-m", "minicorn")
-LISTENING = r"Listening on http://(?:127\.0\.0\.1|0\.0\.0\.0):(\d+)"
+LISTENING = r"Listening on https?://(?:127\.0\.0\.1|0\.0\.0\.0):(\d+)"
 ANY_PORT = ("--bind", "127.0.0.1:0")
 # Run in front of the server, in its process: `limit` descriptors, `affinity`, `subreaper`, `terminal`
 PRELUDE = """

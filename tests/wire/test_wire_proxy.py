@@ -87,10 +87,10 @@ def test_who_has_connected_to_the_proxy_is_who_speaks_in_headers(serve):
 
 def test_who_is_silent_in_it_has_no_longer_than_in_a_head(serve):
     server = serve(who, proxy_protocol=True, recv_timeout=0.5)
-    for beginning in (b"", V1[:9], V2[:14]):
-        client = server.connect()
+    clients = [server.connect() for _ in range(3)]
+    for client, beginning in zip(clients, (b"", V1[:9], V2[:14]), strict=True):
         client.send(beginning)
-        assert client.rest() == b""
+    assert [client.rest() for client in clients] == [b"", b"", b""]
 
 
 def test_who_leaves_in_it_is_forgotten(server, open_descriptors, wait_until):
