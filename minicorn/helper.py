@@ -64,6 +64,11 @@ class Helper:
         self._asleep = True
         self._stopping = False
 
+    def end(self) -> None:
+        """There is nothing to help any more, whoever forks from now on."""
+        _HELPERS.discard(self)
+        self.stop()
+
     def resume(self) -> None:
         """After `stop`: go on if the main thread is in the application still."""
         if self._left_at and self._asleep:

@@ -119,7 +119,7 @@ class Server:
         if self._wake_fd < 0:
             return
         if self._helper is not None:
-            self._helper.stop()
+            self._helper.end()
         self._loop.close()
         for listener in self._listeners:
             if self._bound is None:

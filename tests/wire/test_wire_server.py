@@ -394,3 +394,15 @@ def test_the_host_may_be_a_name(gate):
     finally:
         server.signal_exit()
         thread.join(5)
+
+
+def test_a_fork_after_the_servers_end_wakes_no_helper(serve, gate):
+    server = serve(gate)
+    assert server.ask().body
+    server.stop()
+    before = threading.active_count()
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert threading.active_count() <= before
