@@ -1,5 +1,6 @@
 """Joins the parts of a server with an arbiter: settings -> log, listeners, pid file, arbiter, workers."""
 
+import importlib.util
 import os
 import resource
 import signal
@@ -52,7 +53,17 @@ def run_arbiter(settings: Settings, config: Configuration | None = None) -> Exit
         raise
 
 
+def _check_watchdog(settings: Settings) -> None:
+    try:
+        missing = settings.reload and importlib.util.find_spec("watchdog") is None
+    except ValueError:  # in its place stands something that is no module
+        missing = True
+    if missing:
+        raise ConfigError("--reload needs watchdog: pip install 'minicorn[reload]'")
+
+
 def _run(settings: Settings, called_in: str, config: Configuration | None, estate: Estate | None) -> ExitCode:
+    _check_watchdog(settings)
     outputs = open_outputs(settings)
     Reception(settings)  # each worker makes its own; certificates that are wrong are told before anything runs
     size = count_cpus() if settings.workers == "auto" else settings.workers

@@ -5,6 +5,7 @@ break its children. It knows workers by their channel and their page alone; what
 decided in `pool`, this loop only does it.
 """
 
+import json
 import logging
 import os
 import select
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from minicorn import channel, complaints, order, spawn, terminal, upgrade
 from minicorn.attendant import Attendant, Attendants
 from minicorn.cgroup import count_cpus, count_oom_kills
-from minicorn.channel import Channel
+from minicorn.channel import Channel, Message
 from minicorn.chronicle import Chronicle
 from minicorn.configfile import Reading
 from minicorn.configuration import Configuration
@@ -28,13 +29,31 @@ from minicorn.listeners import Listener, close_all
 from minicorn.log import Output
 from minicorn.memory import read_pss, read_rss
 from minicorn.obituary import cause_of, obituary
-from minicorn.pool import Abort, Action, Cradle, Drain, Exit, Kill, Pool, Quit, Retire, Say, Seal, Spawn, Stop
+from minicorn.pool import (
+    Abort,
+    Action,
+    Cradle,
+    Drain,
+    Excuse,
+    Exit,
+    Hold,
+    Kill,
+    Pool,
+    Quit,
+    Retire,
+    Say,
+    Seal,
+    Spawn,
+    Stop,
+)
+from minicorn.reloader import Reloader
 from minicorn.settings import Settings, keep_fixed
 from minicorn.signals import Signals
 from minicorn.spawn import Post
 from minicorn.succession import Estate, Heirloom
 from minicorn.systemd import Manager
 from minicorn.upgrade import Upgrade
+from minicorn.watcher import Watcher, coarse_time
 
 LOGGER = logging.getLogger("minicorn")
 TICK = 1.0
@@ -76,6 +95,7 @@ class Arbiter:
             max_memory=settings.max_worker_memory,
             max_boot_failures=settings.max_boot_failures,
             cradle=_find_cradle(settings),
+            eager=settings.reload,
         )
         self._settings = settings
         self._listeners = listeners
@@ -107,6 +127,13 @@ class Arbiter:
         self._foreground = terminal.has_foreground()
         self._next_weighing = 0.0
         self._failure = ""  # of the last boot that failed
+        self._hopeless = (0, "")  # with --reload: a generation whose import has killed its worker, and how
+        self._reloader = Reloader()
+        self._watcher: Attendant | None = None
+        if settings.reload:
+            began = coarse_time()
+            self._watcher = Attendant("watcher", lambda line: Watcher(settings, began).run(line), self._hear_watcher)
+            self._attendants.members.append(self._watcher)
         # The kernel's counter, now and a while ago: a kill is reaped some time after it is counted
         self._oom_kills = self._oom_kills_before = count_oom_kills()
 
@@ -124,7 +151,11 @@ class Arbiter:
                 last = now
                 if now >= self._next_weighing:
                     self._weigh(now)
+                if news := self._reloader.take(now):
+                    self._pool.reload()
                 self._perform(self._pool.plan(now, self._promises()))
+                if news:
+                    LOGGER.info("%s", news)  # once it is true that nothing is answered by the old code any more
                 if self._manager.listens:
                     self._manager.tell(self._herald.turn(now, read_phase(self._pool), self._describe))
                 if self._pool.ended:
@@ -137,9 +168,8 @@ class Arbiter:
                 if not self._pool.stopping:
                     for attendant in self._attendants.due(now):
                         self._start(attendant, now)
-                timeout = min(
-                    TICK, max(0.0, min(self._pool.wake_at, self._attendants.wake_at, self._herald.wake_at) - now)
-                )
+                due = (self._pool.wake_at, self._attendants.wake_at, self._herald.wake_at, self._reloader.wake_at)
+                timeout = min(TICK, max(0.0, min(due) - now))
                 planned = now + timeout
                 self._wait(timeout)
                 for signum in self._signals.take():
@@ -195,12 +225,17 @@ class Arbiter:
             if message.word == channel.READY:
                 self._pool.ready(pid, time.monotonic())
                 self._failure = ""
+                self._verdicts.pop(pid, None)  # with --reload it shows why it could not load
             elif message.word == channel.SEALED:
                 self._pool.sealed(pid)
             elif message.word == channel.RECYCLE:
                 self._pool.recycle(pid, message.text)
             elif message.word == channel.FAILED:
                 self._tell_failure(pid, message.text)
+            elif message.word == channel.DEBUGGING:
+                self._pool.debugging(pid)
+            elif message.word == channel.IMPORTED and self._watcher is not None:
+                self._watcher.tell(channel.IMPORTED, message.text)
         if not alive:
             self._channels.pop(pid).close()
 
@@ -341,6 +376,10 @@ class Arbiter:
                 self._tell(action.pid, channel.SEAL)
             elif isinstance(action, Drain):
                 self._tell(action.pid, channel.DRAIN)
+            elif isinstance(action, Hold):
+                self._tell(action.pid, channel.HOLD)
+            elif isinstance(action, Excuse):
+                self._tell(action.pid, channel.EXCUSE)
             elif isinstance(action, Quit):
                 os.kill(action.pid, signal.SIGQUIT)
             elif isinstance(action, Abort):
@@ -381,6 +420,7 @@ class Arbiter:
     def _post(self, action: Spawn, theirs: Channel, now: float) -> Post:
         page = self._directory.page(action.slot)
         page.reset(now + self._settings.boot_timeout, now)
+        hopeless, why = self._hopeless
         return Post(
             action.slot,
             action.generation,
@@ -391,6 +431,7 @@ class Arbiter:
             self._handoff,
             self._idle_map,
             self._listeners.copy(),  # this list is emptied when the server stops
+            why if hopeless == action.generation else "",
         )
 
     def _fork(self, action: Spawn, post: Post, ours: Channel, now: float) -> None:
@@ -485,6 +526,11 @@ class Arbiter:
         messages, _ = attendant.channel.receive()
         for message in messages:
             attendant.hear(message)
+
+    def _hear_watcher(self, message: Message) -> None:
+        now = time.monotonic()
+        self._reloader.note(json.loads(message.text), now)
+        self._pool.hold(now)
 
     def _bury_attendant(self, attendant: Attendant, code: int) -> None:
         assert attendant.channel is not None
@@ -621,6 +667,10 @@ class Arbiter:
         stack = self._directory.read_stack(worker.slot)
         if stack:
             text += f"; its stack:\n{stack}"
+        if not (worker.was_ready or worker.dismissed):
+            self._hopeless = (worker.generation, text)
+        if self._settings.reload and worker.dismissed and level == "info":
+            level = "debug"
         LOGGER.log(logging.getLevelNamesMapping()[level.upper()], text)
 
     def _ran_out_of_memory(self) -> bool:
@@ -633,7 +683,7 @@ class Arbiter:
 
 def _find_cradle(settings: Settings) -> Cradle:
     """Where workers come from; a template's can be the arbiter's children only where it adopts them."""
-    if not settings.preload:
+    if settings.reload or not settings.preload:  # what --preload would import is what changes
         return Cradle.ARBITER
     if spawn.become_subreaper():
         return Cradle.TEMPLATE

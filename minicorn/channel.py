@@ -23,6 +23,11 @@ DRAIN = "drain"  # all are sealed: serve what waits in the queues, finish, and e
 REOPEN = "reopen"  # open the log files again
 ORDER = "order"  # fork a process: the text says which, descriptors come along (see `order`)
 BORN = "born"  # the process that was ordered: the text is its pid
+HOLD = "hold"  # your code is out of date: answer nothing more, but keep who asks
+EXCUSE = "excuse"  # the new code takes long: tell those who are kept
+DEBUGGING = "debugging"  # somebody is in a debugger: no deadline holds any more
+IMPORTED = "imported"  # the worker's answer to what to watch, for the watcher
+CHANGED = "changed"  # the watcher: these files, as JSON
 
 
 # The kernel passes up to 253 descriptors with a message

@@ -153,15 +153,15 @@ class Connection:
         """What another worker needs to go on in our place; None where only we can.
 
         A connection between requests can go, and one with a request of which nothing is done.
-        In the middle of a body or a reply it stays.
+        In the middle of a reply it stays, and of a body unless --reload keeps what has come of it.
         """
-        if self.state == APP:
+        if self.state == APP or self.state == BODY:
             data = self._raw
         elif self.state == IDLE or self.state == HEAD:
             data = bytes(self._input)
         else:
             return None
-        if data is None or len(data) > INPUT_MOST or self.outbox.size:
+        if data is None or (len(data) > INPUT_MOST and not self.settings.reload) or self.outbox.size:
             return None
         since = self.since if self.state == APP else 0.0
         return Parcel(self.listener.number, self.served, self.deadline, since, self.peer, self.peer_port, data)
@@ -211,6 +211,8 @@ class Connection:
         self._received += len(data)
         if self.state == BODY:
             self.deadline = now + self.settings.recv_timeout
+            if self._raw is not None:
+                self._raw += data
             return self._feed(data, now)
         if self._input:
             if isinstance(self._input, bytes):
@@ -248,7 +250,8 @@ class Connection:
         self._move(BODY)
         if data and self._feed(data, now):
             return True
-        self._raw = None
+        if not self.settings.reload:
+            self._raw = None
         if request.expects_continue and not data:
             self.outbox.send(CONTINUE)
         return False

@@ -10,7 +10,8 @@ import os
 import socket
 import struct
 import sys
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
 
 VERSION = 2
 # More input than this stays with its worker: four messages of 64 KiB would fill the queue
@@ -74,7 +75,21 @@ class Handoff:
 
     def give(self, fd: int, parcel: Parcel) -> bool:
         """Put a connection into the queue; False when it is full, or the system refuses."""
-        descriptors = array.array("i", [fd])
+        if len(parcel.input) > INPUT_MOST:
+            return self._give_long(fd, parcel)
+        return self._send([fd], parcel)
+
+    def _give_long(self, fd: int, parcel: Parcel) -> bool:
+        """The input travels in a file beside the connection."""
+        try:
+            with tempfile.TemporaryFile(buffering=0) as file:
+                file.write(parcel.input)
+                return self._send([fd, file.fileno()], replace(parcel, input=b""))
+        except OSError:
+            return False  # no room for it
+
+    def _send(self, fds: list[int], parcel: Parcel) -> bool:
+        descriptors = array.array("i", fds)
         try:
             self._giving.sendmsg([parcel.pack()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
         except OSError:
@@ -86,7 +101,7 @@ class Handoff:
         while True:
             os.close(os.dup(self.fd))  # else it would be taken from the queue, and lost (MSG_CTRUNC)
             try:
-                data, ancillary, _, _ = self._taking.recvmsg(_RECEIVE, socket.CMSG_SPACE(4), _FLAGS)
+                data, ancillary, _, _ = self._taking.recvmsg(_RECEIVE, socket.CMSG_SPACE(8), _FLAGS)
             except BlockingIOError:
                 return None
             descriptors = array.array("i")
@@ -96,7 +111,12 @@ class Handoff:
                 continue  # MSG_CTRUNC: a thread of the application's was faster, and the connection is gone
             sock = socket.socket(fileno=descriptors[0])
             try:
-                return sock, Parcel.unpack(data)
+                parcel = Parcel.unpack(data)
+                if len(descriptors) > 1:
+                    with os.fdopen(descriptors[1], "rb") as file:
+                        file.seek(0)
+                        parcel = replace(parcel, input=file.read())
+                return sock, parcel
             except ValueError:
                 sock.close()
 

@@ -74,6 +74,8 @@ class Loop:
         self.connections: dict[int, Connection] = {}
         self.took = 0.0  # seconds that the last request was in the application
         self.leaving = False  # connections go to siblings as soon as they can
+        self.holding = False  # with `leaving`: they stay here, unread, until there is somebody to have them
+        self._held: dict[Connection, None] = {}  # those whose request is whole
         self.closing = False  # the whole server ends: nothing is given away, idle connections are closed
 
     def watch(self, fd: int, callback: Callable[[], object], urgent: bool = False) -> None:
@@ -97,7 +99,7 @@ class Loop:
             self._callbacks[listener.fd] = partial(self._accept, listener)
         if self._handoff is not None:
             self._callbacks[self._handoff.fd] = self._take
-        self._set_accepting(True)
+        self._set_accepting(not self.leaving)
 
     def abandon(self) -> None:
         """In a forked child: close our copies, and leave the connections to the parent."""
@@ -139,6 +141,8 @@ class Loop:
                 self._flush(connection, now)
             elif connection.state != APP and connection not in turns:
                 self._receive(connection, now)
+            elif connection in self._held:
+                self.part(connection, ClientGone("it did not wait"))
         if taking and len(self._turns):
             # What comes next on these connections would wait as long as they have waited now
             self._spread(keep=0 if self.took > SLOW else 1)
@@ -168,7 +172,7 @@ class Loop:
 
     def _tick(self, now: float, taking: bool) -> None:
         self._next_tick = now + TICK
-        for connection in self._deadlines.due(now):
+        for connection in self._deadlines.due(now) if not self.holding else ():
             self._attempt(connection, partial(connection.expire, self.date_line(), now))
         if taking and not (self.leaving or self.closing):
             self._set_accepting(True)
@@ -238,7 +242,7 @@ class Loop:
             self.poll_for(connection)
         if connection.state == CLOSED or (connection.state == IDLE and self.closing):
             self._drop(connection)
-        elif connection.state == IDLE and self.leaving and self._give(connection):
+        elif connection.state == IDLE and self.leaving and self._depart(connection):
             pass
         else:
             if connection.state == HEAD and connection.has_input:
@@ -275,6 +279,7 @@ class Loop:
         del self.connections[connection.fd]
         self._page.holds(len(self.connections))
         self._turns.pop(connection, None)
+        self._held.pop(connection, None)
         self._deadlines.forget(connection)
 
     # New connections
@@ -400,6 +405,8 @@ class Loop:
         """Whether another worker will have this connection."""
         if self._handoff is None or self.closing:
             return False
+        if self.holding:  # the wait was not the client's
+            connection.deadline = max(connection.deadline, time.monotonic() + self._settings.recv_timeout)
         parcel = connection.parcel()
         if parcel is None:
             return False
@@ -410,6 +417,44 @@ class Loop:
         self._forget(connection)
         connection.release()
         return True
+
+    def _depart(self, connection: Connection) -> bool:
+        """Whether the connection needs no more of our attention: given away, or held."""
+        if self.holding:
+            self._rest(connection)
+        return self.holding or self._give(connection)
+
+    def hold(self) -> None:
+        """Take nothing new, and read nothing more of those between requests."""
+        self.leaving = self.holding = True
+        self.stop_taking()
+        for connection in self.connections.values():
+            if connection.state in (HEAD, IDLE):
+                self._rest(connection)
+
+    def keep(self, connection: Connection) -> None:
+        """A dispatch that leaves a request unanswered, until `go_on` or until somebody else has it."""
+        self._held[connection] = None
+        self._rest(connection)
+
+    def _rest(self, connection: Connection) -> None:
+        connection.interest = 0
+        self.poll_for(connection)
+
+    def go_on(self) -> None:
+        """End the hold: what was kept is answered by us after all."""
+        self.leaving = self.holding = False
+        now = time.monotonic()
+        for connection in self.connections.values():
+            if not connection.interest:
+                connection.interest = poller.READ
+                connection.deadline = max(connection.deadline, now + self._settings.recv_timeout)
+                self.poll_for(connection)
+                self._deadlines.note(connection)
+        self._turns.update(self._held)
+        self._held.clear()
+        if self._listeners:
+            self._set_accepting(True)
 
     def give_all(self) -> None:
         """Give away what can be given; the rest stays with us and is served."""

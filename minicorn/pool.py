@@ -33,6 +33,8 @@ BACKOFF_FIRST, BACKOFF_MOST = 0.25, 10.0
 ORDER_PATIENCE = 10.0
 # Templates' slots begin here, so that workers' are 1, 2, 3, ...
 TEMPLATE_SLOT = 2001
+# With --reload: so long after a change those who wait are told that the new code is being imported
+IMPORT_PATIENCE = 5.0
 # So many samples in a row above its memory limit make a worker go; one above so many times that kills it
 SAMPLES = 3
 HARD = 2
@@ -109,6 +111,9 @@ class Worker:
     sealing: bool = False  # it was told that the server stops
     sealed: bool = False  # it has said that it gives nothing to others any more
     template: bool = False  # it serves nobody: workers are forked from it
+    held: bool = False  # its code is out of date: it answers nothing
+    excused: bool = False  # it tells those who wait that the new code takes long
+    debugging: bool = False  # somebody sits in a debugger: it is never late
 
     def move(self, state: State, now: float) -> None:
         if state not in MOVES[self.state]:
@@ -160,6 +165,20 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Its code is out of date: tell a worker to answer nothing more, and to keep who asks."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Excuse:
+    """Tell a held worker to say to those who wait that the new code takes long."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
 class Abort:
     """SIGABRT: its stack is wanted."""
 
@@ -190,7 +209,7 @@ class Say:
     text: str
 
 
-Action = Spawn | Retire | Seal | Drain | Abort | Kill | Quit | Say
+Action = Spawn | Retire | Seal | Drain | Hold | Excuse | Abort | Kill | Quit | Say
 
 
 @dataclass(slots=True)
@@ -242,6 +261,9 @@ class Pool:
     max_memory: int = 0  # bytes, of each worker; 0: no limit
     max_boot_failures: int = 0  # in a row; 0: never mind
     boot_failures: int = 0
+    eager: bool = False  # --reload: old code answers nothing once it is old, and new code that fails shows so itself
+    stale: int = 0  # generations up to this one are out of date (eager)
+    held_at: float = math.inf  # since when nobody is answered
     booted: bool = False  # one boot has succeeded: from now on no worker's exit ends the server
     failed: bool = False  # the very first boot failed
     failed_roll: str = ""  # which roll was the last, where it failed
@@ -313,7 +335,7 @@ class Pool:
         if worker.template:
             self._say("info", f"{worker} is up {took}")
             return
-        self._say("info", f"{worker} is ready {took}")
+        self._say(self._murmur, f"{worker} is ready {took}")
         self.booted = True
         self.boot_failures = 0
         if self.roll and worker.generation == self.roll.generation and not self.roll.canary_ready:
@@ -362,6 +384,16 @@ class Pool:
         worker.heavy = worker.heavy + 1 if self.max_memory and memory > self.max_memory else 0
         if worker.heavy >= SAMPLES:
             self.recycle(pid, f"it uses {memory >> 20} MiB, {self.max_memory >> 20} are allowed")
+
+    def hold(self, now: float) -> None:
+        """With `eager`: all code so far is out of date, and nothing more is answered by it; `reload` follows."""
+        self.stale = self.newest
+        self.held_at = min(self.held_at, now)
+
+    def debugging(self, pid: int) -> None:
+        """Somebody debugs the worker: it is never late again."""
+        if pid in self.workers:
+            self.workers[pid].debugging = True
 
     def reload(self) -> None:
         """Wish for new code: at most one roll runs, and at most one more waits."""
@@ -424,6 +456,11 @@ class Pool:
                 actions += self._plan_templates(now) + self._plan_spawns(now)  # whoever dies before that is replaced
         elif self.parked:
             actions += [self._dismiss(worker, now) for worker in self._active() + self._live_templates()]
+        elif self.eager:
+            actions += self._plan_holds(now)
+            self._turn_roll(now)
+            actions += self._plan_templates(now) + self._plan_spawns(now)
+            actions += self._plan_retirements(now)
         else:
             self._turn_roll(now)
             actions += self._plan_templates(now)
@@ -457,7 +494,7 @@ class Pool:
             deadline = min(worker.promise + worker.grant, worker.patience)
             if worker.state is State.ABORTED:
                 deadline = worker.patience
-            if worker.state is State.KILLED:
+            if worker.state is State.KILLED or (worker.debugging and self.stopping is None):
                 continue
             if self.max_memory and worker.memory > HARD * self.max_memory:
                 reason = f"it uses {worker.memory >> 20} MiB, {HARD} times {self.max_memory >> 20} are the limit"
@@ -548,25 +585,51 @@ class Pool:
         active = [w for w in self.workers.values() if w.state in (State.BOOTING, State.READY)]
         return sorted(active, key=lambda w: (w.generation, w.pid != self.recycling, w.born, w.slot))
 
+    def _plan_holds(self, now: float) -> list[Action]:
+        """What is out of date answers nothing; after a while it says that the new code takes long."""
+        actions: list[Action] = []
+        if self.roll is not None and self.roll.canary_ready and self.roll.generation > self.stale:
+            self.held_at = math.inf
+        excuse_at = self.held_at + IMPORT_PATIENCE
+        for worker in self._active():
+            if worker.state is not State.READY or worker.generation > self.stale:
+                continue
+            if not worker.held:
+                worker.held = True
+                actions.append(Hold(worker.pid))
+            elif now >= excuse_at and not worker.excused:
+                worker.excused = True
+                actions.append(Excuse(worker.pid))
+        if now < excuse_at:
+            self._wake = min(self._wake, excuse_at)
+        return actions
+
     def _turn_roll(self, now: float) -> None:
         """End a roll that is complete, begin one that waits."""
         roll = self.roll
         if roll is not None:
-            if roll.stumbled and self.reload_waits:
-                self._say("warning", f"roll to generation {roll.generation} is given up for a newer one")
+            if (roll.stumbled or self.eager) and self.reload_waits:
+                newer = f"roll to generation {roll.generation} is given up for a newer one"
+                self._say("debug" if self.eager else "warning", newer)
                 self._end_roll("superseded")
             elif self._is_complete(roll):
-                took = now - roll.began
-                self._say("info", f"generation {roll.generation} serves: {self.size} workers replaced in {took:.1f} s")
+                self._tell_roll(roll, now - roll.began)
                 self._end_roll("done")
-        if self.roll is None and self.reload_waits and self.booted:
+        if self.roll is None and self.reload_waits and (self.booted or self.eager):
             self.reload_waits = False
             self.newest += 1
-            self.roll = Roll(self.newest, now, self.reloads)
+            self.roll = Roll(self.newest, min(now, self.held_at), self.reloads)
             self.failed_roll = ""
             self.vacancies.clear()  # the new code deserves a try at once
             self.template_due, self.template_strikes = 0.0, 0
-            self._say("info", f"rolling to generation {self.newest}")
+            self._say(self._murmur, f"rolling to generation {self.newest}")
+
+    def _tell_roll(self, roll: Roll, took: float) -> None:
+        if self.eager:
+            self._say("info", f"Reloaded in {took:.2f} s (generation {roll.generation})")
+        else:
+            workers = f"{self.size} workers replaced in {took:.1f} s"
+            self._say("info", f"generation {roll.generation} serves: {workers}")
 
     def _end_roll(self, outcome: str) -> None:
         if self.roll is not None:
@@ -576,7 +639,8 @@ class Pool:
     def _is_complete(self, roll: Roll) -> bool:
         new = [w for w in self.workers.values() if w.generation == roll.generation]
         ready = sum(w.state is State.READY for w in new)
-        return ready >= self.size and len(new) == len(self.workers)
+        # With --reload somebody waits to read of it; what the old ones finish is no part of it
+        return ready >= self.size and (self.eager or len(new) == len(self.workers))
 
     def _plan_spawns(self, now: float) -> list[Action]:
         """Fill what is short; a roll adds its canary, then a few at a time, beyond the number."""
@@ -592,8 +656,11 @@ class Pool:
             booting = sum(w.state is State.BOOTING for w in new)
             tried = any(w.generation == generation for w in self.workers.values())  # its end is awaited, then
             missing = self.size - len(new) if self.roll.canary_ready else int(not tried)
-            # Kubernetes' maxSurge: a quarter more than the number, at least one
-            wanted = max(wanted, min(missing, max(1, self.size // 4) - booting))
+            # Kubernetes' maxSurge: a quarter more than the number, at least one; none of it where the old only wait
+            surge = self.size if self.eager else max(1, self.size // 4)
+            wanted = max(wanted, min(missing, surge - booting))
+        if generation <= self.stale:
+            return []  # newer code is about to be imported
         actions: list[Action] = []
         ordered = sum(not order.template for order in self.orders)
         for strikes in self._due(wanted - ordered, now):
@@ -647,9 +714,13 @@ class Pool:
         ready = [w for w in active if w.state is State.READY]
         surplus = ready[: max(0, len(ready) - self.size)]
         wanted = self.roll.generation if self.roll else self.generation
+        if self.eager and (self.roll is None or self.roll.canary_ready):
+            surplus = [w for w in ready if w.generation < wanted] or surplus
         for worker in active:
             if worker.state is State.BOOTING and (
-                worker.generation > wanted or (worker.generation < wanted and len(ready) >= self.size)
+                worker.generation > wanted
+                or (worker.generation < wanted and len(ready) >= self.size)
+                or worker.generation <= self.stale
             ):
                 surplus.append(worker)
         return [self._dismiss(worker, now) for worker in surplus]
@@ -705,6 +776,8 @@ class Pool:
 
     def _boot_failed(self, worker: Worker) -> None:
         self.boot_failures += 1
+        if self.eager:
+            return  # the next one in its place shows why
         if not self.booted:
             self.failed = True
             self.stop(Stop.QUICK)
@@ -727,6 +800,11 @@ class Pool:
             self._say("warning", f"workers die young: {strikes} in a row, the next try in {delay:g} s")
         self.vacancies.append(Vacancy(now + delay, strikes))
         self._wake = min(self._wake, now + delay)  # a fork that failed comes after the plan
+
+    @property
+    def _murmur(self) -> str:
+        """The level of what goes without saying to somebody who edits and looks."""
+        return "debug" if self.eager and self.newest > 1 else "info"
 
     def _say(self, level: str, text: str) -> None:
         self._lines.append(Say(level, text))

@@ -9,6 +9,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 from minicorn import accesslog, listeners, poller, signals
@@ -20,14 +21,19 @@ from minicorn.errors import ClientGone, ProtocolError
 from minicorn.handoff import Handoff
 from minicorn.heartbeat import Identity, IdleMap, Page, private_idle_map, private_page
 from minicorn.helper import Helper
+from minicorn.http.request import Request
 from minicorn.listeners import Listener
 from minicorn.loader import load_app
 from minicorn.log import Output
 from minicorn.loop import Loop
+from minicorn.page import NEWER, render
 from minicorn.reception import Reception
 from minicorn.settings import DEFAULTS, Settings
 from minicorn.warmup import warm_up
 from minicorn.wsgi import Exchange, base_environ, build_environ
+
+if TYPE_CHECKING:  # of --reload: imported where it is on
+    from minicorn.showing import Front
 
 __all__ = ["Server", "load_app"]
 
@@ -78,6 +84,14 @@ class Server:
         reception = Reception(self._settings)
         self._loop = Loop(self._settings, reception, self._page, slot, idle_map or private_idle_map(), handoff)
         patience = self._settings.handoff_after / 1000
+        self._dispatch: Callable[[Connection], None] = self._answer
+        self._generation = generation
+        self._front: Front | None = None
+        if self._settings.reload:
+            from minicorn import showing
+
+            self.app = self._front = showing.Front(app)
+            self._dispatch = self._answer_or_keep
         self._helper = Helper(patience, self._loop.help) if patience else None
         self._wake_fd, self._wake_write_fd = os.pipe()
         os.set_blocking(self._wake_fd, False)
@@ -94,7 +108,7 @@ class Server:
             self.enter()
             try:
                 while not self.should_exit:
-                    self._loop.step(TICK, self._answer)
+                    self._loop.step(TICK, self._dispatch)
                 self._retire(time.monotonic() + self._settings.graceful_timeout)
             finally:
                 self.leave()
@@ -175,6 +189,24 @@ class Server:
         """The whole server ends: give nothing away any more, and let each reply be the last."""
         self._loop.closing = True
 
+    def hold(self) -> None:
+        """The code is out of date (--reload): answer nothing more, and keep who asks."""
+        self._dispatch = self._loop.keep
+        self._loop.hold()
+
+    def excuse(self) -> None:
+        """After `hold`: the new code takes long, so tell browsers; others are kept on."""
+        from minicorn import showing
+
+        self.app = self._front = showing.Front(showing.WaitingPage(self._generation))
+        self._dispatch = self._excuse_or_keep
+        self._loop.go_on()
+
+    def give_held(self) -> None:
+        """There is somebody to have those who are kept: even if the application is busy here."""
+        if self._loop.holding:
+            self._loop.give_all()
+
     def abandon(self) -> None:
         """There is no arbiter any more: take what waits, close the listeners at once, and finish."""
         self.seal()
@@ -187,12 +219,15 @@ class Server:
         """Take no more; until `deadline`, finish what has begun."""
         loop = self._loop
         if self._drain:
+            if self._settings.reload:  # nobody comes after us to answer those who are kept
+                self._dispatch = self._answer
+                loop.go_on()
             loop.closing = True
             # One at a time, so that siblings that drain too have their share
             while loop.take_new() and time.monotonic() < deadline:
-                loop.step(0, self._answer)
+                loop.step(0, self._dispatch)
             loop.close_listeners()
-            loop.step(0, self._answer)  # a request that has just arrived is no idle connection
+            loop.step(0, self._dispatch)  # a request that has just arrived is no idle connection
             loop.close_idle()
             loop.hasten_silent(time.monotonic() + SILENT_GRACE)
         else:
@@ -206,7 +241,7 @@ class Server:
                 loop.close_idle()
             else:
                 loop.give_all()
-            loop.step(TICK if self._drain else GIVE_AGAIN, self._answer)
+            loop.step(TICK if self._drain else GIVE_AGAIN, self._dispatch)
 
     # The application
 
@@ -236,6 +271,35 @@ class Server:
                 raise ClientGone(f"it took nothing of its reply for {patience:g} s")
             connection.outbox.flush()
             self._page.extend(time.monotonic() - began - patience)
+
+    def _answer_or_keep(self, connection: Connection) -> None:
+        """With --reload: who asks for newer code than ours waits, until our successor has the connection."""
+        from minicorn.showing import is_local
+
+        assert connection.request is not None and self._front is not None
+        told = is_local(connection.peer, connection.request.aside)
+        self._front.sees = self._settings.debug_page_remote or told
+        if connection.request.target == f"{NEWER}{self._generation}" and not self._loop.closing:
+            self._loop.keep(connection)
+        else:
+            self._answer(connection)
+
+    def _excuse_or_keep(self, connection: Connection) -> None:
+        request = connection.request
+        assert request is not None
+        if request.method == "GET" and "text/html" in request.fields.get("HTTP_ACCEPT", ""):
+            self._answer(connection)
+        else:
+            self._loop.keep(connection)
+
+    def explain(self, error: BaseException, request: Request) -> tuple[str, str]:
+        """What a client may see of what the application has raised: the page of --reload, on this machine."""
+        if self._front is None or not self._front.sees or not self._settings.debug_page:
+            return "text/plain", ""
+        from minicorn import failure
+
+        shown = failure.from_exception(f"{request.method} {request.target}", error)
+        return render(shown, request.fields.get("HTTP_ACCEPT", ""), self._generation)
 
     def _answer(self, connection: Connection) -> None:
         """Give a complete request to the application, and its reply to the connection."""

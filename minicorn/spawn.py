@@ -37,6 +37,7 @@ class Post:
     handoff: Handoff
     idle_map: IdleMap
     listeners: list[Listener] = field(default_factory=list)
+    failure: str = ""  # why the code of its generation cannot be loaded: it shows that, and does not try
 
 
 def fork(run: Callable[[], int], heir: bool = False) -> int:

@@ -10,6 +10,7 @@ from wsgiref.types import WSGIApplication, WSGIEnvironment
 from minicorn.connection import Connection
 from minicorn.errors import AppLoadError
 from minicorn.handoff import Parcel
+from minicorn.http.request import Request
 from minicorn.listeners import Listener
 from minicorn.settings import Settings
 from minicorn.wsgi import Exchange, build_environ
@@ -31,6 +32,10 @@ class _Reader:
     def is_willing(self, connection: Connection) -> bool:
         """One request is all."""
         return False
+
+    def explain(self, error: BaseException, request: Request) -> tuple[str, str]:
+        """Nobody reads it."""
+        return "text/plain", ""
 
     def stay(self, connection: Connection) -> None:
         while connection.outbox.size:

@@ -6,6 +6,7 @@ never imports the arbiter: what they say to each other goes over the channel.
 
 import atexit
 import faulthandler
+import json
 import logging
 import math
 import os
@@ -90,6 +91,10 @@ class Worker:
         except BaseException as error:  # SystemExit too: `exit(3)` at import is a failed boot
             self._post.channel.send(channel.FAILED, explain(error))
             return ExitCode.APP
+        if self._settings.reload:
+            from minicorn.imports import imported_from
+
+            self._post.channel.send(channel.IMPORTED, json.dumps(imported_from()))
         self._set_title("idle")
         self._post.page.idle(time.monotonic())
         self._post.channel.send(channel.READY)
@@ -105,7 +110,7 @@ class Worker:
             enter(self._settings, self._directory)
         os.register_at_fork(after_in_child=self._let_go)
         self._server = Server(
-            self._app or load_app(self._settings.app),
+            self._app or self._load(),
             settings=self._settings,
             bound=self._listeners,
             page=self._post.page,
@@ -125,6 +130,28 @@ class Worker:
         if self._app is None:
             self._server.warm_up()
         return self._server
+
+    def _load(self) -> WSGIApplication:
+        """The application; with --reload, one that shows why it cannot be loaded."""
+        if not self._settings.reload:
+            return load_app(self._settings.app)
+        from minicorn.failure import Failure, from_exception
+        from minicorn.imports import distrust_fresh_bytecode, mind_debuggers
+        from minicorn.showing import FailurePage
+
+        doing = f"importing {self._settings.app}"
+        distrust_fresh_bytecode()
+        mind_debuggers(lambda: self._post.channel.send(channel.DEBUGGING))
+        if self._post.failure:
+            headline, _, stack = self._post.failure.partition("\n")
+            failure = Failure(doing, headline, stack or headline)
+        else:
+            try:
+                return load_app(self._settings.app)
+            except BaseException as error:  # SystemExit too
+                self._post.channel.send(channel.FAILED, explain(error))
+                failure = from_exception(doing, error)
+        return FailurePage(failure, self._post.generation)
 
     def _let_go(self) -> None:
         """In what the application forks, be it at its import: it holds neither the port nor who waits."""
@@ -149,6 +176,10 @@ class Worker:
             elif message.word == channel.SEAL:
                 self._server.seal()
                 self._post.channel.send(channel.SEALED)
+            elif message.word == channel.HOLD:
+                self._server.hold()
+            elif message.word == channel.EXCUSE:
+                self._server.excuse()
             elif message.word in (channel.RETIRE, channel.DRAIN):
                 self._retire(drain=message.word == channel.DRAIN)
         if not alive:
@@ -160,6 +191,8 @@ class Worker:
         self._set_title("retiring")
         self._leave_by = min(self._leave_by, time.monotonic() + self._settings.graceful_timeout)
         self._server.signal_exit(drain)
+        if not drain:
+            self._server.give_held()
 
     def _set_title(self, state: str) -> None:
         post = self._post

@@ -44,6 +44,9 @@ class Doors(Protocol):
     def is_willing(self, connection: Connection) -> bool:
         """To keep the connection, as far as the server is concerned."""
 
+    def explain(self, error: BaseException, request: Request) -> tuple[str, str]:
+        """The media type and text of a 500 for what the application has raised; "" for its status alone."""
+
     def stay(self, connection: Connection) -> None:
         """Some of the reply is not sent yet; waits until a full outbox has room."""
 
@@ -316,7 +319,8 @@ class Exchange:
             LOGGER.error("%s: the application raised\n%s", self._subject, explain(error))
         if self._head is None:
             self.status, self.headers = "500 Internal Server Error", []
-            self._hand_over(reply.render_error(500, self._date, self._request.method))
+            kind, text = self._doors.explain(error, self._request)
+            self._hand_over(reply.render_error(500, self._date, self._request.method, text, kind))
 
     @property
     def _subject(self) -> str:

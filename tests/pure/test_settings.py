@@ -50,6 +50,13 @@ CONTRACT: dict[str, tuple[str, object]] = {
     "cert_reqs": ("--cert-reqs", "none"),
     "ciphers": ("--ciphers", None),
     "ssl_version": ("--ssl-version", "1.2"),
+    "reload": ("--reload", False),
+    "reload_dir": ("--reload-dir", ()),
+    "reload_include": ("--reload-include", ()),
+    "reload_exclude": ("--reload-exclude", ()),
+    "reload_extra_file": ("--reload-extra-file", ()),
+    "debug_page": ("--debug-page", True),
+    "debug_page_remote": ("--debug-page-remote", False),
     "chdir": ("--chdir", None),
     "pid": ("-p --pid", None),
     "name": ("-n --name", None),
@@ -127,6 +134,8 @@ GOOD = [
     ("log_level", "DEBUG", "debug"),
     ("preload", "on", True),
     ("preload", "off", False),
+    ("reload", "Yes", True),
+    ("reload", "0", False),
 ]
 
 
@@ -159,6 +168,13 @@ WRONG: dict[str, list[str]] = {
     "max_header_size": ["0", "255", "-1", "1X", "K", "1.5K", ""],
     "max_body_size": ["-1", "-1M", "M", "big", "1MB", ""],
     "backlog": ["0", "-1", "x"],
+    "reload": ["", "maybe", "2"],
+    "reload_dir": ["", "a\0b"],
+    "reload_include": ["", "a\0b"],
+    "reload_exclude": ["", "a\0b"],
+    "reload_extra_file": ["", "a\0b"],
+    "debug_page": ["", "maybe", "2"],
+    "debug_page_remote": ["", "maybe", "2"],
     "forwarded_allow_ips": ["10.0.0.1/8", "localhost", "10.0.0", "1.2.3.4 5.6.7.8", "::1/200", "UNIX"],
     "forwarded_headers": ["x-real-ip", "x-forwarded-for x-forwarded-proto", "for"],
     "proxy_protocol": ["", "perhaps"],
@@ -316,7 +332,8 @@ def test_help_names_every_flag_and_its_default(capsys: pytest.CaptureFixture[str
     for name, option in OPTIONS.items():
         assert all(flag in text for flag in option.flags)
         default = CONTRACT[name][1]
-        shown = "" if default in (None, ()) or option.switch or name == "access_logformat" else f" (default: {default})"
+        hidden = default in (None, ()) or option.switch or name == "access_logformat"
+        shown = "" if hidden else f" (default: {default})"
         assert "".join(f"{option.flags[-1]} {option.metavar} {option.help}{shown}".split()) in text
 
 

@@ -1,0 +1,92 @@
+"""Which files matter to --reload, and whether one has really changed. Values in, values out.
+
+A tree is entered but for the directories that nobody edits; in it count the files that fit
+--reload-include, and those named by --reload-extra-file wherever they are. A file has changed
+when its contents have: neither its being opened, nor `touch`, nor a save without an edit.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import translate
+from posixpath import basename, dirname
+
+INCLUDED = ("*.py",)
+CACHES = "__pycache__"  # in every package: watched with it, as that is cheaper than to leave it out
+EXCLUDED = f"""
+    {CACHES} .git .svn .hg venv .venv env .env node_modules .tox .nox .eggs *.egg-info dist build
+    .mypy_cache .pytest_cache .ruff_cache
+"""
+# Of editors: vim, emacs, and what ends with ~ or .bak
+BACKUPS = "*~ .*.sw? *.bak .#* #*# *.tmp 4913"
+
+
+def _compile(globs: Iterable[str]) -> re.Pattern[str]:
+    """A pattern for names that fit one of `globs`; none fits when there are none."""
+    return re.compile("|".join(translate(glob) for glob in globs) or r"(?!)")
+
+
+class Filter:
+    """What is watched, by name."""
+
+    def __init__(self, include: Iterable[str] = (), exclude: Iterable[str] = (), extra: Iterable[str] = ()) -> None:
+        """`include` replaces `*.py`; `exclude` fits a name or an absolute path; `extra` are absolute paths."""
+        excluded = list(exclude)
+        self._files = _compile(tuple(include) or INCLUDED)
+        self._never = _compile([*BACKUPS.split(), *excluded])
+        self._directories = _compile([*EXCLUDED.split(), *excluded])
+        self._paths = _compile([*excluded, *(f"{glob.rstrip('/')}/*" for glob in excluded)])
+        self.extra = frozenset(extra)
+
+    def wants(self, path: str) -> bool:
+        """Whether the file at this absolute path counts; its directory is entered."""
+        if path in self.extra:
+            return True
+        name = basename(path)
+        return bool(self._files.match(name)) and not (self._never.match(name) or self._paths.match(path))
+
+    def enters(self, path: str) -> bool:
+        """Whether the directory at this absolute path, below a root, is looked into."""
+        return not (self._directories.match(basename(path)) or self._paths.match(path))
+
+    def covers(self, path: str, roots: Iterable[str]) -> bool:
+        """Whether the file lies in one of `roots`, all directories between being entered, and counts."""
+        if path in self.extra:
+            return True
+        return self.wants(path) and any(self.reaches(dirname(path), root) for root in roots)
+
+    def reaches(self, directory: str, root: str) -> bool:
+        """Whether `directory` is `root`, or below it and entered all the way."""
+        while directory != root:
+            if len(directory) <= len(root) or not self.enters(directory):
+                return False
+            directory = dirname(directory)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Print:
+    """What is known of a file: `stamp` is its modification time, "" its digest when it was not read."""
+
+    size: int
+    stamp: int
+    digest: str = ""
+
+    def differs(self, other: "Print") -> bool:
+        """Whether the contents do: by digest where both are known, else by all that is known."""
+        if self.size != other.size:
+            return True
+        if self.digest and other.digest:
+            return self.digest != other.digest
+        return self.stamp != other.stamp
+
+
+def describe(kinds: dict[str, str]) -> str:
+    """One line for changes, path to kind ("modified", "created", "deleted"): three names of each at most."""
+    parts = []
+    for kind in ("modified", "created", "deleted"):
+        paths = sorted(path for path, its in kinds.items() if its == kind)
+        if paths:
+            more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+            parts.append(f"{kind}: {', '.join(paths[:3])}{more}")
+    return "Detected " + "; ".join(parts)

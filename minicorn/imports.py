@@ -1,0 +1,67 @@
+"""What --reload must know of an import, and change of it, in a worker.
+
+A .pyc file is trusted by Python when the time, in whole seconds, and the size of its source
+are those that it was made of: a file edited twice within a second, at the same length, runs as
+it was before. So the .pyc of a file that was changed just now is neither read nor written.
+"""
+
+import os
+import site
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Mapping
+from importlib.machinery import SourceFileLoader
+
+# Seconds for which a file counts as changed just now: more than one, the step of a .pyc's times
+FRESH = 2.0
+
+
+def distrust_fresh_bytecode() -> None:
+    """From now on in this process."""
+    trust = SourceFileLoader.path_stats
+
+    def path_stats(self: SourceFileLoader, path: str) -> Mapping[str, object]:
+        status = os.stat(path)
+        if max(status.st_mtime, status.st_ctime) > time.time() - FRESH:
+            raise OSError("too fresh")  # importlib then leaves the .pyc alone
+        return trust(self, path)
+
+    SourceFileLoader.path_stats = path_stats  # type: ignore[method-assign]
+
+
+def imported_from() -> list[tuple[str, bool]]:
+    """The places of the modules imported so far that are neither the standard library's nor installed:
+    directories, each with whether what is below belongs to it."""
+    places: set[tuple[str, bool]] = set()
+    for name, module in list(sys.modules.items()):
+        path = getattr(module, "__file__", None)
+        if not isinstance(path, str) or not os.path.isabs(path) or path.startswith(_ELSEWHERE):
+            continue
+        top = sys.modules.get(name.partition(".")[0])
+        top_path = getattr(top, "__file__", None)
+        is_package = isinstance(top_path, str) and os.path.basename(top_path).startswith("__init__.")
+        places.add((os.path.dirname(top_path), True) if is_package and top_path else (os.path.dirname(path), False))
+    return sorted(places)
+
+
+def mind_debuggers(tell: Callable[[], None]) -> None:
+    """Call `tell` whenever a debugger of Python's kind (pdb and what derives from it) is entered."""
+    import bdb
+
+    set_trace = bdb.Bdb.set_trace
+
+    def enter(self: bdb.Bdb, frame: object = None) -> None:
+        tell()
+        set_trace(self, frame or sys._getframe().f_back)  # type: ignore[arg-type]
+
+    bdb.Bdb.set_trace = enter  # type: ignore[method-assign]
+
+
+def _elsewhere() -> tuple[str, ...]:
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    found = {sysconfig.get_path(name) for name in names} | set(site.getsitepackages()) | {site.getusersitepackages()}
+    return tuple(os.path.join(path, "") for path in found) + (os.path.join(os.path.dirname(__file__), ""),)
+
+
+_ELSEWHERE = _elsewhere()

@@ -1,0 +1,133 @@
+"""The page of --reload: an error with its source, or "still importing"; text and JSON for other clients.
+
+It loads nothing from anywhere, follows the browser's choice of light and dark, and asks a path of ours
+that answers when there is newer code: then it loads itself again. Values in, text out.
+"""
+
+import json
+from html import escape
+from typing import Protocol
+
+# A request for this and a generation's number is answered when a newer one serves
+NEWER = "/.minicorn/newer-than/"
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --dim: #59636e; --paper: #fff; --box: #f5f7f9; --line: #d5dbe1;
+  --bad: #b3261e; --mark: #fde4e1; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --dim: #9aa5b1; --paper: #14171a; --box: #1d2125;
+  --line: #343b42; --bad: #ff8a80; --mark: #4a2222; } }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
+main { max-width: 64rem; margin: 0 auto; padding: 2rem 1.25rem; }
+h1 { margin: 0 0 .25rem; font-size: 1.4rem; color: var(--bad); overflow-wrap: anywhere; }
+p { margin: .25rem 0; color: var(--dim); }
+code, pre { font: 14px/1.55 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
+.place { display: block; margin: 1rem 0 .4rem; color: var(--ink); user-select: all; overflow-wrap: anywhere; }
+pre { margin: 0; padding: .75rem 0; overflow-x: auto; background: var(--box); border: 1px solid var(--line);
+  border-radius: 6px; }
+pre.text { padding: .75rem 1rem; }
+pre span { display: block; padding: 0 1rem; min-width: max-content; }
+pre span::before { content: attr(data-n); display: inline-block; width: 3.5ch; margin-right: 2ch; text-align: right;
+  color: var(--dim); }
+pre .bad { background: var(--mark); box-shadow: inset 3px 0 var(--bad); font-weight: 600; }
+details { margin: .75rem 0; } summary { cursor: pointer; color: var(--dim); overflow-wrap: anywhere; }
+"""
+# The server holds the answer back; where it has ended, it is asked again until it is there
+_SCRIPT = """
+(async () => {
+  for (;;) {
+    try { const r = await fetch("%s", { cache: "no-store" }); if (r.status === 204) return location.reload(); }
+    catch (e) { }
+    await new Promise(r => setTimeout(r, 1000));
+  }
+})();
+"""
+
+
+class Place(Protocol):
+    """One frame, as `failure.Frame` has it."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def line(self) -> int: ...
+    @property
+    def function(self) -> str: ...
+    @property
+    def lines(self) -> tuple[tuple[int, str], ...]: ...
+    @property
+    def own(self) -> bool: ...
+
+
+class Trouble(Protocol):
+    """What there is to show, as `failure.Failure` has it."""
+
+    @property
+    def doing(self) -> str: ...
+    @property
+    def headline(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def frames(self) -> tuple[Place, ...]: ...
+
+
+def render(trouble: Trouble, accept: str, generation: int) -> tuple[str, str]:
+    """The media type and the content for a client that accepts `accept`."""
+    if "text/html" in accept:
+        return "text/html", _html(trouble, generation)
+    if "json" in accept:
+        return "application/json", _json(trouble)
+    return "text/plain", f"{trouble.doing}: {trouble.headline}\n\n{trouble.text}\n"
+
+
+def render_waiting(generation: int) -> str:
+    """The page for whoever has waited long for new code."""
+    body = "<h1>Still importing</h1><p>The code has changed and is being imported. This page loads itself again.</p>"
+    return _document("Still importing", body, generation, '<meta http-equiv="refresh" content="5">')
+
+
+def _json(trouble: Trouble) -> str:
+    places = [{"path": each.path, "line": each.line, "function": each.function} for each in trouble.frames]
+    content = {"doing": trouble.doing, "error": trouble.headline, "traceback": trouble.text, "frames": places}
+    return json.dumps(content) + "\n"
+
+
+def _html(trouble: Trouble, generation: int) -> str:
+    """Open is the innermost frame of the project's; without one, the innermost."""
+    main = next((each for each in trouble.frames if each.own), next(iter(trouble.frames), None))
+    parts = [f"<h1>{escape(trouble.headline)}</h1><p>{escape(trouble.doing)}</p>"]
+    if main is not None:
+        parts.append(f'<code class="place">{escape(_place(main))}</code>{_source(main)}')
+    if len(trouble.frames) > 1:
+        parts.append("<details><summary>All frames, the innermost first</summary>")
+        parts += [f'<code class="place">{escape(_place(each))}</code>{_source(each)}' for each in trouble.frames]
+        parts.append("</details>")
+    shown = "" if main is not None else " open"
+    parts.append(
+        f'<details{shown}><summary>As text</summary><pre class="text">{escape(trouble.text)}</pre></details>'
+        "<p>This page loads itself again when the code has been saved.</p>"
+    )
+    return _document(trouble.headline, "".join(parts), generation)
+
+
+def _place(place: Place) -> str:
+    return f"{place.path}:{place.line}" + (f" in {place.function}" if place.function else "")
+
+
+def _source(place: Place) -> str:
+    if not place.lines:
+        return ""
+    rows = (
+        f'<span{" class=bad" if number == place.line else ""} data-n="{number}">{escape(text) or " "}</span>'
+        for number, text in place.lines
+    )
+    return f"<pre>{''.join(rows)}</pre>"
+
+
+def _document(title: str, body: str, generation: int, head: str = "") -> str:
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
+        f"{head}<title>{escape(title)}</title><style>{_STYLE}</style></head><body><main>{body}</main>"
+        f"<script>{_SCRIPT % (NEWER + str(generation))}</script></body></html>"
+    )

@@ -1,0 +1,316 @@
+"""The watcher: a child of the arbiter's with watchdog's threads in it; it tells which files have changed.
+
+Watchdog says where to look; whether a file has changed is decided by its contents. The stamps
+of all files are taken at the start, their contents are read when the application has been
+imported, so that its start is not slowed. A file that was changed since the server was begun
+counts as changed, whatever came first: no edit is missed before the first import.
+
+Few recursive watches, as each is a thread: where a tree has an excluded directory in it, its
+directories are watched one by one, and what is free of such is watched as a whole.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import select
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from minicorn import channel
+from minicorn.changes import CACHES, Filter, Print
+from minicorn.channel import Channel
+from minicorn.errors import ConfigError, ExitCode
+from minicorn.settings import Settings
+from minicorn.signals import drain
+from minicorn.title import set_title
+
+LOGGER = logging.getLogger("minicorn")
+
+# An event that may be half of a save (truncated, removed to be replaced) is looked into so much later
+HALF = 0.04
+POLL_INTERVAL = 2.0
+# More watches than this, and the whole tree is one
+WATCHES_MOST = 48
+# File systems whose changes may be made by others than this kernel, which tells nothing of them then
+FOREIGN = ("nfs", "nfs4", "cifs", "smb3", "9p", "vboxsf", "vmhgfs", "drvfs", "virtiofs", "fuse", "prl_fs", "afs")
+_CLOCK_REALTIME_COARSE = 5  # linux/time.h
+_WHOLE = frozenset({"closed", "moved"})
+_TOLD = frozenset({"created", "modified", "moved", "deleted", "closed"})
+
+
+class Watcher:
+    """One watcher process, from its fork to its end."""
+
+    def __init__(self, settings: Settings, began: float) -> None:
+        """`began`: what the system's clock said before the first import."""
+        here = os.getcwd()
+        extra = [os.path.join(here, path) for path in settings.reload_extra_file]
+        # A glob with a slash in it means a path from here
+        exclude = [os.path.join(here, glob) if "/" in glob.rstrip("/") else glob for glob in settings.reload_exclude]
+        self._filter = Filter(settings.reload_include, exclude, map(os.path.normpath, extra))
+        given = (os.path.normpath(os.path.join(here, path)) for path in settings.reload_dir)
+        self._roots = _outermost([here, *given])
+        self._flat: set[str] = set()  # directories watched without what is below
+        self._began = int(began * 1e9)
+        self._prints: dict[str, Print] = {}
+        self._due: dict[str, float] = {}  # paths to look at, and when
+        self._heard: deque[tuple[str, str, bool]] = deque()  # kind, path, whether a directory; from watchdog's threads
+        self._awake, self._wake = os.pipe()
+        os.set_blocking(self._awake, False)
+        os.set_blocking(self._wake, False)
+
+    def run(self, line: Channel) -> ExitCode:
+        """Watch until the arbiter has gone."""
+        set_title("minicorn: watcher")
+        self._line = line
+        self._observe()
+        for root in self._roots:
+            self._begin(root, recursive=True)
+        for directory in {os.path.dirname(path) for path in self._filter.extra}:
+            self._begin(directory, recursive=False)
+        poll = select.poll()
+        for fd in (line.fd, self._awake):
+            poll.register(fd, select.POLLIN)
+        while True:
+            self._look()
+            wait = min(self._due.values(), default=None)
+            poll.poll(None if wait is None else max(0, wait - time.monotonic()) * 1000)
+            messages, alive = line.receive()
+            if not alive:
+                return ExitCode.OK
+            for message in messages:
+                self._widen(json.loads(message.text))
+            self._listen()
+
+    # Watching
+
+    def _observe(self) -> None:
+        """Start the observer of the system's, or the one that polls where that cannot work."""
+        try:
+            from watchdog.events import FileSystemEvent, FileSystemEventHandler
+            from watchdog.observers import Observer
+        except ImportError as error:  # it was there when the server was begun
+            raise ConfigError("watchdog cannot be imported any more") from error
+        hear = self._hear
+
+        class Handler(FileSystemEventHandler):
+            def dispatch(self, event: FileSystemEvent) -> None:
+                for path in (event.src_path, event.dest_path):
+                    if path:
+                        hear(event.event_type, os.fsdecode(path), event.is_directory)
+
+        self._handler = Handler()
+        foreign = [root for root in self._roots if (kind := file_system(root)).startswith(FOREIGN) and kind]
+        if foreign:
+            self._poll_instead(f"{foreign[0]} is on {file_system(foreign[0])}")
+            return
+        self._polling = False
+        try:
+            self._observer = Observer()
+            self._observer.start()
+        except OSError as error:
+            self._poll_instead(error.strerror or str(error))
+
+    def _poll_instead(self, reason: str) -> None:
+        try:
+            from watchdog.observers.polling import PollingObserverVFS
+        except ImportError as error:
+            raise ConfigError("watchdog has no observer that polls") from error
+        LOGGER.warning(
+            "files are looked at every %g s, as the system cannot tell of changes: %s", POLL_INTERVAL, reason
+        )
+        self._polling = True
+        # Its type wants a context manager, as os.scandir is; iterated it is only
+        self._observer = PollingObserverVFS(os.stat, self._list, polling_interval=POLL_INTERVAL)
+        self._observer.start()
+
+    def _list(self, path: str | None) -> Iterator["os.DirEntry[str]"]:
+        """For the polling observer: what counts of a directory."""
+        with os.scandir(path) as entries:
+            for entry in entries:
+                wanted = self._filter.enters if entry.is_dir(follow_symlinks=False) else self._filter.wants
+                if wanted(entry.path):
+                    yield entry
+
+    def _begin(self, directory: str, recursive: bool) -> None:
+        """Watch `directory`, then take the prints of its files: what comes in between is seen twice."""
+        try:
+            self._schedule(directory, recursive)
+        except OSError as error:
+            if self._polling:
+                LOGGER.warning("cannot watch %s: %s", directory, error.strerror)
+                return
+            self._observer.stop()
+            self._poll_instead(error.strerror or str(error))
+            for root in self._roots:
+                self._schedule(root, recursive=True)
+        for path, entry in self._walk(directory, recursive):
+            self._take(path, entry)
+
+    def _schedule(self, directory: str, recursive: bool) -> None:
+        if self._polling or not recursive:
+            self._observer.schedule(self._handler, directory, recursive=recursive)
+            return
+        flat, whole = plan_watches(directory, self._filter.enters)
+        if len(flat) + len(whole) > WATCHES_MOST:
+            flat, whole = [], [directory]
+        self._flat.update(flat)
+        for path in flat + whole:
+            self._observer.schedule(self._handler, path, recursive=path in whole)
+
+    def _widen(self, places: list[tuple[str, bool]]) -> None:
+        """The application has been imported, from these places too (and below them): read what has not been read."""
+        for directory, recursive in places:
+            if any(self._filter.reaches(directory, root) for root in self._roots):
+                continue
+            self._roots.append(directory)
+            if recursive or directory not in self._flat:
+                self._begin(directory, recursive)
+        for path, known in list(self._prints.items()):
+            if not known.digest and (now := read_print(path)) is not None and not now.differs(known):
+                self._prints[path] = now
+
+    def _walk(self, directory: str, recursive: bool) -> Iterator[tuple[str, os.stat_result]]:
+        """The files that count in `directory`, and in all that is entered below when `recursive`."""
+        waiting = [directory]
+        while waiting:
+            try:
+                with os.scandir(waiting.pop()) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            if recursive and self._filter.enters(entry.path):
+                                waiting.append(entry.path)
+                        elif self._filter.wants(entry.path):
+                            yield entry.path, entry.stat()
+            except OSError:
+                continue  # it has gone meanwhile, or is not ours to read
+
+    def _take(self, path: str, status: os.stat_result) -> None:
+        """A file's first print; what is newer than the server is a change."""
+        if path in self._prints:
+            return
+        self._prints[path] = Print(status.st_size, status.st_mtime_ns)
+        # The time of the change of the file's entry too: a rename keeps the other
+        if max(status.st_ctime_ns, status.st_mtime_ns) >= self._began:
+            self._prints[path] = Print(-1, 0)
+            self._due[path] = time.monotonic()
+
+    # Events
+
+    def _hear(self, kind: str, path: str, is_directory: bool) -> None:
+        """Called by watchdog's threads."""
+        if kind not in _TOLD or (is_directory and kind == "modified") or CACHES in path:
+            return
+        if is_directory or self._filter.covers(path, self._roots):
+            self._heard.append((kind, path, is_directory))
+            try:
+                os.write(self._wake, b".")
+            except BlockingIOError:
+                pass  # it is awake
+
+    def _listen(self) -> None:
+        drain(self._awake)
+        now = time.monotonic()
+        while self._heard:
+            kind, path, is_directory = self._heard.popleft()
+            if is_directory:
+                self._enter(path, now)
+            else:
+                whole = kind in _WHOLE and os.path.exists(path)
+                self._due[path] = now if whole else self._due.get(path, now + HALF)
+
+    def _enter(self, directory: str, now: float) -> None:
+        """A directory has come or gone."""
+        inside = [path for path in self._prints if path.startswith(directory + os.sep)]
+        if os.path.isdir(directory) and any(self._filter.reaches(directory, root) for root in self._roots):
+            if os.path.dirname(directory) in self._flat:
+                self._schedule(directory, recursive=True)
+            inside += [path for path, _ in self._walk(directory, recursive=True)]
+        self._due |= dict.fromkeys(inside, now + HALF)
+
+    def _look(self) -> None:
+        """See whether the files that are due have changed, and tell."""
+        now = time.monotonic()
+        due = [path for path, at in self._due.items() if at <= now]
+        kinds = {}
+        for path in due:
+            del self._due[path]
+            if kind := self._compare(path):
+                kinds[os.path.relpath(path)] = kind
+        if kinds:
+            self._line.send(channel.CHANGED, json.dumps(kinds))
+
+    def _compare(self, path: str) -> str:
+        """How the file has changed: "modified", "created", "deleted", or "" for not at all."""
+        known, now = self._prints.get(path), read_print(path)
+        if now is None:
+            return "deleted" if self._prints.pop(path, None) else ""
+        self._prints[path] = now
+        if known is None:
+            return "created"
+        return "modified" if now.differs(known) else ""
+
+
+def read_print(path: str) -> Print | None:
+    """The print of a file with its digest; None when there is none to read."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+            stamp = os.fstat(file.fileno()).st_mtime_ns
+    except OSError:
+        return None
+    return Print(len(data), stamp, hashlib.blake2b(data, digest_size=16).hexdigest())
+
+
+def plan_watches(root: str, enters: Callable[[str], bool]) -> tuple[list[str], list[str]]:
+    """The directories to watch without, and with, all that is below: `enters` says what is left out."""
+    flat: list[str] = []
+    whole: list[str] = []
+    clean = True
+    try:
+        below = [e.path for e in os.scandir(root) if e.is_dir(follow_symlinks=False) and e.name != CACHES]
+    except OSError:
+        below = []
+    for directory in below:
+        if not enters(directory):
+            clean = False
+            continue
+        its_flat, its_whole = plan_watches(directory, enters)
+        clean = clean and not its_flat
+        flat += its_flat
+        whole += its_whole
+    return ([], [root]) if clean else ([root, *flat], whole)
+
+
+def _outermost(roots: list[str]) -> list[str]:
+    """The roots that are not below another."""
+    found: list[str] = []
+    for root in sorted(set(roots)):
+        if not any(root == other or root.startswith(other.rstrip("/") + "/") for other in found):
+            found.append(root)
+    return found
+
+
+def file_system(path: str) -> str:
+    """The type of the file system that `path` is on; "" where the system does not tell."""
+    try:
+        table = Path("/proc/self/mountinfo").read_text()
+    except OSError:
+        return ""
+    best, kind = "", ""
+    real = os.path.realpath(path)
+    for entry in table.splitlines():
+        fields, _, rest = entry.partition(" - ")
+        mount = fields.split()[4].replace("\\040", " ")
+        if len(mount) >= len(best) and (real + "/").startswith(mount.rstrip("/") + "/"):
+            best, kind = mount, rest.split()[0]
+    return kind
+
+
+def coarse_time() -> float:
+    """The clock that files are stamped with."""
+    return time.clock_gettime(_CLOCK_REALTIME_COARSE) if sys.platform == "linux" else time.time()

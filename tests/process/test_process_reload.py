@@ -1,0 +1,340 @@
+"""`--reload`: real files are edited under clients that ask all the time."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from harness import CHECKOUT, Reply, Server, Starter, read, wait_until
+
+HTML = {"Accept": "text/html,*/*"}
+APP = """
+{extra}
+WORD = {word!r}
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/boom":
+        raise ZeroDivisionError("as the path says")
+    body = environ["wsgi.input"].read()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [WORD.encode() + body]
+"""
+
+
+def write(start: Starter, word: str, extra: str = "", name: str = "project.py") -> Path:
+    return start.write(name, APP.format(word=word, extra=extra))
+
+
+def serve(start: Starter, *flags: str, app: str = "project:app", **options: object) -> Server:
+    server = start(app, "--reload", *flags, **options)
+    # A file that was made just before the server is no edit
+    server.wait_log("is ready after")
+    return server
+
+
+def get(server: Server, path: str = "/", **headers: str) -> Reply:
+    connection = server.connect()
+    connection.request("GET", path, headers={"Connection": "close"} | headers)
+    try:
+        return read(connection)
+    finally:
+        connection.close()
+
+
+def await_word(server: Server, word: str) -> None:
+    """Poll without pause: nothing but 200s and in the end `word`."""
+
+    def says() -> bool:
+        reply = get(server)
+        assert reply.status == 200, reply.text
+        return reply.text == word
+
+    wait_until(says, f"{word} is served:\n{server.log.text}")
+
+
+def await_status(server: Server, status: int) -> Reply:
+    found: list[Reply] = []
+
+    def has() -> bool:
+        found[:] = [get(server, **HTML)]
+        return found[0].status == status
+
+    wait_until(has, f"status {status}")
+    return found[0]
+
+
+def rolls(server: Server) -> int:
+    return server.log.text.count("Reloaded in")
+
+
+def settle(server: Server, start: Starter) -> None:
+    """Until the watcher has seen all that was done before: it sees a further edit."""
+    before = server.log.text.count("Detected")
+    write(start, f"marker {time.monotonic_ns()}", name="marker.py")
+    wait_until(
+        lambda: "marker.py" in server.log.text[-400:] and server.log.text.count("Detected") > before, "it is seen"
+    )
+
+
+def replace_older(start: Starter) -> None:
+    path = write(start, "two", name="other.py")
+    os.utime(path, (1_000_000, 1_000_000))
+    path.replace(start.cwd / "project.py")
+
+
+def save_like_vim(start: Starter) -> None:
+    project = start.cwd / "project.py"
+    project.rename(start.cwd / "project.py~")
+    project.write_text(APP.format(word="two", extra=""))
+    (start.cwd / "project.py~").unlink()
+
+
+def save_in_place(start: Starter) -> None:
+    (start.cwd / "project.py").write_text(APP.format(word="two", extra=""))
+
+
+@pytest.mark.parametrize("save", [save_in_place, save_like_vim, replace_older])
+def test_a_saved_file_is_served_however_it_is_saved(start: Starter, save: Callable[[Starter], None]) -> None:
+    write(start, "one")
+    server = serve(start)
+    await_word(server, "one")
+    save(start)
+    await_word(server, "two")
+
+
+def test_edits_within_a_second_at_the_same_length_are_all_served(start: Starter) -> None:
+    # A .pyc is trusted for a second's edits: this one has them
+    write(start, "one")
+    server = serve(start, env={"PYTHONDONTWRITEBYTECODE": ""})
+    for word in ("two", "six", "ten", "one"):
+        write(start, word)
+        await_word(server, word)
+
+
+def test_a_new_module_and_its_deletion_are_seen(start: Starter) -> None:
+    write(start, "one", extra="try:\n    from extra import WORDS\nexcept ImportError:\n    WORDS = 0")
+    server = serve(start)
+    settle(server, start)
+    write(start, "x", name="package/extra.py")
+    server.wait_log(r"Detected created: package/extra\.py")
+    (start.cwd / "package" / "extra.py").unlink()
+    server.wait_log(r"Detected deleted: package/extra\.py")
+
+
+def test_what_is_no_edit_changes_nothing(start: Starter) -> None:
+    write(start, "one")
+    server = serve(start)
+    settle(server, start)
+    project = start.cwd / "project.py"
+    project.read_text()
+    project.touch()
+    project.write_text(project.read_text())
+    for name in ("notes.txt", ".project.py.swp", "project.py~", "node_modules/x.py", "build/lib/y.py", ".venv/z.py"):
+        write(start, "x", name=name)
+    settle(server, start)
+    told = server.log.text.split("Detected")[1:]
+    assert all("marker.py" in line.splitlines()[0] for line in told), told
+
+
+def test_a_burst_is_one_roll(start: Starter) -> None:
+    write(start, "one")
+    server = serve(start)
+    settle(server, start)
+    wait_until(lambda: rolls(server) == server.log.text.count("Detected"), "the roll has ended")
+    before = rolls(server)
+    for number in range(50):
+        (start.cwd / f"module_{number}.py").write_text(f"X = {number}")
+    server.wait_log(r"Detected created: module_0\.py, module_1\.py, module_10\.py and 47 more")
+    wait_until(lambda: rolls(server) > before, "the burst's roll has ended")
+    settle(server, start)
+    wait_until(lambda: rolls(server) == before + 2, "one roll for the burst, one for the marker")
+
+
+def test_included_excluded_and_extra_files_are_as_told(start: Starter) -> None:
+    write(start, "one")
+    for name in ("page.html", ".env", "generated/x.py"):
+        write(start, "x", name=name)
+    flags = ("--reload-include", "*.py", "--reload-include", "*.html", "--reload-extra-file", ".env")
+    server = serve(start, *flags, "--reload-exclude", "generated")
+    for name in ("page.html", ".env"):
+        (start.cwd / name).write_text("changed")
+        server.wait_log(rf"Detected modified: {name}")
+    (start.cwd / "generated" / "x.py").write_text("changed")
+    settle(server, start)
+    assert "generated" not in server.log.text
+
+
+def test_a_module_from_outside_is_watched(start: Starter, tmp_path_factory: pytest.TempPathFactory) -> None:
+    outside = tmp_path_factory.mktemp("elsewhere")
+    (outside / "library").mkdir()
+    (outside / "library" / "__init__.py").write_text("WORD = 'one'")
+    write(start, "unused", extra="import library")
+    path = start.cwd / "project.py"
+    path.write_text(path.read_text().replace("WORD.encode()", "library.WORD.encode()"))
+    server = serve(start, env={"PYTHONPATH": f"{os.environ.get('PYTHONPATH', '')}:{CHECKOUT}:{outside}"})
+    await_word(server, "one")
+    (outside / "library" / "__init__.py").write_text("WORD = 'two'")
+    await_word(server, "two")
+
+
+def test_an_edit_while_the_application_is_imported_is_served(start: Starter) -> None:
+    begun = "pathlib.Path('importing').touch()"
+    waits = f"import pathlib, time\n{begun}\nwhile not pathlib.Path('go').exists(): time.sleep(.01)"
+    write(start, "one", extra=waits)
+    server = start("project:app", "--reload", ready=0)
+    wait_until(lambda: (start.cwd / "importing").exists(), "the first import has begun")
+    write(start, "two")
+    await_word(server, "two")
+
+
+ERRORS = {
+    "a syntax error": ("x = (", "SyntaxError"),
+    "an unknown name": ("nothing_of_this_name", "NameError"),
+    "an exit": ("raise SystemExit(3)", "SystemExit"),
+    "a submodule": ("import broken", "ZeroDivisionError"),
+}
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_an_error_at_import_is_shown_and_its_fix_served(start: Starter, kind: str) -> None:
+    extra, name = ERRORS[kind]
+    start.write("broken.py", "x = 1 / 0\n")
+    write(start, "one")
+    server = serve(start)
+    write(start, "two", extra=extra)
+    page = await_status(server, 500)
+    assert name in page.text
+    assert "text/html" in page.headers["Content-Type"]
+    assert name in get(server).text
+    told = json.loads(get(server, Accept="application/json").text)
+    assert name in told["traceback"]
+    assert told["frames"][0]["path"] == ("broken.py" if kind == "a submodule" else "project.py")
+    waiting = server.connect()
+    waiting.request("GET", page.text.split('fetch("')[1].split('"')[0])
+    write(start, "three")
+    assert read(waiting).status == 204  # the page loads itself again
+    await_word(server, "three")
+
+
+def test_the_first_boot_waits_for_the_fix(start: Starter) -> None:
+    write(start, "one", extra="x = (")
+    server = serve(start)
+    assert get(server).status == 500
+    write(start, "two")
+    wait_until(lambda: get(server).text == "two", "the fix is served")
+
+
+def test_an_import_that_kills_or_hangs_is_shown(start: Starter) -> None:
+    write(start, "one")
+    server = serve(start, "--boot-timeout", "1")
+    write(start, "two", extra="import os; os._exit(7)")
+    assert "exit code 7" in await_status(server, 500).text
+    write(start, "three", extra="import time; time.sleep(60)  # hangs")
+    wait_until(
+        lambda: "time.sleep" in get(server, **HTML).text or "was late" in get(server, **HTML).text, "it is shown"
+    )
+    write(start, "four")
+    await_status(server, 200)
+
+
+def test_an_exception_in_a_request_is_shown_on_this_machine_only(start: Starter) -> None:
+    write(start, "one")
+    server = serve(start)
+    assert "as the path says" in get(server, "/boom", **HTML).text
+    far = get(server, "/boom", **{"X-Forwarded-For": "203.0.113.9"}, **HTML)
+    assert far.status == 500
+    assert "as the path says" not in far.text
+
+
+def test_without_debug_page_nothing_is_shown(start: Starter) -> None:
+    write(start, "one")
+    server = serve(start, "--no-debug-page")
+    assert "as the path says" not in get(server, "/boom", **HTML).text
+
+
+def test_who_waits_long_is_told_and_others_are_kept(start: Starter) -> None:
+    write(start, "one")
+    server = serve(start)
+    waits = "import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(.01)"
+    write(start, "two", extra=waits)
+    server.wait_log("Detected")
+    plain = server.send("/")
+    page = get(server, **HTML)
+    assert page.status == 503
+    assert "Still importing" in page.text
+    (start.cwd / "go").touch()
+    assert read(plain).text == "two"
+
+
+def test_nothing_is_refused_or_answered_by_old_code(start: Starter) -> None:
+    """Keep-alive clients that send without pause, bodies of all sizes among it, while words count up."""
+    write(start, "w0")
+    server = serve(start, "--workers", "2", ready=2)
+    wrong: list[str] = []
+    announced = [0]
+    stop = threading.Event()
+
+    def ask(number: int) -> None:
+        connection = server.connect()
+        serial = 0
+        while not stop.is_set():
+            serial += 1
+            body = b"x" * (0, 10, 50_000, 200_000)[(serial + number) % 4]
+            least = announced[0]
+            connection.request("POST" if body else "GET", "/", body=body or None)
+            reply = read(connection)
+            word = int(reply.text.rstrip("x")[1:]) if reply.status == 200 else -1
+            if word < least or not reply.body.endswith(body):
+                wrong.append(f"{reply.status} {reply.body[:40]!r} after w{least}")
+
+    clients = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for client in clients:
+        client.start()
+    for number in range(1, 11):
+        write(start, f"w{number}")
+        server.wait_log("Detected", count=number)
+        announced[0] = number
+        server.wait_log("Reloaded in", count=number)
+    stop.set()
+    for client in clients:
+        client.join()
+    assert not wrong, wrong[:5]
+
+
+def test_without_watchdog_one_line_says_what_to_install(start: Starter) -> None:
+    hide = "import sys; sys.modules['watchdog'] = None; from minicorn.cli import main; sys.exit(main())"
+    server = start.command(sys.executable, "-c", hide, "plain:app", "--reload", "--bind", "127.0.0.1:0")
+    assert server.wait() == 1
+    assert "pip install 'minicorn[reload]'" in server.log.finish()
+
+
+def test_where_inotify_cannot_work_files_are_polled(start: Starter) -> None:
+    write(start, "one")
+    limit = 'echo 0 > /proc/sys/user/max_inotify_instances && exec "$@"'
+    alone = ("unshare", "-r", "sh", "-c", limit, "sh")
+    if subprocess.run([*alone, "true"], capture_output=True).returncode:
+        pytest.skip("user namespaces are not to be had")
+    command = (*alone, sys.executable, "-m", "minicorn", "project:app", "--bind", "127.0.0.1:0", "--reload")
+    server = start.command(*command)
+    server.wait_log("files are looked at every 2 s")
+    write(start, "two")
+    await_word(server, "two")
+
+
+def test_breakpoint_works_on_the_terminal_and_nothing_is_late_meanwhile(start: Starter) -> None:
+    write(start, "one")
+    path = start.cwd / "project.py"
+    path.write_text(path.read_text().replace("    body =", "    breakpoint()\n    body ="))
+    server = serve(start, "--timeout", "1", prelude="terminal")
+    connection = server.send("/")
+    server.wait_log(r"\(Pdb\)")
+    time.sleep(2)  # twice the timeout: nobody may be judged
+    server.type(b"p 'w' + 'ell'\n")
+    server.wait_log("'well'")
+    server.type(b"c\n")
+    assert read(connection).text == "one"

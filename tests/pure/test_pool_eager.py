@@ -1,0 +1,133 @@
+"""The arbiter's mind with --reload: old code answers nothing, new code that fails shows itself."""
+
+from minicorn.pool import BACKOFF_FIRST, IMPORT_PATIENCE, Excuse, Hold, Kill, Pool, Retire, Spawn, State, Stop
+
+
+class World:
+    """A pool and a clock."""
+
+    def __init__(self, size: int = 1) -> None:
+        self.pool = Pool(size, eager=True)
+        self.now = 100.0
+        self.pid = 0
+
+    def plan(self, after: float = 0.0) -> list[object]:
+        """What the pool wants done; forks are done at once."""
+        self.now += after
+        actions = self.pool.plan(self.now, {})
+        for action in actions:
+            if isinstance(action, Spawn):
+                self.pid += 1
+                self.pool.spawned(action, self.pid, self.now)
+        return actions
+
+    def serve(self) -> None:
+        """All that boots is ready."""
+        for worker in self.pool.workers.values():
+            if worker.state is State.BOOTING:
+                self.pool.ready(worker.pid, self.now)
+
+    def spawned(self, actions: list[object]) -> list[int]:
+        return [action.generation for action in actions if isinstance(action, Spawn)]
+
+
+def serving(size: int = 1) -> World:
+    world = World(size)
+    world.plan()
+    world.serve()
+    world.plan()
+    return world
+
+
+def test_with_the_first_change_old_workers_hold_and_nothing_is_forked_yet() -> None:
+    world = serving(2)
+    world.pool.hold(world.now)
+    actions = world.plan()
+    assert [action for action in actions if isinstance(action, Hold)] == [Hold(1), Hold(2)]
+    assert not world.spawned(actions)
+    assert not world.plan(1.0)
+
+
+def test_the_old_retire_all_at_once_as_soon_as_one_new_is_ready() -> None:
+    world = serving(3)
+    world.pool.hold(world.now)
+    world.plan()
+    world.pool.reload()
+    assert world.spawned(world.plan()) == [2]
+    world.serve()
+    actions = world.plan()
+    assert {action.pid for action in actions if isinstance(action, Retire)} == {1, 2, 3}
+    assert world.spawned(actions) == [2, 2]
+
+
+def test_a_change_while_new_code_boots_ends_that_boot() -> None:
+    world = serving()
+    world.pool.hold(world.now)
+    world.pool.reload()
+    world.plan()
+    world.pool.hold(world.now)
+    assert Retire(2) in world.plan()
+    world.pool.reload()
+    assert world.spawned(world.plan()) == [3]
+    assert any(isinstance(action, Kill) and action.pid == 2 for action in world.plan(0.2))
+
+
+def test_a_change_during_the_very_first_boot_is_a_roll() -> None:
+    world = World()
+    world.plan()
+    world.pool.hold(world.now)
+    world.pool.reload()
+    actions = world.plan()
+    assert Retire(1) in actions
+    assert world.spawned(actions) == [2]
+
+
+def test_a_first_boot_that_fails_ends_nothing_and_is_tried_again() -> None:
+    world = World()
+    world.plan()
+    world.pool.exited(1, world.now)
+    assert not world.pool.failed
+    assert world.spawned(world.plan(BACKOFF_FIRST)) == [1]
+
+
+def test_a_worker_of_new_code_that_dies_in_its_boot_is_replaced_by_one_of_the_same() -> None:
+    world = serving()
+    world.pool.hold(world.now)
+    world.pool.reload()
+    world.plan()
+    world.pool.exited(2, world.now)
+    assert world.spawned(world.plan()) == [2]
+
+
+def test_who_waits_is_told_after_a_while_and_once() -> None:
+    world = serving()
+    world.pool.hold(world.now)
+    world.pool.reload()
+    world.plan()
+    assert world.pool.wake_at <= world.now + IMPORT_PATIENCE
+    assert Excuse(1) in world.plan(IMPORT_PATIENCE)
+    assert Excuse(1) not in world.plan(1.0)
+
+
+def test_who_is_debugged_is_never_late() -> None:
+    world = serving()
+    world.pool.debugging(1)
+    assert not world.pool.plan(world.now + 1000, {1: world.now})
+    world.pool.hold(world.now)
+    world.pool.reload()
+    world.plan()
+    world.serve()
+    assert Retire(1) in world.plan()
+    assert not any(isinstance(action, Kill) for action in world.plan(1000.0))
+
+
+def test_a_stop_while_old_code_holds_ends_all() -> None:
+    world = serving()
+    world.pool.hold(world.now)
+    world.plan()
+    world.pool.stop(Stop.GRACEFUL, world.now)
+    world.plan()
+    world.pool.sealed(1)
+    world.plan()
+    world.pool.exited(1, world.now)
+    assert world.pool.ended
