@@ -72,12 +72,14 @@ class Connection:
     travels = True  # another worker can take it over
 
     __slots__ = (
+        "_began",
         "_bounded",
         "_closing",
         "_decoder",
         "_discarded",
         "_input",
         "_linger",
+        "_moved",
         "_raw",
         "_received",
         "_searched",
@@ -85,6 +87,7 @@ class Connection:
         "deadline",
         "fd",
         "filed",
+        "holds",
         "interest",
         "listener",
         "outbox",
@@ -111,6 +114,7 @@ class Connection:
         self.state: State = HEAD
         self.deadline = now + settings.recv_timeout
         self.filed = 0  # belongs to the server's Deadlines
+        self.holds = False  # `held` may be other than 0; never set by a request that comes and goes in one piece
         self.interest = poller.READ
         self.polled = poller.READ  # what the server polls for
         self.served = 0
@@ -124,6 +128,8 @@ class Connection:
         self._linger = False
         self._bounded = True
         self._discarded = 0
+        self._began = 0.0  # a body's beginning
+        self._moved = 0  # bytes of it that have come
         self.since = 0.0  # when the request was complete
         self._raw: bytes | None = None  # the bytes of a request in APP, while nothing is done of it
 
@@ -143,6 +149,34 @@ class Connection:
         information = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECEIVED + 4)
         milliseconds: int = struct.unpack_from("I", information, _LAST_DATA_RECEIVED)[0]
         return milliseconds / 1000
+
+    @property
+    def held(self) -> int:
+        """Bytes in memory on this client's account."""
+        size = len(self._input) + len(self._raw or b"") + self.outbox.memory
+        if self._decoder is not None:
+            size += self._decoder.held
+        if isinstance(self.body, io.BytesIO) and not self.body.closed:
+            size += self.body.getbuffer().nbytes
+        return size
+
+    def waited(self, now: float) -> float:
+        """Seconds for which the client has kept us waiting since it last moved."""
+        if self.state == HEAD or self.state == BODY:
+            return now - self.deadline + self.settings.recv_timeout
+        if self.state == REPLY:
+            return now - self.deadline + self.settings.send_timeout
+        return 0.0
+
+    @property
+    def is_gone(self) -> bool:
+        """The client has closed or reset, as far as the system knows; half-closed looks the same."""
+        try:
+            return not socket.socket.recv(self.sock, 1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     @property
     def is_silent(self) -> bool:
@@ -210,7 +244,8 @@ class Connection:
             raise ClientGone("it closed the connection")
         self._received += len(data)
         if self.state == BODY:
-            self.deadline = now + self.settings.recv_timeout
+            self._moved += len(data)
+            self.deadline = self._body_due(now)
             if self._raw is not None:
                 self._raw += data
             return self._feed(data, now)
@@ -228,14 +263,18 @@ class Connection:
             self.state = HEAD  # legal by the table; this is the hot path
             self.deadline = now + self.settings.recv_timeout
         data = self._input
-        parsed = parse_head(data, self.settings.max_header_size, self._searched)
+        settings = self.settings
+        parsed = parse_head(data, settings.max_header_size, self._searched, settings.limit_request_fields)
         if parsed is None:
             self._searched = len(data)
+            self.holds = True
             return False
         request, end = parsed
         self.request = request
         self._raw = bytes(data)
         self._input, self._searched = data[end:], 0
+        if self._input:
+            self.holds = True
         self.body = io.BytesIO()
         if request.framing is not Framing.NONE:
             return self._begin_body(request, now)
@@ -246,7 +285,9 @@ class Connection:
     def _begin_body(self, request: Request, now: float) -> bool:
         data, self._input = bytes(self._input), b""
         self._decoder = decoder_for(request, self.settings.max_body_size)
-        self.deadline = now + self.settings.recv_timeout
+        self.holds = True
+        self._began, self._moved = now, len(data)
+        self.deadline = self._body_due(now)
         self._move(BODY)
         if data and self._feed(data, now):
             return True
@@ -255,6 +296,12 @@ class Connection:
         if request.expects_continue and not data:
             self.outbox.send(CONTINUE)
         return False
+
+    def _body_due(self, now: float) -> float:
+        """When more must have come: each wait has its patience, and the whole has the least rate."""
+        patience, rate = self.settings.recv_timeout, self.settings.min_body_rate
+        due = now + patience
+        return min(due, self._began + patience + self._moved / rate) if rate else due
 
     def _feed(self, data: bytes, now: float) -> bool:
         decoder = self._decoder
@@ -326,7 +373,7 @@ class Connection:
 
     def refuse(self, status: int, date: str, now: float) -> None:
         """Answer a doubt: a short error reply, then the end."""
-        self._input = b""
+        self._input, self._raw, self._decoder = b"", None, None
         self.outbox.send(render_error(status, date, self.request.method if self.request else ""))
         self.finish(False, now, unread=True)
 
@@ -346,6 +393,7 @@ class Connection:
         # A client that did not ask for the close may have sent its next request already
         self._linger = unread or bool(self._input) or not asked
         if self.outbox.size:
+            self.holds = True
             self._move(REPLY)
             self.deadline = now + self.settings.send_timeout
             self.interest = poller.WRITE

@@ -7,6 +7,7 @@ One lock, the helper's, says who may touch what is here.
 """
 
 import errno
+import heapq
 import logging
 import resource
 import time
@@ -15,11 +16,12 @@ from collections.abc import Callable
 from functools import partial
 
 from minicorn import poller
-from minicorn.connection import APP, CLOSED, HEAD, IDLE, Connection
+from minicorn.connection import APP, CLOSED, HEAD, IDLE, REPLY, Connection
 from minicorn.deadlines import TICK, Deadlines
 from minicorn.errors import ClientGone, ProtocolError
 from minicorn.handoff import Handoff
 from minicorn.heartbeat import IdleMap, Page
+from minicorn.holdings import Holdings
 from minicorn.http.reply import http_date
 from minicorn.listeners import Listener
 from minicorn.reception import Reception
@@ -36,6 +38,10 @@ SLOW = 0.001
 _WRITE = poller.WRITE
 # Descriptors left to the application
 SPARE_DESCRIPTORS = 64
+# Who has kept us waiting for so long may be closed where others want its place
+SLOW_CLIENT = 2.0
+# One in so many is closed at once then, so that a crowd of them costs little
+SLOW_SHARE = 64
 
 
 class Loop:
@@ -71,6 +77,10 @@ class Loop:
         self._idle_patience = max(settings.timeout, IDLE_SLACK) if settings.timeout else float("inf")
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._capacity = limit - min(SPARE_DESCRIPTORS, limit // 2)
+        if settings.worker_connections:
+            self._capacity = min(self._capacity, settings.worker_connections)
+        self._holdings: Holdings[Connection] = Holdings()
+        self._most_held = settings.max_buffered_size or float("inf")
         self.connections: dict[int, Connection] = {}
         self.took = 0.0  # seconds that the last request was in the application
         self.leaving = False  # connections go to siblings as soon as they can
@@ -160,6 +170,8 @@ class Loop:
             connection, _ = self._turns.popitem(last=False)
             if connection.state == HEAD and not self._advance(connection, now):
                 continue
+            if connection.holds:
+                self._holdings.forget(connection)  # the application's now
             if connection.state == APP:
                 dispatch(connection)
                 if taking and self.took > SLOW:
@@ -188,6 +200,9 @@ class Loop:
             else:
                 self.poll_for(connection)
                 self._deadlines.note(connection)
+            if connection.holds:
+                self._weigh(connection)
+                self._relieve(now)
         except ProtocolError as error:
             self.refuse(connection, error, now)
         except ClientGone as gone:
@@ -198,6 +213,8 @@ class Loop:
         try:
             complete = connection.advance(now)
             self._deadlines.note(connection)
+            if not complete:
+                self._weigh(connection)
             return complete
         except ProtocolError as error:
             self.refuse(connection, error, now)
@@ -210,6 +227,23 @@ class Loop:
         LOGGER.info("%s: refused with %d: %s", connection.peer or connection.listener.name, error.status, error.detail)
         self._page.refused(connection.take_received())
         self._attempt(connection, partial(connection.refuse, error.status, self.date_line(), now))
+
+    def _weigh(self, connection: Connection) -> None:
+        """See what the connection holds in memory."""
+        size = connection.held
+        connection.holds = size > 0
+        self._holdings.note(connection, size)
+
+    def _relieve(self, now: float) -> None:
+        """Where clients make us hold too much, the slowest go: with a word, unless a reply has begun."""
+        while self._holdings.total > self._most_held:
+            slowest = self._holdings.slowest()
+            self._holdings.forget(slowest)
+            self._turns.pop(slowest, None)
+            if slowest.state == REPLY:
+                self.part(slowest, ClientGone("too much waits for clients, and it is the slowest"), reset=True)
+            else:
+                self.refuse(slowest, ProtocolError(503, "too much waits in memory, and it is the slowest"), now)
 
     def _flush(self, connection: Connection, now: float) -> None:
         if connection.state == APP:
@@ -226,6 +260,8 @@ class Loop:
             self.part(connection, gone)
         else:
             self._follow(connection)
+            if connection.holds:
+                self._relieve(now)
 
     def _attempt(self, connection: Connection, act: Callable[[], None]) -> None:
         """Do `act`, then follow."""
@@ -248,6 +284,8 @@ class Loop:
             if connection.state == HEAD and connection.has_input:
                 self._turns[connection] = None
             self._deadlines.note(connection)
+            if connection.holds:
+                self._weigh(connection)
 
     def poll_for(self, connection: Connection) -> None:
         """Poll for what the connection is interested in."""
@@ -281,6 +319,8 @@ class Loop:
         self._turns.pop(connection, None)
         self._held.pop(connection, None)
         self._deadlines.forget(connection)
+        if connection.holds:
+            self._holdings.forget(connection)
 
     # New connections
 
@@ -354,13 +394,22 @@ class Loop:
         return len(self.connections) < self._capacity or self._make_room()
 
     def _make_room(self) -> bool:
-        """At the descriptor limit: the oldest idle connection goes, or else taking rests for a tick."""
+        """At the limit: the oldest idle connection goes, or the slowest; else taking rests for a tick."""
         for connection in self.connections.values():
             if connection.state == IDLE:
                 self._drop(connection)
                 return True
-        self._set_accepting(False)
-        return False
+        now = time.monotonic()
+        most = len(self.connections) // SLOW_SHARE + 1
+        slowest = heapq.nlargest(most, self.connections.values(), key=lambda connection: connection.waited(now))
+        dropped = False
+        for connection in slowest:
+            if connection.waited(now) >= SLOW_CLIENT and connection not in self._turns:
+                self.part(connection, ClientGone("others want its place, and it is the slowest"))
+                dropped = True
+        if not dropped:
+            self._set_accepting(False)
+        return dropped
 
     # Handing on
 
@@ -383,6 +432,9 @@ class Loop:
             if connection.resume(parcel, now):
                 self._turns[connection] = None
             self._deadlines.note(connection)
+            if connection.holds:
+                self._weigh(connection)
+                self._relieve(now)
         except ProtocolError as error:
             self.refuse(connection, error, now)
         except ClientGone as gone:

@@ -44,6 +44,11 @@ class Outbox:
         self.size = 0
 
     @property
+    def memory(self) -> int:
+        """Bytes of it in memory."""
+        return self._memory
+
+    @property
     def full(self) -> bool:
         """Whoever produces should wait."""
         return self.size >= FULL

@@ -43,6 +43,8 @@ LOGGER = logging.getLogger("minicorn")
 SILENT_GRACE = 1.0
 # How often a retiring worker tries again to give away what the queue had no room for
 GIVE_AGAIN = 0.02
+# A client that has waited so long for its turn may have gone meanwhile: worth a system call
+STALE = 1.0
 
 
 class Server:
@@ -80,6 +82,7 @@ class Server:
         self._claims = Claims(self._settings)
         self._limit = 0
         self._at_limit: Callable[[], object] | None = None
+        self._queue_timeout = self._settings.queue_timeout
         self._request_patience = self._settings.timeout or float("inf")
         reception = Reception(self._settings)
         self._loop = Loop(self._settings, reception, self._page, slot, idle_map or private_idle_map(), handoff)
@@ -312,11 +315,15 @@ class Server:
             except ProtocolError as error:
                 self._loop.refuse(connection, error, began)
                 return
-        if self._settings.queue_timeout:
+        # What was unread while the last request took its time has waited as well
+        if self._queue_timeout or began - connection.since > STALE or self._loop.took > STALE:
             waited = max(began - connection.since, connection.quiet)  # in our queue, and unread
-            if waited > self._settings.queue_timeout:
+            if self._queue_timeout and waited > self._queue_timeout:
                 reason = f"it has waited {waited:.1f} s for a worker"
                 self._loop.refuse(connection, ProtocolError(503, reason), began)
+                return
+            if waited > STALE and connection.is_gone:
+                self._loop.part(connection, ClientGone("it did not wait for its turn"))
                 return
         deadline = began + self._request_patience
         self._page.begin(request.method, request.target, environ["REMOTE_ADDR"], began, deadline)

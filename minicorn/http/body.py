@@ -21,6 +21,11 @@ class LengthDecoder:
     def done(self) -> bool:
         return not self._remaining
 
+    @property
+    def held(self) -> int:
+        """Bytes taken in that are neither given out nor done with."""
+        return 0
+
     def feed(self, data: bytes) -> bytes:
         content = data[: self._remaining]
         self.rest = data[self._remaining :]
@@ -45,6 +50,11 @@ class ChunkedDecoder:
         self._trailers = -1  # bytes of trailers seen; -1: not there yet
         self.done = False
         self.rest = b""
+
+    @property
+    def held(self) -> int:
+        """Bytes taken in that are neither given out nor done with."""
+        return len(self._buffer)
 
     def feed(self, data: bytes) -> bytes:
         buffer = self._buffer

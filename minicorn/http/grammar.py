@@ -34,8 +34,11 @@ HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]++\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A
 # RFC 9112 3.2.2: absolute-form
 ABSOLUTE_FORM = re.compile(r"https?://([^/?]++)(/[^?]*+)?(?:\?(.*))?", re.IGNORECASE)
 
+# RFC 9110 5.6.4: quoted-string
+_QUOTED = r'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
 # RFC 9112 7.1: chunk-size [chunk-ext]; the line's CRLF is found before
-CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*+;[\t\x20-\x7e\x80-\xff]*+)?")
+_EXTENSION = rf"[ \t]*+;[ \t]*+{_TCHAR}++(?:[ \t]*+=[ \t]*+(?:{_TCHAR}++|{_QUOTED}))?"
+CHUNK_LINE = re.compile(rf"([0-9A-Fa-f]{{1,15}})(?:{_EXTENSION})*+".encode("latin-1"))
 TRAILER_LINE = re.compile(rf"{_TCHAR}++:[\t\x20-\x7e\x80-\xff]*+\r\n".encode())
 
 # RFC 9112 7.1.1: "a recipient ought to limit the total length of chunk extensions"

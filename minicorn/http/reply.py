@@ -22,7 +22,7 @@ class ApplicationFault(Exception):
 class Delimiter(Enum):
     """How the end of a reply is told (RFC 9112 6.3)."""
 
-    NOTHING = "no body"  # HEAD, 204, 304
+    NOTHING = "no body"  # HEAD, 204, 205, 304
     LENGTH = "Content-Length"
     CHUNKED = "chunked"
     CLOSE = "close"  # HTTP/1.0 without a length
@@ -119,8 +119,8 @@ def check_fields(status: str, headers: Headers) -> Fields:
         if lower == "content-length":
             again = length >= 0
             length = _parse_length(value, length)
-            # RFC 9110 8.6 forbids it in a 204; Django sets it all the same
-            if again or code == 204:
+            # RFC 9110 8.6 forbids it in a 204; Django sets it all the same. In a 205 it is ours
+            if again or code in (204, 205):
                 continue
         elif lower == "date":
             dated = True
@@ -144,7 +144,11 @@ def render_head(request: Request, fields: Fields, known: int, keep_alive: bool, 
     if not fields.dated:
         lines += date
 
-    if request.method == "HEAD" or code in (204, 304):
+    if code == 205:
+        # RFC 9110 15.3.6: no content, and unlike a 204 it must say so
+        delimiter = NOTHING
+        lines += "Content-Length: 0\r\n"
+    elif request.method == "HEAD" or code in (204, 304):
         delimiter = NOTHING
         if length < 0 and known > 0 and code not in (204, 304):
             lines += f"Content-Length: {known}\r\n"

@@ -55,10 +55,13 @@ class Request:
         return f"<Request {self.method} {self.target} {self.version} {self.framing.value}>"
 
 
-def parse_head(data: bytes | bytearray, limit: int, searched: int = 0) -> tuple[Request, int] | None:
+def parse_head(
+    data: bytes | bytearray, limit: int, searched: int = 0, most_fields: int = 0
+) -> tuple[Request, int] | None:
     """The request at the start of `data` and the length of its head, or None to ask for more.
 
-    `limit` is the largest head in bytes; `searched` is how much of `data` an earlier call saw.
+    `limit` is the largest head in bytes, `most_fields` the most field lines (0: no limit);
+    `searched` is how much of `data` an earlier call saw.
     """
     # RFC 9112 2.2: an empty line before the request line is ignored, once
     start = 2 if data.startswith(b"\r\n") else 0
@@ -70,7 +73,7 @@ def parse_head(data: bytes | bytearray, limit: int, searched: int = 0) -> tuple[
             raise ProtocolError(400, "bare CR or LF in the head")
         return None
     end += 4
-    return _parse(bytes(data[start:end])), end
+    return _parse(bytes(data[start:end]), most_fields), end
 
 
 def _too_large(data: bytes | bytearray, start: int, limit: int) -> ProtocolError:
@@ -79,8 +82,10 @@ def _too_large(data: bytes | bytearray, start: int, limit: int) -> ProtocolError
     return ProtocolError(431, f"head of more than {limit} bytes")
 
 
-def _parse(head: bytes) -> Request:
+def _parse(head: bytes, most_fields: int) -> Request:
     lines = head.decode("latin-1").split("\r\n")
+    if most_fields and len(lines) - 3 > most_fields:
+        raise ProtocolError(431, f"more than {most_fields} field lines")
     # What is no field octet must be the ends of these lines, and nothing else
     if head.translate(None, grammar.FIELD_OCTETS) != b"\r\n" * (len(lines) - 1):
         raise ProtocolError(400, "control character in the head")
@@ -169,7 +174,19 @@ def _combine(pairs: list[tuple[str, str]]) -> dict[str, str]:
 @lru_cache(maxsize=256)
 def _is_host(text: str) -> bool:
     # RFC 1035 2.3.4: a name has 255 octets at most, and a port 5 digits
-    return len(text) <= 261 and grammar.HOST.fullmatch(text) is not None
+    if len(text) > 261 or not grammar.HOST.fullmatch(text):
+        return False
+    return text[:1] != "[" or _is_ipv6(text[1 : text.index("]")])
+
+
+def _is_ipv6(text: str) -> bool:
+    import ipaddress  # few clients name a literal, and a first request need not wait for it
+
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_host(request: Request) -> None:

@@ -97,7 +97,7 @@ def test_chunks_are_joined(wire: bytes, content: bytes) -> None:
 
 @pytest.mark.parametrize(
     "extension",
-    [b";a", b";a=b", b';a="b; c"', b" ; a = b", b"\t;a;b;c=d", b";", b";\xe9"],
+    [b";a", b";a=b", b';a="b; c"', b" ; a = b", b"\t;a;b;c=d", b';a="\\"\xe9"'],
     ids=labels,
 )
 def test_chunk_extensions_are_ignored(extension: bytes) -> None:
@@ -171,6 +171,14 @@ def test_a_bare_carriage_return_in_a_chunked_body_is_refused(wire: bytes) -> Non
         b"5,5",
         b"5.0",
         b";a",
+        b"5;",
+        b"5;=a",
+        b"5;a=",
+        b"5;a b",
+        b'5;a="b',
+        b'5;a="b"c',
+        b"5;a ",
+        b"5;\xe9",
         b"5;\0",
         b"5;a=\x7f",
         b"5;a\x0bb",

@@ -18,7 +18,7 @@ LAYERS = {
         version errors address peers forwarded proxy certificate gunicorn settings
         http http.grammar http.request http.body http.reply pool obituary deadlines herald
         changes reloader page
-        counters standing snapshot display
+        counters standing snapshot display holdings
     """,
     "one fact of the operating system each": """
         signals poller spawn heartbeat listeners channel pidfile log accesslog loader cgroup terminal title outbox

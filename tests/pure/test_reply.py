@@ -79,6 +79,10 @@ LENGTH, CHUNKED, NOTHING, UNTIL_CLOSE = Delimiter.LENGTH, Delimiter.CHUNKED, Del
         ("GET", "1.1", "204 No Content", "7", -1, NOTHING, None, []),
         ("GET", "1.0", "204 No Content", None, -1, NOTHING, None, []),
         ("HEAD", "1.1", "204 No Content", "0", 0, NOTHING, None, []),
+        # 205 has none, and says so
+        ("GET", "1.1", "205 Reset Content", None, 5, NOTHING, None, ["Content-Length: 0"]),
+        ("GET", "1.0", "205 Reset Content", "7", -1, NOTHING, None, ["Content-Length: 0"]),
+        ("HEAD", "1.1", "205 Reset Content", None, -1, NOTHING, None, ["Content-Length: 0"]),
         ("GET", "1.1", "304 Not Modified", None, -1, NOTHING, None, []),
         ("GET", "1.1", "304 Not Modified", None, 5, NOTHING, None, []),
         ("GET", "1.1", "304 Not Modified", "7", -1, NOTHING, None, ["Content-Length: 7"]),

@@ -89,7 +89,7 @@ def test_a_head_has_one_deadline_however_its_bytes_trickle(server):
 
 
 def test_a_body_has_a_deadline_for_each_wait_and_may_take_longer_in_all(serve):
-    server = serve(app, recv_timeout=0.7)
+    server = serve(app, recv_timeout=0.7, min_body_rate=0)
     by_length, by_chunks = server.connect(), server.connect()
     by_length.send(by_length.render("/", "Content-Length: 7", method="POST"))
     by_chunks.send(by_chunks.render("/", "Transfer-Encoding: chunked", method="POST"))

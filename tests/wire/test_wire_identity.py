@@ -81,8 +81,8 @@ def test_names_with_an_underscore_are_dropped_from_everybody_and_told_once(serve
 def test_clients_cannot_fill_the_log_with_names(serve, app, log):
     server = serve(app, forwarded_allow_ips="")
     client = server.connect()
-    for start in range(0, 300, 100):
-        client.ask("/", *(f"X-Forwarded-{number}: a" for number in range(start, start + 100)))
+    for start in range(0, 300, 75):
+        client.ask("/", *(f"X-Forwarded-{number}: a" for number in range(start, start + 75)))
     assert len([line for line in log if "dropped" in line]) == 100
 
 
@@ -116,5 +116,6 @@ def test_a_unix_socket_is_trusted_by_default_and_by_name(serve, app, environs, t
 
 
 def test_many_lines_of_one_name_are_one_list(serve, app, environs):
-    serve(app).ask("/", *(f"X-Forwarded-For: 127.0.0.{number % 250 + 1}" for number in range(1000)), "X-A: b")
+    server = serve(app, limit_request_fields=0)
+    server.ask("/", *(f"X-Forwarded-For: 127.0.0.{number % 250 + 1}" for number in range(1000)), "X-A: b")
     assert environs[0]["HTTP_X_FORWARDED_FOR"].count(",") == 999
