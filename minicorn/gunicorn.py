@@ -43,7 +43,6 @@ def _unused(*flags: str, takes_value: bool = True) -> Foreign:
 FOREIGN: Mapping[str, Foreign] = {
     "worker_class": Foreign(_MANY + ", and leave it out", ("sync", "gunicorn.workers.sync.SyncWorker"), ("-k", "--worker-class")),
     "threads": Foreign(_MANY, (1, "1"), ("--threads",)),
-    "worker_connections": _unused("--worker-connections"),
     "daemon": Foreign("let systemd or a container run it in the background", _OFF, ("-D", "--daemon"), False),
     "spew": Foreign("python -m trace shows the same without a server's help", _OFF, ("--spew",), False),
     "logger_class": Foreign("name formatters and handlers by --log-config", (None, "gunicorn.glogging.Logger"), ("--logger-class",)),
