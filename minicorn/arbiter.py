@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 from minicorn import channel, complaints, order, spawn, terminal, upgrade
+from minicorn.accesslog import Origin, compile_format
 from minicorn.attendant import Attendant, Attendants
 from minicorn.cgroup import count_cpus, count_oom_kills
 from minicorn.channel import Channel, Message
@@ -23,7 +24,7 @@ from minicorn.configuration import Configuration
 from minicorn.directory import Directory
 from minicorn.errors import ConfigError, ExitCode
 from minicorn.handoff import Handoff
-from minicorn.heartbeat import Activity
+from minicorn.heartbeat import Activity, Beat
 from minicorn.herald import Herald, describe, read_phase
 from minicorn.listeners import Listener, close_all
 from minicorn.log import Output
@@ -45,6 +46,7 @@ from minicorn.pool import (
     Seal,
     Spawn,
     Stop,
+    Worker,
 )
 from minicorn.reloader import Reloader
 from minicorn.settings import Settings, keep_fixed
@@ -52,6 +54,7 @@ from minicorn.signals import Signals
 from minicorn.spawn import Post
 from minicorn.succession import Estate, Heirloom
 from minicorn.systemd import Manager
+from minicorn.unanswered import cause_of_death, unanswered
 from minicorn.upgrade import Upgrade
 from minicorn.watcher import Watcher, coarse_time
 
@@ -124,6 +127,8 @@ class Arbiter:
         complaints.collect(self._chronicle.complain)
         self._idle_map = self._directory.idle_map(SLOTS_SEEN)
         self._verdicts: dict[int, str] = {}
+        self._causes: dict[int, str] = {}  # of the ends that are our doing, in a word
+        self._access = outputs[1] if len(outputs) > 1 else None
         self._foreground = terminal.has_foreground()
         self._next_weighing = 0.0
         self._failure = ""  # of the last boot that failed
@@ -385,10 +390,12 @@ class Arbiter:
             elif isinstance(action, Abort):
                 doing = self._doing(action.pid)
                 self._verdicts[action.pid] = f"was late by {action.late:.1f} s, {doing}, so it was aborted"
+                self._causes[action.pid] = "timeout"
                 os.kill(action.pid, signal.SIGABRT)
             elif isinstance(action, Kill):
                 verdict = self._verdicts.get(action.pid) or f"was ended, {self._doing(action.pid)}"
                 self._verdicts[action.pid] = f"{verdict} ({action.reason})"
+                self._causes.setdefault(action.pid, "ended")
                 os.kill(action.pid, signal.SIGKILL)
 
     def _tell(self, pid: int, word: str) -> None:
@@ -651,9 +658,12 @@ class Arbiter:
         page = self._directory.page(worker.slot)
         beat = page.read()
         verdict = self._verdicts.pop(exit.pid, "")
+        cause = self._causes.pop(exit.pid, "") or cause_of_death(exit)
         out_of_memory = exit.signum == signal.SIGKILL and not verdict and self._ran_out_of_memory()
         if out_of_memory:
             verdict = f"was killed by the kernel for want of memory (OOM), {beat.describe(now)}"
+            cause = "oom"
+        self._log_unanswered(worker, beat, cause, now)
         if not worker.template:
             self._chronicle.buried(page, cause_of(worker, exit, out_of_memory))
         failed = self._pool.rolled is not rolled
@@ -672,6 +682,12 @@ class Arbiter:
         if self._settings.reload and worker.dismissed and level == "info":
             level = "debug"
         LOGGER.log(logging.getLevelNamesMapping()[level.upper()], text)
+
+    def _log_unanswered(self, worker: Worker, beat: Beat, cause: str, now: float) -> None:
+        """The request that a worker has died in has its line in the access log too."""
+        entry = unanswered(beat, Origin(worker.slot, worker.generation, worker.pid), cause, now)
+        if entry is not None and self._access is not None:
+            self._access.write(compile_format(self._settings.access_logformat)(entry))
 
     def _ran_out_of_memory(self) -> bool:
         """Whether the kernel's counter has moved of late; what it has counted is told once."""

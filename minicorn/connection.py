@@ -83,6 +83,7 @@ class Connection:
         "_raw",
         "_received",
         "_searched",
+        "begun",
         "body",
         "deadline",
         "fd",
@@ -130,6 +131,7 @@ class Connection:
         self._discarded = 0
         self._began = 0.0  # a body's beginning
         self._moved = 0  # bytes of it that have come
+        self.begun = now  # when the request's first byte came
         self.since = 0.0  # when the request was complete
         self._raw: bytes | None = None  # the bytes of a request in APP, while nothing is done of it
 
@@ -210,7 +212,7 @@ class Connection:
             self.state = IDLE if parcel.served else HEAD
             return False
         complete = self.advance(now)
-        self.since = parcel.since or now
+        self.begun = self.since = parcel.since or now
         return complete
 
     def release(self) -> None:
@@ -255,6 +257,7 @@ class Connection:
             self._input += data
         else:
             self._input = data
+            self.begun = now
         return self.advance(now)
 
     def advance(self, now: float) -> bool:
@@ -384,6 +387,7 @@ class Connection:
         client may still be sending, so a close lingers, lest a reset overtake the reply.
         """
         self.served += 1
+        self.begun = now
         self.interest = poller.READ
         self.body.close()
         asked = self.request is not None and not self.request.keep_alive

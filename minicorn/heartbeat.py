@@ -40,7 +40,7 @@ _VERSION, _PID, _GENERATION, _BORN, _LIFE = range(5)
 _DEADLINE, _SINCE, _ACTIVITY, _LENGTH, _CONNECTIONS, _ERROR_AT, _ERROR_LENGTH = range(8, 15)
 _BEGUN, _BEGUN_AT = struct.Struct("@ddQQ"), 8 * _DEADLINE
 _BEGUN_END = _BEGUN_AT + _BEGUN.size
-# Then a text: the client, a line feed, the request
+# Then a text: the client, the request, its id, its head, with a line feed after each but the last
 _TEXT, _TEXT_MOST = 128, 2048
 # Then the counters, aligned; then its last error
 _COUNTERS = _TEXT + _TEXT_MOST
@@ -70,6 +70,8 @@ class Beat:
     since: float
     request: str  # "GET /path", the last one while idle
     client: str
+    request_id: str = ""
+    head: str = ""  # as it came, cut off where it is long; "" without an access log
 
     def describe(self, now: float) -> str:
         """What the worker has been doing, and for how long."""
@@ -134,9 +136,11 @@ class Page:
         """Put the promise off."""
         self._times[_DEADLINE] += seconds
 
-    def begin(self, method: str, target: str, client: str, now: float, deadline: float) -> None:
-        """The application is called for a request, and answers by `deadline`."""
-        text = f"{client}\n{method} {target}".encode("latin-1", "replace")[:_TEXT_MOST]
+    def begin(
+        self, method: str, target: str, client: str, now: float, deadline: float, request_id: str = "", head: str = ""
+    ) -> None:
+        """The application is called for a request, and answers by `deadline`; its `head` is for the access log."""
+        text = f"{client}\n{method} {target}\n{request_id}\n{head}".encode("latin-1", "replace")[:_TEXT_MOST]
         self._memory[_TEXT : _TEXT + len(text)] = text
         # Not pack_into: it clears its place first, and a deadline that is seen as 0 is a killed worker
         self._memory[_BEGUN_AT:_BEGUN_END] = _BEGUN.pack(deadline, now, Activity.BUSY, len(text))
@@ -201,7 +205,7 @@ class Page:
     def read(self) -> Beat:
         activity = self._numbers[_ACTIVITY]
         text = self._memory[_TEXT : _TEXT + min(self._numbers[_LENGTH], _TEXT_MOST)].decode("latin-1")
-        client, _, request = text.partition("\n")
+        client, request, request_id, head = (text.split("\n", 3) + [""] * 4)[:4]
         return Beat(
             Activity(activity) if activity in Activity._value2member_map_ else Activity.IDLE,
             sum(self._count[TABLE:]),
@@ -209,6 +213,8 @@ class Page:
             self._times[_SINCE],
             request,
             client,
+            request_id,
+            head,
         )
 
     def read_entry(self) -> Entry:

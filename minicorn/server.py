@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 from wsgiref.types import WSGIApplication, WSGIEnvironment
 
-from minicorn import accesslog, listeners, poller, signals
+from minicorn import listeners, poller, signals
+from minicorn.accesslog import Entry, Origin, compile_format
 from minicorn.address import Tcp
 from minicorn.claims import Claims
 from minicorn.connection import Connection
@@ -27,10 +28,12 @@ from minicorn.loader import load_app
 from minicorn.log import Output
 from minicorn.loop import Loop
 from minicorn.page import NEWER, render
+from minicorn.peers import Peers
 from minicorn.reception import Reception
 from minicorn.settings import DEFAULTS, Settings
+from minicorn.tracing import Tracing
 from minicorn.warmup import warm_up
-from minicorn.wsgi import Exchange, base_environ, build_environ
+from minicorn.wsgi import Doors, Exchange, Stopwatch, base_environ, build_environ
 
 if TYPE_CHECKING:  # of --reload: imported where it is on
     from minicorn.showing import Front
@@ -76,7 +79,11 @@ class Server:
         self._page = page or private_page()
         self._identity = Identity(slot, generation, self._page)
         self._access = access
-        self._render = accesslog.compile_format(self._settings.access_logformat)
+        self._watch = Stopwatch(self)
+        self._doors: Doors = self if access is None else self._watch
+        self._origin = Origin(slot, generation, os.getpid())
+        self._tracing = Tracing(os.urandom(6).hex(), Peers(self._settings.forwarded_allow_ips))
+        self._render = compile_format(self._settings.access_logformat)
         self._bases: dict[Listener, WSGIEnvironment] = {}
         self._drain = True
         self._claims = Claims(self._settings)
@@ -325,21 +332,23 @@ class Server:
             if waited > STALE and connection.is_gone:
                 self._loop.part(connection, ClientGone("it did not wait for its turn"))
                 return
+        name = self._tracing.name(request.fields, connection.peer)
+        environ["minicorn.request_id"] = name
+        head = "" if self._access is None else request.head  # should we die of it, the arbiter logs it
         deadline = began + self._request_patience
-        self._page.begin(request.method, request.target, environ["REMOTE_ADDR"], began, deadline)
-        exchange = Exchange(connection, request, self._loop.date_line(), self)
+        self._page.begin(request.method, request.target, environ["REMOTE_ADDR"], began, deadline, name, head)
+        exchange = Exchange(connection, request, self._loop.date_line(), self._doors)
         gone: ClientGone | None = None
         try:
             exchange.run(self.app, environ)
         except ClientGone as error:
             gone = error
         now = time.monotonic()
+        if self._access is not None:
+            self._log(connection, environ, exchange, name, began, now)
         took = self._loop.took = now - began
         waited, received = began - connection.since, connection.take_received()
         self._page.end(now, exchange.status, took, waited, received, exchange.handed)
-        if self._access is not None and exchange.status is not None:
-            entry = accesslog.Entry(environ, exchange.status, exchange.headers, exchange.sent, took)
-            self._access.write(self._render(entry))
         if gone is None and exchange.broken and exchange.unbounded:
             gone = ClientGone("its reply could not be completed")
         if gone is None:
@@ -349,6 +358,28 @@ class Server:
         if self._at_limit is not None and self._page.requests >= self._limit:
             self._at_limit()
             self._at_limit = None
+
+    def _log(
+        self, connection: Connection, environ: WSGIEnvironment, exchange: Exchange, name: str, began: float, now: float
+    ) -> None:
+        """Write the access log's line."""
+        assert self._access is not None
+        inside, self._watch.inside = self._watch.inside, 0.0
+        if exchange.status is not None:
+            entry = Entry(
+                environ,
+                exchange.status,
+                exchange.headers,
+                exchange.sent,
+                now - began,
+                self._origin,
+                name,
+                self._tracing.started(environ, connection.peer),
+                connection.since - connection.begun,
+                began - connection.since,
+                inside,
+            )
+            self._access.write(self._render(entry))
 
     def is_willing(self, connection: Connection) -> bool:
         """To keep the connection: neither we end, nor has it had its share. A worker that retires is

@@ -9,6 +9,7 @@ import logging
 import os
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from types import TracebackType
@@ -49,6 +50,26 @@ class Doors(Protocol):
 
     def stay(self, connection: Connection) -> None:
         """Some of the reply is not sent yet; waits until a full outbox has room."""
+
+
+class Stopwatch:
+    """Doors that tell how long the application has taken: `inside`, in seconds, until it is set anew."""
+
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+        self._left = 0.0
+        self.inside = 0.0
+        self.is_willing = doors.is_willing
+        self.explain = doors.explain
+        self.stay = doors.stay
+
+    def leave(self) -> None:
+        self._left = time.monotonic()
+        self._doors.leave()
+
+    def enter(self) -> None:
+        self._doors.enter()
+        self.inside += time.monotonic() - self._left
 
 
 class FileWrapper:

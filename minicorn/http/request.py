@@ -44,6 +44,7 @@ class Request:
     keep_alive: bool = True
     expects_continue: bool = False
     aside: tuple[str, ...] = ()
+    head: str = ""  # as it came
 
     def __init__(self, method: str, target: str, version: str, fields: dict[str, str]) -> None:
         self.method = method
@@ -83,13 +84,15 @@ def _too_large(data: bytes | bytearray, start: int, limit: int) -> ProtocolError
 
 
 def _parse(head: bytes, most_fields: int) -> Request:
-    lines = head.decode("latin-1").split("\r\n")
+    text = head.decode("latin-1")
+    lines = text.split("\r\n")
     if most_fields and len(lines) - 3 > most_fields:
         raise ProtocolError(431, f"more than {most_fields} field lines")
     # What is no field octet must be the ends of these lines, and nothing else
     if head.translate(None, grammar.FIELD_OCTETS) != b"\r\n" * (len(lines) - 1):
         raise ProtocolError(400, "control character in the head")
     request = _parse_request_line(lines[0])
+    request.head = text
     pairs = [*map(_FIELD_LINES.__getitem__, lines[1:-2])]
     request.fields = fields = dict(pairs)
     if "" in fields:

@@ -16,9 +16,13 @@ import psutil
 
 HERE = Path(__file__).parent
 CHECKOUT = Path(os.environ.get("CHECKOUT", HERE.parent.parent))
+LOG = Path(tempfile.gettempdir()) / "minicorn-bench-access.log"
 COMMANDS = {
     "minicorn": "-m minicorn {app} --bind 127.0.0.1:{port} --workers {workers}",
     "minicorn-alone": "-m minicorn {app} --bind 127.0.0.1:{port} --workers {workers} --handoff-after 0",
+    "minicorn-text": f"-m minicorn {{app}} --bind 127.0.0.1:{{port}} --workers {{workers}} --access-logfile {LOG}",
+    "minicorn-json": "-m minicorn {app} --bind 127.0.0.1:{port} --workers {workers} --access-logformat json"
+    f" --access-logfile {LOG}",
     "gunicorn-sync": "-m gunicorn {app} --bind 127.0.0.1:{port} --workers {workers}",
     "granian": "-m granian --interface wsgi {app} --host 127.0.0.1 --port {port} --workers {workers} --no-access-log",
     "waitress": "-m waitress --listen=127.0.0.1:{port} --threads=1 {app}",

@@ -1,14 +1,15 @@
 """Access log lines: each atom, and nothing that a client sends can forge one."""
 
 import base64
-import os
+import json
 import re
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minicorn.accesslog import ATOMS, Entry, compile_format
+from minicorn.accesslog import ATOMS, EXTRAS, Entry, Origin, compile_format
 from minicorn.errors import ConfigError
 from minicorn.settings import ACCESS_FORMAT
 
@@ -28,9 +29,12 @@ ENVIRON = {
 }
 
 
+ORIGIN = Origin(slot=2, generation=3, pid=4711)
+
+
 def entry(status: str = "200 OK", sent: int = 512, seconds: float = 1.25, **environ: object) -> Entry:
     headers = [("Content-Type", "text/html"), ("X-Cache", "hit"), ("x-cache", "miss")]
-    return Entry({**ENVIRON, **environ}, status, headers, sent, seconds)
+    return Entry({**ENVIRON, **environ}, status, headers, sent, seconds, ORIGIN)
 
 
 def line(format: str, of: Entry | None = None) -> str:
@@ -60,14 +64,14 @@ def line(format: str, of: Entry | None = None) -> str:
         ("D", "1250000"),
         ("M", "1250"),
         ("L", "1.250000"),
-        ("p", f"<{os.getpid()}>"),
+        ("p", "<4711>"),
         ("{X-Request-Id}i", "abc"),
         ("{x-request-id}i", "abc"),
         ("{Content-Type}i", "text/plain"),
         ("{content-length}i", "12"),
         ("{X-Missing}i", "-"),
         ("{Content-Type}o", "text/html"),
-        ("{X-CACHE}o", "hit"),
+        ("{X-CACHE}o", "miss"),
         ("{X-Missing}o", "-"),
         ("{REMOTE_ADDR}e", "192.0.2.7"),
         ("{minicorn.worker}e", "7"),
@@ -86,8 +90,8 @@ def test_the_time_is_local_with_its_offset() -> None:
     assert re.fullmatch(r"\[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]", line("%(t)s"))
 
 
-def test_no_body_is_a_dash_in_b_and_a_0_in_capital_b() -> None:
-    assert line("%(b)s %(B)s", entry(sent=0)) == "- 0"
+def test_no_body_is_a_0_as_in_gunicorn() -> None:
+    assert line("%(b)s %(B)s", entry(sent=0)) == "0 0"
 
 
 def test_the_default_format_is_the_combined_one() -> None:
@@ -176,7 +180,7 @@ def test_a_percent_sign_of_a_client_is_no_format() -> None:
 @pytest.mark.parametrize("atom", [*ATOMS, "{x}i", "{x}o", "{x}e"])
 def test_an_environ_that_the_application_has_emptied_still_gives_a_line(atom: str) -> None:
     # PEP 3333: the application may modify the dictionary in any way it desires
-    bare = Entry({}, "200 OK", [], 0, 0.0)
+    bare = Entry({}, "200 OK", [], 0, 0.0, ORIGIN)
     assert "\n" not in line(f"%({atom})s", bare)
 
 
@@ -213,6 +217,8 @@ def test_a_format_may_hold_any_text_and_doubled_percent_signs(format: str, text:
         "%h",
         "%(h)",
         "%(h)d",
+        "%(h)q",
+        "%({nothing}x)s",
         "%({x}z)s",
         "%({}i)s",
         "%s",
@@ -230,3 +236,109 @@ def test_what_is_no_atom_is_a_config_error_in_one_line_before_the_first_request(
 def test_an_unknown_letter_is_named_and_the_known_ones_listed() -> None:
     with pytest.raises(ConfigError, match=r"%\(Z\)s is no atom.* h l u t r s"):
         compile_format("%(h)s %(Z)s")
+
+
+# Beyond gunicorn's
+
+
+def full(**more: object) -> Entry:
+    """An entry in which every duration is another."""
+    made = entry(seconds=2.0)
+    made.request_id, made.reading, made.waited, made.inside = "ab-1", 0.25, 0.5, 1.5
+    for name, value in more.items():
+        setattr(made, name, value)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("request_id", "ab-1"),
+        ("worker", "2"),
+        ("generation", "3"),
+        ("queue", "0.500000"),
+        ("read", "0.250000"),
+        ("app", "1.500000"),
+        ("write", "0.500000"),
+        ("cause", "-"),
+    ],
+)
+def test_what_gunicorn_does_not_know_is_an_x(name: str, text: str) -> None:
+    assert line(f"%({{{name}}}x)s", full()) == text
+    assert name in EXTRAS
+
+
+def test_queue_time_counts_from_the_proxy_that_is_trusted() -> None:
+    began = time.time() - 2.0
+    assert float(line("%({queue}x)s", full(started=began - 3.0))) == pytest.approx(3.0, abs=0.5)
+    assert line("%({queue}x)s", full(started=began + 60)) == "0.000000"  # its clock is ahead
+
+
+@pytest.mark.parametrize(("format", "text"), [("%(D)012d", "000001250000"), ("%(m)5s|", "  GET|"), ("%(L).4s", "1.25")])
+def test_a_conversion_may_have_width_and_kind_as_in_gunicorn(format: str, text: str) -> None:
+    assert line(format) == text
+
+
+def test_a_request_that_nobody_answered_says_why() -> None:
+    killed = full(status="", cause="timeout", sent=0)
+    assert line('"%(r)s" %(s)s %(b)s', killed) == '"GET /caf%C3%A9?q=1 HTTP/1.1" - - killed=timeout'
+
+
+def parsed(of: Entry) -> dict[str, object]:
+    """The one object in the one line of JSON."""
+    rendered = compile_format("json")(of)
+    assert rendered.endswith(b"}\n")
+    assert rendered.count(b"\n") == 1
+    found = json.loads(rendered)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_json_is_typed_and_named_as_opentelemetry_does() -> None:
+    found = parsed(full())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", str(found.pop("timestamp")))
+    assert found == {
+        "client.address": "192.0.2.7",
+        "http.request.method": "GET",
+        "url.path": "/caf\xc3\xa9",
+        "url.query": "q=1",
+        "url.scheme": "",
+        "network.protocol.version": "1.1",
+        "http.request.body.size": 12,
+        "http.response.body.size": 512,
+        "http.response.status_code": 200,
+        "http.server.request.duration": 2.0,
+        "user_agent.original": "curl/8.0",
+        "http.request.header.referer": ["http://example.com/"],
+        "minicorn.request.id": "ab-1",
+        "minicorn.duration.queue": 0.5,
+        "minicorn.duration.read": 0.25,
+        "minicorn.duration.app": 1.5,
+        "minicorn.duration.write": 0.5,
+        "minicorn.worker": 2,
+        "minicorn.generation": 3,
+        "process.pid": 4711,
+    }
+
+
+def test_json_names_the_error() -> None:
+    assert parsed(full(status="503 Service Unavailable"))["error.type"] == "503"
+    killed = parsed(full(status="", cause="SIGSEGV"))
+    assert killed["error.type"] == "SIGSEGV"
+    assert "http.response.status_code" not in killed
+
+
+def test_json_names_the_user() -> None:
+    assert parsed(entry(HTTP_AUTHORIZATION=basic(b'a"nn:secret')))["user.name"] == 'a"nn'
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.text(st.characters(codec="latin-1"), max_size=20) | st.text(st.sampled_from('a"\\ %\n\x00\x85'), max_size=10))
+def test_json_survives_whatever_a_client_sends(text: str) -> None:
+    found = parsed(hostile(text))
+    assert (found["url.path"], found["user_agent.original"]) == (text, text)
+
+
+def test_json_survives_what_the_application_has_put_into_environ() -> None:
+    bare = parsed(Entry({"REMOTE_ADDR": object()}, "200 OK", [], 0, 0.0, ORIGIN))
+    assert "object" in str(bare["client.address"])

@@ -1,0 +1,55 @@
+"""The access log's line of a request that nobody answered: its worker has died in it.
+
+The arbiter writes it, from what the worker's page says of the request in hand.
+"""
+
+import signal
+
+from minicorn.accesslog import Entry, Origin
+from minicorn.errors import ProtocolError
+from minicorn.heartbeat import Activity, Beat
+from minicorn.http.request import Request, parse_head
+from minicorn.pool import Exit
+
+_NAMES = {int(signum): signum.name for signum in signal.Signals}
+
+
+def cause_of_death(exit: Exit) -> str:
+    """A word for an end that was not the arbiter's doing."""
+    if exit.signum:
+        return _NAMES.get(exit.signum, f"signal-{exit.signum}")
+    return f"exit-{exit.code}" if exit.code else "stopped"
+
+
+def unanswered(beat: Beat, origin: Origin, cause: str, now: float) -> Entry | None:
+    """The entry of the request that was in the application; None when there was none."""
+    if beat.activity is not Activity.BUSY:
+        return None
+    request = _parse(beat.head or f"{beat.request} HTTP/1.1")  # a long target leaves no room for the head
+    environ = {
+        **request.fields,
+        "REQUEST_METHOD": request.method,
+        "RAW_URI": request.target,
+        "PATH_INFO": request.path,
+        "QUERY_STRING": request.query,
+        "SERVER_PROTOCOL": request.version,
+        "REMOTE_ADDR": beat.client,
+    }
+    took = max(0.0, now - beat.since)
+    return Entry(environ, "", [], 0, took, origin, beat.request_id, inside=took, cause=cause)
+
+
+def _parse(head: str) -> Request:
+    """What is left of a head: the page has no room for a long one, so its last line may be half a line."""
+    text = head if head.endswith("\r\n\r\n") else head.rpartition("\r\n")[0] + "\r\n\r\n"
+    try:
+        parsed = parse_head(text.encode("latin-1"), len(text))
+    except ProtocolError:  # the Host was further behind
+        parsed = None
+    if parsed is not None:
+        return parsed[0]
+    method, _, rest = head.partition("\r\n")[0].partition(" ")
+    target, _, version = rest.partition(" ")
+    request = Request(method, target, version or "HTTP/1.1", {})
+    request.path, _, request.query = target.partition("?")
+    return request

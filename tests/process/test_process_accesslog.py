@@ -1,0 +1,203 @@
+"""The access log: gunicorn's own lines for the same requests, and lines for requests that died."""
+
+import base64
+import json
+import os
+import re
+import socket
+import sys
+import time
+from pathlib import Path
+from signal import SIGKILL
+
+import pytest
+from harness import Server, Starter, wait_until
+
+# All atoms but those that tell of time and process
+SAME = "|".join(f"%({atom})s" for atom in ["h", "l", "u", "r", "s", "m", "U", "q", "H", "b", "B", "f", "a"])
+SAME += "".join(f"|%({{{name}}}i)s" for name in ("User-Agent", "x-thing", "Content-Length", "missing"))
+SAME += "".join(f"|%({{{name}}}o)s" for name in ("Content-Type", "X-CACHE", "missing"))
+SAME += "|%({REQUEST_METHOD}e)s|%({missing}e)s|%(B)05d|%(m)-7s|100%%"
+# Those that tell of time and process: the same shape
+SHAPE = "%(t)s %(T)s %(M)s %(D)s %(L)s %(p)s"
+BASIC = "Authorization: Basic " + base64.b64encode(b"ann:secret").decode()
+REQUESTS = [
+    "GET / HTTP/1.1",
+    "GET /a/b?c=d&e=%20f HTTP/1.1\nUser-Agent: Mozilla/5.0 (X11)\nReferer: http://example.com/?q=1",
+    "GET /%41%20b HTTP/1.1\nX-Thing: one",
+    "HEAD / HTTP/1.1",
+    "GET /none HTTP/1.1",
+    "GET /stream HTTP/1.1",
+    "GET /missing HTTP/1.0",
+    'GET /?q="quoted" HTTP/1.1\nUser-Agent: say "hello"',
+    f"GET / HTTP/1.1\n{BASIC}",
+    "GET / HTTP/1.1\nAuthorization: Bearer abc",
+    "GET / HTTP/1.1\nUser-Agent:",
+    "POST /echo HTTP/1.1\nContent-Type: text/plain\nContent-Length: 5\n\nhello",
+    "DELETE /item/7?sure HTTP/1.1",
+]
+
+
+def talk(port: int, request: str) -> None:
+    """Send one request, and read until the server closes."""
+    head, _, body = request.partition("\n\n")
+    first, *fields = head.split("\n")
+    lines = [first, "Host: test", "Connection: close", *fields]
+    with socket.create_connection(("127.0.0.1", port), 10) as client:
+        client.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body.encode())
+        while client.recv(65536):
+            pass
+
+
+def lines(path: Path, count: int) -> list[str]:
+    """The file's lines, when there are so many."""
+    wait_until(lambda: path.exists() and path.read_text().count("\n") >= count, f"{count} lines in {path.name}")
+    return path.read_text().splitlines()
+
+
+def test_atoms_are_gunicorns_own_for_the_same_requests(start: Starter) -> None:
+    logs = start.cwd / "minicorn.log", start.cwd / "gunicorn.log"
+    flags = ("--access-logformat", f"{SAME}\t{SHAPE}", "--access-logfile")
+    ours = start("logs_app:app", *flags, str(logs[0]))
+    command = (sys.executable, "-m", "gunicorn", "logs_app:app", "--bind", "127.0.0.1:0", *flags, str(logs[1]))
+    theirs = start.command(*command)
+    their_port = int(theirs.wait_log(r"Listening at: http://127\.0\.0\.1:(\d+)")[1])
+    for request in REQUESTS:
+        talk(ours.port, request)
+        talk(their_port, request)
+    written = [lines(log, len(REQUESTS)) for log in logs]
+    for mine, gunicorns in zip(*written, strict=True):
+        assert mine.split("\t")[0] == gunicorns.split("\t")[0]
+        shape = r"\[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] \d+ \d+ \d+ \d\.\d{6} <\d+>"
+        assert re.fullmatch(shape, mine.split("\t")[1])
+        assert re.fullmatch(shape, gunicorns.split("\t")[1])
+
+
+def test_where_gunicorn_lets_a_client_write_anything_we_escape(start: Starter) -> None:
+    log = start.cwd / "access.log"
+    server = start("logs_app:app", "--access-logfile", str(log), "--access-logformat", "%(U)s")
+    talk(server.port, "GET /a%0a%22b%5c%c3%a9 HTTP/1.1")
+    assert lines(log, 1) == [r"/a\x0a\"b\\\xc3\xa9"]
+
+
+# Durations and names
+
+
+def entries(path: Path, count: int) -> list[dict[str, object]]:
+    return [json.loads(line) for line in lines(path, count)]
+
+
+def test_json_tells_worker_generation_and_where_the_time_went(start: Starter) -> None:
+    log = start.cwd / "access.log"
+    server = start("logs_app:app", "--access-logfile", str(log), "--access-logformat", "json")
+    server.hup()
+    with socket.create_connection(("127.0.0.1", server.port), 10) as client:
+        began = time.monotonic()
+        client.sendall(b"GET /nap?0.1 HTTP/1.1\r\n")
+        time.sleep(0.2)  # what is measured: the client's own slowness
+        start_header = f"X-Request-Start: t={time.time() - 5:.3f}\r\n".encode()
+        client.sendall(b"Host: test\r\nX-Request-ID: mine-1\r\n" + start_header + b"\r\n")
+        client.recv(65536)
+        took = time.monotonic() - began
+    (found,) = entries(log, 1)
+    assert found["minicorn.request.id"] == "mine-1"
+    assert (found["minicorn.worker"], found["minicorn.generation"]) == (2, 2)
+    assert found["process.pid"] in server.workers()
+    read, app = found["minicorn.duration.read"], found["minicorn.duration.app"]
+    assert isinstance(read, float) and isinstance(app, float)
+    assert 0.15 <= read <= took
+    assert 0.1 <= app <= took
+    assert 5.0 <= float(str(found["minicorn.duration.queue"])) <= 5.0 + took
+    assert 0 <= float(str(found["minicorn.duration.write"])) <= took
+
+
+def test_a_request_has_a_name_of_its_own_that_the_application_knows(start: Starter) -> None:
+    log = start.cwd / "access.log"
+    server = start("logs_app:app", "--access-logfile", str(log), "--access-logformat", "%({request_id}x)s")
+    names = [server.get("/id").text for _ in range(3)]
+    assert len(set(names)) == 3
+    assert lines(log, 3) == names
+
+
+# Requests that die
+
+
+def find(server: Server, cause: str, path: str, log: Path) -> dict[str, object]:
+    """The one line of the one request, which nobody answered."""
+    (found,) = entries(log, 1)
+    assert found["error.type"] == cause
+    assert found["url.path"] == path
+    assert found["user_agent.original"] == "dying/1.0"
+    assert found["minicorn.request.id"] == "dying-1"
+    assert "http.response.status_code" not in found
+    server.wait_log("is ready after", count=2)
+    return found
+
+
+def dying(path: str) -> str:
+    return f"GET {path} HTTP/1.1\nUser-Agent: dying/1.0\nX-Request-ID: dying-1"
+
+
+def serve(start: Starter, log: Path, *flags: str) -> Server:
+    return start("logs_app:app", "--access-logfile", str(log), "--access-logformat", "json", *flags)
+
+
+def one_record(server: Server, pattern: str) -> str:
+    """The error log's record of a worker's end: there is one."""
+    found = server.wait_log(rf"^.*worker \d+ .*{pattern}.*$")[0]
+    assert len(re.findall(r"SIGABRT|SIGSEGV|SIGKILL", server.log.text)) == 1, server.log.text
+    return found
+
+
+def test_a_request_that_hangs_has_its_line_and_one_record_with_its_stack(start: Starter) -> None:
+    log = start.cwd / "access.log"
+    server = serve(start, log, "--timeout", "1")
+    talk(server.port, dying("/hang"))
+    found = find(server, "timeout", "/hang", log)
+    assert float(str(found["http.server.request.duration"])) >= 1
+    assert "in GET /hang" in one_record(server, "was late by")
+    server.wait_log(r'File ".*logs_app\.py", line \d+ in hang')
+
+
+def test_a_request_that_crashes_has_its_line_and_one_record_with_its_stack(start: Starter) -> None:
+    log = start.cwd / "access.log"
+    server = serve(start, log)
+    talk(server.port, dying("/crash"))
+    find(server, "SIGSEGV", "/crash", log)
+    assert "in GET /crash" in one_record(server, "SIGSEGV")
+    server.wait_log(r'File ".*logs_app\.py", line \d+ in crash')
+
+
+def test_a_request_whose_worker_is_killed_has_its_line_and_one_record(start: Starter) -> None:
+    log = start.cwd / "access.log"
+    server = serve(start, log)
+    (worker,) = server.workers()
+    with socket.create_connection(("127.0.0.1", server.port), 10) as client:
+        client.sendall(b"GET /hang HTTP/1.1\r\nHost: t\r\nUser-Agent: dying/1.0\r\nX-Request-ID: dying-1\r\n\r\n")
+        pages = server.heartbeats()
+        wait_until(lambda: b"dying-1" in (pages / "1").read_bytes(), "the application has it in hand")
+        os.kill(worker, SIGKILL)
+        find(server, "SIGKILL", "/hang", log)
+    assert "in GET /hang" in one_record(server, "SIGKILL")
+
+
+def test_a_request_that_gets_no_memory_has_its_line_and_one_record_with_its_stack(start: Starter) -> None:
+    """RLIMIT_AS is felt as MemoryError: a 500, and the worker lives."""
+    log = start.cwd / "access.log"
+    server = serve(start, log)
+    talk(server.port, dying("/devour"))
+    (found,) = entries(log, 1)
+    assert (found["http.response.status_code"], found["error.type"]) == (500, "500")
+    assert found["minicorn.request.id"] == "dying-1"
+    server.wait_log(r"GET /devour: the application raised\n(?:.*\n)*?.*in devour\n(?:.*\n)*?MemoryError")
+    assert server.log.text.count("MemoryError") == 1
+
+
+@pytest.mark.parametrize("path", ["/", "/missing"])
+def test_a_request_that_is_answered_has_one_line(start: Starter, path: str) -> None:
+    log = start.cwd / "access.log"
+    server = serve(start, log)
+    server.get(path)
+    assert server.stop() == 0
+    (found,) = entries(log, 1)
+    assert found["url.path"] == path

@@ -1,0 +1,52 @@
+"""Whose word counts about a request: its id and its start are a trusted peer's to give."""
+
+import pytest
+
+from minicorn.peers import Peers
+from minicorn.tracing import ID_MOST, Tracing
+
+
+def tracing() -> Tracing:
+    return Tracing("ab", Peers("127.0.0.1,::1,unix"))
+
+
+def test_a_request_without_a_name_is_given_one_of_its_own() -> None:
+    names = tracing()
+    assert [names.name({}, "192.0.2.7") for _ in range(17)][-2:] == ["ab-10", "ab-11"]
+
+
+@pytest.mark.parametrize(("peer", "trusted"), [("127.0.0.1", True), ("::1", True), ("", True), ("192.0.2.7", False)])
+def test_a_name_counts_from_a_trusted_peer_alone(peer: str, trusted: bool) -> None:
+    name = tracing().name({"HTTP_X_REQUEST_ID": "theirs"}, peer)
+    assert name == ("theirs" if trusted else "ab-1")
+
+
+@pytest.mark.parametrize("given", ["", "a b", 'a"b', "a\\b", "a\tb", "\xe9", "x" * (ID_MOST + 1)])
+def test_a_name_that_could_not_be_printed_is_replaced(given: str) -> None:
+    assert tracing().name({"HTTP_X_REQUEST_ID": given}, "") == "ab-1"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("t=1700000000.125", 1700000000.125),  # nginx: t=${msec}
+        ("1700000000.125", 1700000000.125),
+        ("1700000000", 1700000000.0),
+        ("1700000000125", 1700000000.125),  # Heroku
+        ("t=1700000000125000", 1700000000.125),  # Apache: t=%t
+        ("", None),
+        ("t=", None),
+        ("t=-1", None),
+        ("1e9", None),
+        ("now", None),
+        ("\u0661", None),
+        ("1" * 40, None),
+    ],
+)
+def test_the_start_is_read_in_each_proxys_unit(text: str, seconds: float | None) -> None:
+    assert tracing().started({"HTTP_X_REQUEST_START": text}, "127.0.0.1") == seconds
+
+
+def test_the_start_counts_from_a_trusted_peer_alone() -> None:
+    assert tracing().started({"HTTP_X_REQUEST_START": "1700000000"}, "192.0.2.7") is None
+    assert tracing().started({}, "127.0.0.1") is None
