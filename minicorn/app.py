@@ -166,10 +166,10 @@ def tell_listeners(bound: list[Listener], scheme: str) -> None:
 
 def open_outputs(settings: Settings) -> list[Output]:
     """The error log, and the access log where one is wanted; a wrong format is told before anything runs."""
-    outputs = [log.set_up(settings.error_logfile, settings.log_level)]
+    outputs = [log.set_up(settings.error_logfile, settings.log_level, settings.log_format)]
     accesslog.compile_format(settings.access_logformat)
     if settings.access_logfile is not None:
-        outputs.append(Output(settings.access_logfile, 1))
+        outputs.append(Output(settings.access_logfile, 1, json=settings.access_logformat == accesslog.JSON))
     return outputs
 
 

@@ -7,6 +7,7 @@ decided in `pool`, this loop only does it.
 
 import json
 import logging
+import math
 import os
 import select
 import signal
@@ -50,11 +51,12 @@ from minicorn.pool import (
 )
 from minicorn.reloader import Reloader
 from minicorn.settings import Settings, keep_fixed
-from minicorn.signals import Signals
+from minicorn.signals import STACKS, Signals
+from minicorn.slow import SlowRequests
 from minicorn.spawn import Post
 from minicorn.succession import Estate, Heirloom
 from minicorn.systemd import Manager
-from minicorn.unanswered import cause_of_death, unanswered
+from minicorn.unanswered import attributes_of, cause_of_death, unanswered
 from minicorn.upgrade import Upgrade
 from minicorn.watcher import Watcher, coarse_time
 
@@ -128,6 +130,7 @@ class Arbiter:
         self._idle_map = self._directory.idle_map(SLOTS_SEEN)
         self._verdicts: dict[int, str] = {}
         self._causes: dict[int, str] = {}  # of the ends that are our doing, in a word
+        self._slow = SlowRequests(settings.slow_request)
         self._access = outputs[1] if len(outputs) > 1 else None
         self._foreground = terminal.has_foreground()
         self._next_weighing = 0.0
@@ -174,7 +177,7 @@ class Arbiter:
                     for attendant in self._attendants.due(now):
                         self._start(attendant, now)
                 due = (self._pool.wake_at, self._attendants.wake_at, self._herald.wake_at, self._reloader.wake_at)
-                timeout = min(TICK, max(0.0, min(due) - now))
+                timeout = min(TICK, max(0.0, min(*due, self._look_for_slow(now)) - now))
                 planned = now + timeout
                 self._wait(timeout)
                 for signum in self._signals.take():
@@ -267,6 +270,24 @@ class Arbiter:
 
     def _promises(self) -> dict[int, float]:
         return {pid: self._directory.page(worker.slot).deadline for pid, worker in self._pool.children.items()}
+
+    def _look_for_slow(self, now: float) -> float:
+        """Show the stack of a request that takes longer than --slow-request; when to look again."""
+        self._slow.limit = self._settings.slow_request  # HUP may have changed it
+        if not self._slow.limit:
+            return math.inf
+        workers = {pid: worker for pid, worker in self._pool.workers.items() if worker.was_ready}
+        beats = {pid: self._directory.page(worker.slot).read() for pid, worker in workers.items()}
+        busy = {pid: beat.since for pid, beat in beats.items() if beat.activity is Activity.BUSY}
+        slow, answered = self._slow.plan(now, busy)
+        for pid in slow:
+            self._directory.read_trace(workers[pid].slot)  # what others have asked for
+            os.kill(pid, STACKS)
+        for pid in answered:
+            stack = self._directory.read_trace(workers[pid].slot)
+            doing = beats[pid].describe(now)
+            LOGGER.warning("%s is slow, %s, and goes on; its stack:\n%s", workers[pid], doing, stack or "no answer")
+        return self._slow.wake_at
 
     def _tell_standing(self, now: float) -> None:
         """For whoever looks from outside."""
@@ -674,14 +695,16 @@ class Arbiter:
         self._chronicle.blame(text if failed else "")
         if not worker.was_ready:
             self._boot_failure = text
+        attributes = attributes_of(beat, Origin(worker.slot, worker.generation, worker.pid), cause)
         stack = self._directory.read_stack(worker.slot)
         if stack:
             text += f"; its stack:\n{stack}"
+            attributes["exception.stacktrace"] = stack
         if not (worker.was_ready or worker.dismissed):
             self._hopeless = (worker.generation, text)
         if self._settings.reload and worker.dismissed and level == "info":
             level = "debug"
-        LOGGER.log(logging.getLevelNamesMapping()[level.upper()], text)
+        LOGGER.log(logging.getLevelNamesMapping()[level.upper()], text, extra={"attributes": attributes})
 
     def _log_unanswered(self, worker: Worker, beat: Beat, cause: str, now: float) -> None:
         """The request that a worker has died in has its line in the access log too."""

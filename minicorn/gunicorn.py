@@ -84,7 +84,7 @@ NAMES = frozenset(
     "wsgi_app bind backlog workers timeout graceful_timeout keepalive max_requests max_requests_jitter chdir pidfile "
     "proc_name umask user group initgroups worker_tmp_dir accesslog access_log_format errorlog loglevel raw_env "
     "pythonpath preload_app reload forwarded_allow_ips proxy_protocol proxy_allow_ips certfile keyfile ca_certs "
-    "cert_reqs ciphers ssl_version".split()
+    "cert_reqs ciphers ssl_version capture_output".split()
 )
 
 

@@ -5,6 +5,7 @@ be written waits in a small buffer, and beyond that is lost and counted. O_NONBL
 set on the inherited descriptor, which the shell shares: it is opened anew.
 """
 
+import json
 import logging
 import os
 import socket
@@ -12,12 +13,17 @@ import stat
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 from minicorn.errors import ConfigError
 from minicorn.systemd import is_journal
 
 LOGGER = logging.getLogger("minicorn")
 _PENDING_MOST = 65536
+# Seconds between looks whether a log file has been rotated without a signal
+LOOK_EVERY = 1.0
+# OpenTelemetry, Logs Data Model, SeverityNumber
+_SEVERITIES = {logging.DEBUG: 5, logging.INFO: 9, logging.WARNING: 13, logging.ERROR: 17, logging.CRITICAL: 21}
 _COLOURS = {"DEBUG": 36, "INFO": 32, "WARNING": 33, "ERROR": 31, "CRITICAL": 31}
 # syslog(3)'s, which the journal reads off the start of a line (sd-daemon(3))
 _PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
@@ -26,12 +32,18 @@ _PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
 class Output:
     """Where log lines go: `path`, or "-" for the stream `standard_fd`.
 
-    `write` makes one system call a line and never waits; `reopen` follows a rotated file.
+    `write` makes one system call a line and never waits. A file that has been moved away or
+    removed is followed: at once by `reopen`, by itself with the first line a second later.
     """
 
-    def __init__(self, path: str, standard_fd: int) -> None:
+    def __init__(self, path: str, standard_fd: int, json: bool = False) -> None:
+        """`json`: what it says itself is an object in a line too."""
         self.path = None if path == "-" else os.path.abspath(path)
         self._standard_fd = standard_fd
+        self._json = json
+        self._also: tuple[int, ...] = ()
+        self._look_at = 0.0
+        self._complained = False
         self._pending = bytearray()
         self.lost = 0
         self._send = self._open()
@@ -39,13 +51,12 @@ class Output:
     def _open(self) -> Callable[[bytes], int]:
         if self.path is None:
             return _open_stream(self._standard_fd)
-        try:
-            self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise ConfigError(f"cannot write the log file {self.path}: {error.strerror}") from error
-        return lambda data: os.write(self._fd, data)
+        self._fd = _open_file(self.path)
+        return partial(os.write, self._fd)
 
     def write(self, line: bytes) -> None:
+        if self.path is not None and time.monotonic() >= self._look_at:
+            self._follow()
         if self._pending:
             self.flush()
         if not self._pending:
@@ -59,9 +70,10 @@ class Output:
         """Write what waits; then say how much was lost."""
         del self._pending[: self._try(bytes(self._pending))]
         if self.lost and not self._pending:
-            note = f"WARNING:  {self.lost} log lines were lost: nobody read them in time\n"
+            note = f"{self.lost} log lines were lost: nobody read them in time"
             self.lost = 0
-            self.write(note.encode())
+            line = render_json(time.time(), logging.WARNING, note) if self._json else f"WARNING:  {note}"
+            self.write(f"{line}\n".encode())
 
     def _try(self, data: bytes) -> int:
         try:
@@ -73,14 +85,47 @@ class Output:
 
     def reopen(self) -> None:
         """Open the file again by its name, after a rotation; an error leaves the old one."""
-        if self.path is not None:
-            old = self._fd
-            try:
-                self._send = self._open()
-            except ConfigError as error:
+        if self.path is None:
+            return
+        try:
+            new = _open_file(self.path)
+        except ConfigError as error:
+            if not self._complained:
+                self._complained = True
                 LOGGER.error("%s", error)
-            else:
-                os.close(old)
+            return
+        self._complained = False
+        # In one step and under the same number: another thread may be about to write
+        os.dup2(new, self._fd, inheritable=False)
+        os.close(new)
+        self.take_in(self._also)
+
+    def take_in(self, fds: tuple[int, ...]) -> None:
+        """Lead standard streams to where the lines go."""
+        self._also = fds
+        for fd in fds:
+            if fd != self._standard_fd or self.path is not None:
+                os.dup2(self._standard_fd if self.path is None else self._fd, fd)
+
+    def _follow(self) -> None:
+        """Look whether our file is still the one of its name; at most once a second."""
+        self._look_at = time.monotonic() + LOOK_EVERY
+        assert self.path is not None
+        try:
+            moved = not os.path.samestat(os.stat(self.path), os.fstat(self._fd))
+        except FileNotFoundError:
+            moved = True
+        except OSError:
+            moved = False  # we may not look there any more
+        if moved:
+            self.reopen()
+
+
+def _open_file(path: str) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise ConfigError(f"cannot write the log file {path}: {error.strerror}") from error
 
 
 def _open_stream(fd: int) -> Callable[[bytes], int]:
@@ -92,13 +137,13 @@ def _open_stream(fd: int) -> Callable[[bytes], int]:
         stream = socket.socket(fileno=os.dup(fd))
         return lambda data: stream.send(data, socket.MSG_DONTWAIT)
     if stat.S_ISREG(mode):  # opened anew it would have a place of its own, and overwrite what print() writes
-        return lambda data: os.write(fd, data)
+        return partial(os.write, os.dup(fd))
     try:
         flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         own = os.open(f"/dev/fd/{fd}", flags)
     except OSError:
-        own = fd  # another user's terminal (su): it may block
-    return lambda data: os.write(own, data)
+        own = os.dup(fd)  # another user's terminal (su): it may block
+    return partial(os.write, own)
 
 
 class _Handler(logging.Handler):
@@ -135,14 +180,40 @@ class _Formatter(logging.Formatter):
         return f"{level}{gap}{text}"
 
 
-def set_up(path: str, level: str) -> Output:
-    """Send the logger "minicorn" to `path` ("-": standard error) from `level` on."""
-    output = Output(path, 2)
+class _JsonFormatter(logging.Formatter):
+    """One object in one line, under the names of OpenTelemetry's log model."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        attributes: dict[str, object] = {"process.pid": record.process, **getattr(record, "attributes", {})}
+        if record.exc_info and record.exc_info[0] is not None:
+            attributes["exception.type"] = record.exc_info[0].__name__
+            attributes["exception.message"] = str(record.exc_info[1])
+            attributes["exception.stacktrace"] = self.formatException(record.exc_info)
+        return render_json(record.created, record.levelno, record.getMessage(), attributes)
+
+
+def render_json(when: float, level: int, text: str, attributes: dict[str, object] | None = None) -> str:
+    """A record as JSON, without its line end; `when` in seconds since 1970."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(when))
+    record = {
+        "timestamp": f"{stamp}.{int(when % 1 * 1000):03d}Z",
+        "severity_text": logging.getLevelName(level),
+        "severity_number": _SEVERITIES.get(level, 9),
+        "body": text,
+        **(attributes or {}),
+    }
+    return json.dumps(record, default=str)
+
+
+def set_up(path: str, level: str, format: str = "text") -> Output:
+    """Send the logger "minicorn" to `path` ("-": standard error) from `level` on, as `format` ("text", "json")."""
+    output = Output(path, 2, json=format == "json")
     terminal = path == "-" and sys.stderr is not None and os.isatty(2)
     colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     for handler in LOGGER.handlers[:]:
         LOGGER.removeHandler(handler)
-    LOGGER.addHandler(_Handler(output, _Formatter(colour, dated=path != "-", journal=path == "-" and is_journal(2))))
+    plain = _Formatter(colour, dated=path != "-", journal=path == "-" and is_journal(2))
+    LOGGER.addHandler(_Handler(output, _JsonFormatter() if format == "json" else plain))
     LOGGER.setLevel(level.upper())
     LOGGER.propagate = False
     return output

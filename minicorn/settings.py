@@ -270,9 +270,12 @@ class Settings:
     umask: int | None = setting(None, UMASK, "-m", "--umask", metavar="MODE", help="File mode creation mask, octal.")
     worker_tmp_dir: str | None = setting(None, PATH, "--worker-tmp-dir", metavar="DIR", help="Where heartbeat files live; in memory by default.", fixed=True)
     access_logfile: str | None = setting(None, LOGFILE, "--access-logfile", metavar="FILE", help="Access log; - is standard output.", called="accesslog", fixed=True)
-    access_logformat: str = setting(ACCESS_FORMAT, TEXT, "--access-logformat", metavar="FMT", help="Its format, in gunicorn's atoms.", called="access_log_format")
+    access_logformat: str = setting(ACCESS_FORMAT, TEXT, "--access-logformat", metavar="FMT", help="Its format, in gunicorn's atoms; or json, one object a line.", called="access_log_format")
     error_logfile: str = setting("-", TEXT, "--log-file", "--error-logfile", metavar="FILE", help="Error log; - is standard error.", called="errorlog", fixed=True)
     log_level: str = setting("info", LEVEL, "--log-level", metavar="L", help="Least level logged: debug, info, warning, error, critical.", called="loglevel")
+    log_format: str = setting("text", choice("text", "json"), "--log-format", metavar="F", help="Of the error log: text, or json, one object a line.", fixed=True)
+    slow_request: float = setting(0.0, seconds(), "--slow-request", metavar="S", help="Log the stack of a request that has been in the application so long, once; it goes on. 0: never.")
+    capture_output: bool = switch(False, "--capture-output", help="What the application prints goes to the error log.")
     # fmt: on
 
     @property

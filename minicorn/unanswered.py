@@ -39,6 +39,23 @@ def unanswered(beat: Beat, origin: Origin, cause: str, now: float) -> Entry | No
     return Entry(environ, "", [], 0, took, origin, beat.request_id, inside=took, cause=cause)
 
 
+def attributes_of(beat: Beat, origin: Origin, cause: str) -> dict[str, object]:
+    """What the error log says of the same as JSON, under OpenTelemetry's names."""
+    attributes: dict[str, object] = {
+        "error.type": cause,
+        "minicorn.worker": origin.slot,
+        "minicorn.generation": origin.generation,
+        "minicorn.worker.pid": origin.pid,
+    }
+    if beat.activity is Activity.BUSY:
+        method, _, target = beat.request.partition(" ")
+        attributes["http.request.method"] = method
+        attributes["url.path"] = target.partition("?")[0]
+        attributes["client.address"] = beat.client
+        attributes["minicorn.request.id"] = beat.request_id
+    return attributes
+
+
 def _parse(head: str) -> Request:
     """What is left of a head: the page has no room for a long one, so its last line may be half a line."""
     text = head if head.endswith("\r\n\r\n") else head.rpartition("\r\n")[0] + "\r\n\r\n"

@@ -18,6 +18,7 @@ import time
 from wsgiref.types import WSGIApplication
 
 from minicorn import channel, complaints, signals, spawn
+from minicorn.capture import capture
 from minicorn.errors import ExitCode
 from minicorn.loader import explain, load_app
 from minicorn.log import Output
@@ -83,6 +84,7 @@ class Worker:
         # After the handlers: faulthandler takes SIGABRT, and shows all stacks even when C code holds the GIL
         faulthandler.enable(self._post.stack_fd)
         faulthandler.register(signals.STACKS, self._post.trace_fd, all_threads=True)
+        signal.siginterrupt(signals.STACKS, False)  # faulthandler does not ask for it
         complaints.collect(self._post.page.erred)
         spawn.lead_group()
         self._set_title("booting")
@@ -109,6 +111,8 @@ class Worker:
         if self._app is None:
             enter(self._settings, self._directory)
         os.register_at_fork(after_in_child=self._let_go)
+        if self._settings.capture_output:
+            capture(self._outputs[0])
         self._server = Server(
             self._app or self._load(),
             settings=self._settings,

@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from pathlib import Path
-from signal import SIGKILL
+from signal import SIGKILL, SIGUSR1
 
 import pytest
 from harness import Server, Starter, wait_until
@@ -201,3 +201,66 @@ def test_a_request_that_is_answered_has_one_line(start: Starter, path: str) -> N
     assert server.stop() == 0
     (found,) = entries(log, 1)
     assert found["url.path"] == path
+
+
+def test_the_error_log_as_json_says_the_same_in_fields(start: Starter) -> None:
+    errors = start.cwd / "error.log"
+    flags = ("--log-format", "json", "--error-logfile", str(errors), "--timeout", "1")
+    server = start("logs_app:app", "--access-logfile", str(start.cwd / "access.log"), *flags, bind=True, ready=0)
+
+    def found(pattern: str) -> list[dict[str, object]]:
+        text = errors.read_text() if errors.exists() else ""
+        return [record for line in text.splitlines() if re.search(pattern, str((record := json.loads(line))["body"]))]
+
+    wait_until(lambda: found("is ready after"), "it is ready")
+    talk(server.listening_port(), dying("/hang?for=ever"))
+    wait_until(lambda: found("was late by"), "the record is there")
+    (record,) = found("was late by")
+    assert record["severity_text"] == "ERROR"
+    assert (record["error.type"], record["http.request.method"], record["url.path"]) == ("timeout", "GET", "/hang")
+    assert (record["client.address"], record["minicorn.request.id"]) == ("127.0.0.1", "dying-1")
+    assert "in hang" in str(record["exception.stacktrace"])
+
+
+# Rotation
+
+
+def test_no_line_is_lost_when_the_log_is_rotated_under_load_with_and_without_a_signal(start: Starter) -> None:
+    log = start.cwd / "access.log"
+    flags = ("--access-logfile", str(log), "--access-logformat", "%(U)s", "--workers", "2")
+    server = start("logs_app:app", *flags)
+    moved = [start.cwd / "access.log.1", start.cwd / "access.log.2"]
+    sent = 0
+
+    def ask(count: int) -> None:
+        nonlocal sent
+        for _ in range(count):
+            server.get(f"/{sent}")
+            sent += 1
+
+    ask(20)
+    log.rename(moved[0])  # as logrotate does with `create`, and no signal
+    log.touch()
+    while not log.read_text():
+        ask(1)
+    ask(20)
+    log.rename(moved[1])
+    server.signal(SIGUSR1)
+    wait_until(log.exists, "it is open again")
+    ask(20)
+    assert server.stop() == 0
+    written = "".join(path.read_text() for path in [*moved, log]).split()
+    assert sorted(written) == sorted(f"/{number}" for number in range(sent))
+    assert moved[0].read_text() and moved[1].read_text() and log.read_text()
+
+
+# What the application prints
+
+
+def test_what_the_application_prints_goes_to_the_error_log(start: Starter) -> None:
+    server = start("logs_app:app", "--capture-output", "--log-level", "info")
+    server.get("/say?hello")
+    server.wait_log("INFO:     said hello")
+    server.wait_log("WARNING:  complained hello")
+    assert server.stop() == 0
+    assert server.output.finish() == ""

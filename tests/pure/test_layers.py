@@ -15,14 +15,14 @@ PACKAGE = Path(minicorn.__file__).parent
 # A module imports from the layers above it, or from its own where that makes no cycle
 LAYERS = {
     "pure: values in, values out": """
-        tracing
+        tracing slow
         version errors address peers forwarded proxy certificate gunicorn settings
         http http.grammar http.request http.body http.reply pool obituary deadlines herald
         changes reloader page
         counters standing snapshot display holdings
     """,
     "one fact of the operating system each": """
-        unanswered
+        unanswered capture
         signals poller spawn heartbeat listeners channel pidfile log accesslog loader cgroup terminal title outbox
         handoff memory succession order systemd activation shell configfile configuration tls
         failure imports

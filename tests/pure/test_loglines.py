@@ -1,5 +1,6 @@
 """Log lines: a stalled reader loses some, is told how many, and stops nobody; a rotated file is followed."""
 
+import json
 import logging
 import os
 import pty
@@ -309,3 +310,163 @@ def test_a_terminal_shows_colours_unless_told_otherwise(variables: dict[str, str
     finally:
         os.close(slave)
         os.close(master)
+
+
+# Rotation without a signal
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look with each line, not once a second."""
+    monkeypatch.setattr("minicorn.log.LOOK_EVERY", 0.0)
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("create", [True, False])
+def test_a_file_that_is_moved_away_is_followed_without_a_signal(tmp_path: Path, create: bool) -> None:
+    path = tmp_path / "error.log"
+    output = Output(str(path), 2)
+    output.write(b"one\n")
+    path.rename(tmp_path / "error.log.1")
+    if create:
+        path.touch()
+    output.write(b"two\n")
+    assert (tmp_path / "error.log.1").read_bytes() == b"one\n"
+    assert path.read_bytes() == b"two\n"
+
+
+@pytest.mark.usefixtures("often")
+def test_a_file_that_is_removed_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "error.log"
+    output = Output(str(path), 2)
+    path.unlink()
+    output.write(b"one\n")
+    assert path.read_bytes() == b"one\n"
+
+
+@pytest.mark.usefixtures("often")
+def test_a_directory_that_has_gone_is_complained_of_once_and_costs_no_line(tmp_path: Path) -> None:
+    directory = tmp_path / "logs"
+    directory.mkdir()
+    output = set_up(str(directory / "error.log"), "info")
+    directory.rename(tmp_path / "gone")
+    for number in range(3):
+        output.write(numbered(number))
+    text = (tmp_path / "gone" / "error.log").read_bytes()
+    assert text.count(b"cannot write the log file") == 1
+    assert [line for line in text.splitlines(keepends=True) if b"line" in line][-3:] == [numbered(n) for n in range(3)]
+
+
+def test_lines_between_two_looks_go_to_the_file_that_was_moved_and_none_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "error.log"
+    output = Output(str(path), 2)
+    output.write(b"0\n")
+    path.rename(tmp_path / "error.log.1")
+    written = 1
+    while not path.exists():
+        output.write(b"%d\n" % written)
+        written += 1
+    lines = ((tmp_path / "error.log.1").read_bytes() + path.read_bytes()).split()
+    assert lines == [b"%d" % number for number in range(written)]
+
+
+def test_a_reopened_file_keeps_its_descriptor_so_that_no_thread_writes_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "error.log"
+    output = Output(str(path), 2)
+    before = sorted(os.listdir("/dev/fd"))
+    path.rename(tmp_path / "error.log.1")
+    output.reopen()
+    assert sorted(os.listdir("/dev/fd")) == before
+    output.write(b"one\n")
+    assert path.read_bytes() == b"one\n"
+
+
+# JSON
+
+
+def records(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_record_as_json_is_one_object_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "error.log"
+    set_up(str(path), "info", "json")
+    LOGGER.warning('a "%s"\nb \u2028', "quoted", extra={"attributes": {"error.type": "timeout"}})
+    (found,) = records(path)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", str(found.pop("timestamp")))
+    assert found == {
+        "severity_text": "WARNING",
+        "severity_number": 13,
+        "body": 'a "quoted"\nb \u2028',
+        "process.pid": os.getpid(),
+        "error.type": "timeout",
+    }
+
+
+def test_an_exception_as_json_has_its_type_message_and_stack(tmp_path: Path) -> None:
+    path = tmp_path / "error.log"
+    set_up(str(path), "info", "json")
+    try:
+        raise KeyError("gone")
+    except KeyError:
+        LOGGER.exception("it failed")
+    (found,) = records(path)
+    assert (found["body"], found["exception.type"], found["exception.message"]) == ("it failed", "KeyError", "'gone'")
+    assert "test_an_exception_as_json" in str(found["exception.stacktrace"])
+
+
+def test_the_note_of_lost_lines_is_json_too(pipe: tuple[int, int]) -> None:
+    output = Output("-", pipe[1], json=True)
+    write_until_lost(output, least=2)
+    note = json.loads(read_all(pipe[0], output).splitlines()[-1])
+    assert (note["severity_text"], note["body"]) == ("WARNING", "2 log lines were lost: nobody read them in time")
+
+
+# What the application prints
+
+PRINTS = """
+import os, subprocess, sys
+from minicorn.capture import capture
+from minicorn.log import set_up
+capture(set_up(sys.argv[1], "error", sys.argv[2]))
+print("one", 2)
+print("complaint", file=sys.stderr)
+sys.stdout.buffer.write(b"caf\\xc3\\xa9 \\xff\\n")
+subprocess.run(["echo", "of a child"])
+print("no line end", end="")
+sys.stdout.flush()
+"""
+
+
+def printed(path: str, format: str) -> tuple[str, str]:
+    """What came to standard output and standard error."""
+    environ = os.environ | {"PYTHONPATH": str(Path(minicorn.__file__).parent.parent)}
+    done = subprocess.run([sys.executable, "-c", PRINTS, path, format], env=environ, capture_output=True, check=True)
+    return done.stdout.decode(), done.stderr.decode()
+
+
+def test_what_is_printed_becomes_records_whatever_the_level(tmp_path: Path) -> None:
+    path = tmp_path / "error.log"
+    assert printed(str(path), "text") == ("", "")
+    lines = [line.partition("] ")[2] or line for line in path.read_text().splitlines()]
+    assert lines == [
+        "INFO:     one 2",
+        "WARNING:  complaint",
+        "INFO:     caf\xe9 \\xff",
+        "of a child",
+        "INFO:     no line end",
+    ]
+
+
+def test_what_is_printed_becomes_json_where_the_log_is(tmp_path: Path) -> None:
+    path = tmp_path / "error.log"
+    printed(str(path), "json")
+    lines = [line for line in path.read_text().splitlines() if line != "of a child"]
+    assert [json.loads(line)["body"] for line in lines] == ["one 2", "complaint", "caf\xe9 \\xff", "no line end"]
+
+
+def test_without_a_file_all_that_is_printed_goes_to_standard_error() -> None:
+    output, log = printed("-", "text")
+    assert output == ""
+    assert log.splitlines()[0] == "INFO:     one 2"
+    assert "of a child" in log

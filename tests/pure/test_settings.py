@@ -73,6 +73,9 @@ CONTRACT: dict[str, tuple[str, object]] = {
     "access_logformat": ("--access-logformat", GUNICORN_FORMAT),
     "error_logfile": ("--log-file --error-logfile", "-"),
     "log_level": ("--log-level", "info"),
+    "log_format": ("--log-format", "text"),
+    "capture_output": ("--capture-output", False),
+    "slow_request": ("--slow-request", 0.0),
 }
 
 
@@ -205,6 +208,9 @@ WRONG: dict[str, list[str]] = {
     "access_logformat": [""],
     "error_logfile": [""],
     "log_level": ["", "loud", "warn ing"],
+    "log_format": ["", "xml"],
+    "capture_output": ["", "perhaps"],
+    "slow_request": ["-1", "nan", "x"],
 }
 
 
