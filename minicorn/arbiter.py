@@ -232,6 +232,8 @@ class Arbiter:
         for message in messages:
             if message.word == channel.READY:
                 self._pool.ready(pid, time.monotonic())
+                if self._pool.stopping is not None:
+                    self._tell(pid, channel.PART)
                 self._failure = ""
                 self._verdicts.pop(pid, None)  # with --reload it shows why it could not load
             elif message.word == channel.SEALED:
@@ -372,6 +374,8 @@ class Arbiter:
     def _stop(self, how: Stop, signum: signal.Signals, delay: float = 0.0) -> None:
         if self._pool.stop(how, time.monotonic() + delay):
             LOGGER.info("%s: stopping %s", signum.name, "now" if how is Stop.QUICK else "gracefully")
+            for pid in self._pool.workers:
+                self._tell(pid, channel.PART)
 
     def _close_listeners(self) -> None:
         """The workers hold their own copies: what is queued there is served by them."""

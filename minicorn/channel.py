@@ -17,6 +17,7 @@ READY = "ready"  # the worker serves
 FAILED = "failed"  # it could not boot: the text says why
 RECYCLE = "recycle"  # the worker wishes to be replaced: the text says why
 RETIRE = "retire"  # give away what you can, finish the rest, and end
+PART = "part"  # the server stops soon: let each reply be the last
 SEAL = "seal"  # the server stops: give nothing into the hand-off queue from now on
 SEALED = "sealed"  # the worker's answer
 DRAIN = "drain"  # all are sealed: serve what waits in the queues, finish, and end

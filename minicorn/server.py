@@ -74,6 +74,7 @@ class Server:
         self.port = port
         self.should_exit = False
         self._settings = settings or DEFAULTS
+        self._keeps_alive = self._settings.keep_alive > 0
         self._bound = bound
         self._listeners: list[Listener] = []
         self._page = page or private_page()
@@ -194,6 +195,11 @@ class Server:
             "minicorn.extend_deadline": self._page.extend,
             "minicorn.shutting_down": lambda: self.should_exit or self._loop.closing,
         }
+
+    def part(self) -> None:
+        """The server ends soon: let each reply be its connection's last, so that no client is left to
+        send its next request into a close."""
+        self._keeps_alive = False
 
     def seal(self) -> None:
         """The whole server ends: give nothing away any more, and let each reply be the last."""
@@ -387,7 +393,7 @@ class Server:
         if self._loop.closing or (self.should_exit and (self._drain or not connection.travels)):
             return False
         most = self._settings.max_keepalive_requests
-        return self._settings.keep_alive > 0 and (not most or connection.served + 1 < most)
+        return self._keeps_alive and (not most or connection.served + 1 < most)
 
 
 _SERVERS: "weakref.WeakSet[Server]" = weakref.WeakSet()

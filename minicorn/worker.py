@@ -177,6 +177,8 @@ class Worker:
             if message.word == channel.REOPEN:
                 for output in self._outputs:
                     output.reopen()
+            elif message.word == channel.PART:
+                self._server.part()
             elif message.word == channel.SEAL:
                 self._server.seal()
                 self._post.channel.send(channel.SEALED)

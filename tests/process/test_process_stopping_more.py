@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
+from signal import SIGCONT, SIGINT, SIGKILL, SIGSTOP, SIGTERM
 
 import pytest
 from harness import Starter, read, wait_until
@@ -93,3 +93,14 @@ def test_a_worker_that_dies_within_the_drain_delay_is_replaced(start: Starter) -
         os.kill(worker, SIGKILL)
         assert server.get("/").text != str(worker)
         assert server.wait() == 0
+
+
+def test_a_reply_within_the_drain_delay_is_its_connections_last(start: Starter) -> None:
+    """So nobody sends a next request into the close at its end."""
+    server = start("plain:app", "--drain-delay", "60")
+    connection = server.send("/")
+    assert read(connection).headers["Connection"] != "close"
+    server.signal(SIGTERM)
+    server.wait_log("SIGTERM: stopping")
+    wait_until(lambda: read(server.send("/")).headers["Connection"] == "close", "replies are the last")
+    assert server.stop(SIGINT) == 0
