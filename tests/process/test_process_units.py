@@ -1,0 +1,259 @@
+"""The units of `systemd/`, run by a real systemd manager.
+
+What is changed of them is where the site lives, and what a user instance cannot do (another user's
+processes) or what would hide this checkout (ProtectHome=, when its Python lives in a home).
+"""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from signal import SIGSTOP, SIGUSR2
+
+import pytest
+from harness import CHECKOUT, Starter, wait_until
+from load import Load
+from service_manager import ServiceManager
+
+UNITS = CHECKOUT / "systemd"
+ECHO = """
+import os
+def app(environ, start_response):
+    body = environ["wsgi.input"].read()
+    token = environ["PATH_INFO"].rpartition("/")[2]
+    reply = b"V " + token.encode() + b" " + body
+    start_response("200 OK", [("Content-Length", str(len(reply)))])
+    return [reply]
+"""
+SITE = """[Service]
+EnvironmentFile=
+EnvironmentFile={home}/%i.conf
+WorkingDirectory=
+WorkingDirectory={home}/site/current
+ExecStart=
+Environment=PYTHONPATH={checkout} PYTHONDONTWRITEBYTECODE=1
+StandardError=file:{home}/err
+"""
+HERE = """User=
+Group=
+ProtectHome=no
+BindPaths={home}
+BindReadOnlyPaths={checkout}
+"""
+
+
+class Site:
+    """A site of releases behind a symlink, and its unit."""
+
+    def __init__(self, manager: ServiceManager, unit: Path) -> None:
+        self.manager = manager
+        self.home = manager.home
+        self.unit = "minicorn@shop.service"
+        names = {"home": self.home, "python": sys.executable, "checkout": CHECKOUT}
+        manager.write("minicorn@.service", unit.read_text())
+        command = re.search(r"(?m)^ExecStart=\S+/minicorn (.*)", unit.read_text())
+        assert command is not None
+        arguments = re.sub(r"\S+/current", f"{self.home}/site/current", command[1])
+        here = f"{SITE}ExecStart={{python}} -m minicorn {arguments}\n" + (HERE if unit.parent == UNITS else "")
+        manager.write("minicorn@.service.d/here.conf", here.format(**names))
+        self.release("1", ECHO)
+        self.configure("--workers 2 --bind 127.0.0.1:0")
+
+    def configure(self, options: str, drop_in: str = "") -> None:
+        (self.home / "shop.conf").write_text(f"APP=main:app\nOPTIONS={options}\n")
+        if drop_in:
+            self.manager.write("minicorn@.service.d/test.conf", drop_in)
+        self.manager.do("daemon-reload")
+
+    def release(self, name: str, text: str) -> None:
+        """Deploy: a directory of its own, then the symlink in one step."""
+        release = self.home / "site/releases" / name
+        release.mkdir(parents=True)
+        (release / "main.py").write_text(text)
+        link = self.home / "site/new"
+        link.symlink_to(release)
+        link.replace(self.home / "site/current")
+
+    @property
+    def port(self) -> int:
+        found = re.findall(r"Listening on http://127\.0\.0\.1:(\d+)", self.log)
+        return int(found[-1])
+
+    @property
+    def log(self) -> str:
+        return (self.home / "err").read_text() if (self.home / "err").exists() else ""
+
+    def do(self, verb: str) -> None:
+        self.manager.do(verb, self.unit)
+
+    def state(self) -> str:
+        return self.manager.show(self.unit, "ActiveState")
+
+    def get(self) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/echo/t", timeout=15) as reply:
+            return str(reply.read().decode())
+
+
+@pytest.fixture
+def manager() -> Iterator[ServiceManager]:
+    manager = ServiceManager()
+    yield manager
+    manager.end()
+
+
+@pytest.fixture(params=[UNITS / "minicorn@.service", UNITS / "user/minicorn@.service"], ids=["system", "user"])
+def site(manager: ServiceManager, request: pytest.FixtureRequest) -> Site:
+    return Site(manager, request.param)
+
+
+def test_start_returns_when_requests_are_served_and_not_before(site: Site) -> None:
+    gate = "import pathlib, time\nwhile not pathlib.Path('../../go').exists():\n    time.sleep(0.01)\n"
+    site.release("2", gate + ECHO)
+    site.manager.do("start", "--no-block", site.unit)
+    site.manager.wait_status(site.unit, "booting 2 workers")
+    assert site.state() == "activating"
+    (site.home / "site/go").touch()
+    site.do("start")
+    assert site.get() == "V t "
+    assert "of 2 workers serve generation 1" in site.manager.show(site.unit, "StatusText")
+
+
+def test_a_first_boot_that_fails_fails_the_start_and_says_why(site: Site) -> None:
+    site.release("2", "raise RuntimeError('no such table')")
+    site.configure("--bind 127.0.0.1:0", "[Service]\nRestart=no\n")
+    assert site.manager.run("start", site.unit).returncode
+    assert site.manager.show(site.unit, "ExecMainStatus") == "3"
+    assert "RuntimeError: no such table" in site.manager.show(site.unit, "StatusText")
+
+
+def test_a_reload_serves_the_release_behind_the_symlink(site: Site) -> None:
+    site.do("start")
+    pid = site.manager.pid(site.unit)
+    site.release("2", ECHO.replace("V ", "W "))
+    site.do("reload")
+    site.manager.wait_status(site.unit, "workers serve generation 2")
+    wait_until(lambda: site.get() == "W t ", "the new release serves")
+    assert site.manager.pid(site.unit) == pid
+
+
+def test_a_reload_onto_broken_code_is_in_the_status_and_the_site_serves_on(site: Site) -> None:
+    site.do("start")
+    site.release("2", "import nothing_of_this_name")
+    site.do("reload")
+    status = site.manager.wait_status(site.unit, "the roll to generation 2 failed")
+    assert "No module named 'nothing_of_this_name'" in status
+    assert site.get() == "V t "
+    assert site.state() == "active"
+
+
+def test_an_upgrade_in_place_keeps_the_main_pid(site: Site) -> None:
+    site.do("start")
+    pid = site.manager.pid(site.unit)
+    os.kill(pid, SIGUSR2)
+    wait_until(lambda: "generation 2 serves" in site.log, "the upgrade is done")
+    site.manager.wait_status(site.unit, "workers serve generation 2")
+    assert (site.manager.pid(site.unit), site.get(), site.state()) == (pid, "V t ", "active")
+
+
+def test_an_arbiter_that_hangs_is_restarted_by_the_watchdog(site: Site) -> None:
+    site.configure("--bind 127.0.0.1:0", "[Service]\nWatchdogSec=1\nRestartSec=0\n")
+    site.do("start")
+    pid = site.manager.pid(site.unit)
+    os.kill(pid, SIGSTOP)
+    wait_until(lambda: site.manager.pid(site.unit) not in (0, pid) and site.state() == "active", "it is restarted", 30)
+    assert site.get() == "V t "
+    assert site.manager.show(site.unit, "NRestarts") == "1"
+
+
+def test_a_restart_finds_the_listeners_in_the_store(site: Site) -> None:
+    site.do("start")
+    port = site.port
+    with Load(port, 8) as load:
+        wait_until(lambda: load.least_replies() > 20, "all are served")
+        site.do("restart")
+        before = load.least_replies()
+        wait_until(lambda: load.least_replies() > before + 20, "all are served again")
+    assert (load.tally.failures, load.tally.idle_closes) == ([], [])
+    assert site.port == port
+
+
+def test_a_restart_behind_the_socket_unit_loses_no_request(manager: ServiceManager) -> None:
+    site = Site(manager, UNITS / "minicorn@.service")
+    manager.write("minicorn@.socket", (UNITS / "minicorn@.socket").read_text())
+    manager.write(
+        "minicorn@.socket.d/here.conf",
+        f"[Socket]\nListenStream=\nListenStream=127.0.0.1:{free_port()}\nListenStream={manager.home}/s\nSocketGroup=\n",
+    )
+    site.configure("--workers 2")
+    manager.do("start", "minicorn@shop.socket")
+    port = int(re.findall(r"127.0.0.1:(\d+)", manager.show("minicorn@shop.socket", "Listen"))[0])
+    assert site.state() == "inactive"
+    with Load(port, 8) as load:  # the first connection starts the service
+        wait_until(lambda: load.least_replies() > 20, "all are served")
+        for _ in range(3):
+            site.do("restart")
+            before = load.least_replies()
+            wait_until(lambda before=before: load.least_replies() > before + 20, "all are served again")
+    assert (load.tally.failures, load.tally.idle_closes) == ([], [])
+    assert f"unix:{manager.home}/s" in site.log
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+# The files themselves
+
+ANALYZE = shutil.which("systemd-analyze")
+needs_systemd = pytest.mark.skipif(ANALYZE is None, reason="NOT TESTED: systemd is not installed")
+EXPOSURE = 1.5
+
+
+def analyze(*words: str | Path, **environ: str) -> str:
+    command = [str(ANALYZE), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environ)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@needs_systemd
+def test_the_exposure_of_the_service_is_low() -> None:
+    report = analyze("security", "--offline=true", "--no-pager", UNITS / "minicorn@.service")
+    assert float(re.search(r"Overall exposure level for .*: ([\d.]+)", report)[1]) <= EXPOSURE
+
+
+@needs_systemd
+@pytest.mark.parametrize("options", [["minicorn@.service", "minicorn@.socket"], ["user/minicorn@.service"]], ids=str)
+def test_the_units_verify(options: list[str], tmp_path: Path) -> None:
+    for name in options:
+        text = (UNITS / name).read_text()
+        # The only thing that is not there on a machine without a site
+        (tmp_path / Path(name).name).write_text(re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", text))
+    for name in options:
+        unit = tmp_path / Path(name).name.replace("@.", "@shop.")
+        scope = ["--user"] if name.startswith("user/") else []
+        assert analyze("verify", "--man=no", *scope, unit, XDG_RUNTIME_DIR=str(tmp_path)) == ""
+
+
+@pytest.mark.skipif(not shutil.which("systemd-socket-activate"), reason="NOT TESTED: no systemd-socket-activate")
+def test_systemd_socket_activate_passes_several_sockets(start: Starter) -> None:
+    """The manual's own tool."""
+    first, second = free_port(), free_port()
+    server = start.command(
+        "systemd-socket-activate",
+        *(f"--listen=127.0.0.1:{each}" for each in (first, second)),
+        "--fdname=a:b",
+        "--setenv=PYTHONPATH",
+        sys.executable,
+        "-m",
+        "minicorn",
+        "plain:app",
+    )
+    server.wait_log("Listening on .*as 4")
+    assert server.get("/", at=first).status == server.get("/", at=second).status == 200
