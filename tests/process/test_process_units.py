@@ -37,7 +37,7 @@ WorkingDirectory=
 WorkingDirectory={home}/site/current
 ExecStart=
 Environment=PYTHONPATH={checkout} PYTHONDONTWRITEBYTECODE=1
-StandardError=file:{home}/err
+StandardError=append:{home}/err
 """
 HERE = """User=
 Group=
@@ -56,10 +56,14 @@ class Site:
         self.unit = "minicorn@shop.service"
         names = {"home": self.home, "python": sys.executable, "checkout": CHECKOUT}
         manager.write("minicorn@.service", unit.read_text())
-        command = re.search(r"(?m)^ExecStart=\S+/minicorn (.*)", unit.read_text())
-        assert command is not None
-        arguments = re.sub(r"\S+/current", f"{self.home}/site/current", command[1])
-        here = f"{SITE}ExecStart={{python}} -m minicorn {arguments}\n" + (HERE if unit.parent == UNITS else "")
+        text = unit.read_text()
+        start = re.search(r"(?m)^ExecStart=\S+/minicorn (.*)", text)
+        reload = re.search(r"(?m)^ExecReload=\S+/minicornctl (.*)", text)
+        assert start is not None and reload is not None
+        arguments = re.sub(r"\S+/current", f"{self.home}/site/current", start[1])
+        here = f"{SITE}ExecStart={{python}} -m minicorn {arguments}\n"
+        here += f"ExecReload=\nExecReload={{python}} -m minicorn.ctl {reload[1]}\n"
+        here += HERE if unit.parent == UNITS else ""
         manager.write("minicorn@.service.d/here.conf", here.format(**names))
         self.release("1", ECHO)
         self.configure("--workers 2 --bind 127.0.0.1:0")
@@ -136,15 +140,15 @@ def test_a_reload_serves_the_release_behind_the_symlink(site: Site) -> None:
     pid = site.manager.pid(site.unit)
     site.release("2", ECHO.replace("V ", "W "))
     site.do("reload")
+    assert site.get() == "W t "  # at once: the reload has waited
     site.manager.wait_status(site.unit, "workers serve generation 2")
-    wait_until(lambda: site.get() == "W t ", "the new release serves")
     assert site.manager.pid(site.unit) == pid
 
 
-def test_a_reload_onto_broken_code_is_in_the_status_and_the_site_serves_on(site: Site) -> None:
+def test_a_reload_onto_broken_code_fails_and_the_site_serves_on(site: Site) -> None:
     site.do("start")
     site.release("2", "import nothing_of_this_name")
-    site.do("reload")
+    assert site.manager.run("reload", site.unit).returncode
     status = site.manager.wait_status(site.unit, "the roll to generation 2 failed")
     assert "No module named 'nothing_of_this_name'" in status
     assert site.get() == "V t "
@@ -234,7 +238,7 @@ def test_the_units_verify(options: list[str], tmp_path: Path) -> None:
     for name in options:
         text = (UNITS / name).read_text()
         # The only thing that is not there on a machine without a site
-        (tmp_path / Path(name).name).write_text(re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", text))
+        (tmp_path / Path(name).name).write_text(re.sub(r"(?m)^(ExecStart|ExecReload)=\S+", r"\1=/bin/true", text))
     for name in options:
         unit = tmp_path / Path(name).name.replace("@.", "@shop.")
         scope = ["--user"] if name.startswith("user/") else []
