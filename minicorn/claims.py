@@ -5,7 +5,7 @@ say who the client is. From anybody else they are dropped, which is logged once 
 """
 
 import logging
-from collections.abc import Iterable
+from functools import lru_cache
 from wsgiref.types import WSGIEnvironment
 
 from minicorn.forwarded import settle
@@ -16,6 +16,8 @@ LOGGER = logging.getLogger("minicorn")
 
 # Names of dropped fields that are logged; clients choose them
 TOLD_MOST = 100
+# Characters of lines whose meaning is remembered
+REMEMBERED_MOST = 1024
 
 
 class Claims:
@@ -25,28 +27,35 @@ class Claims:
         self._peers = Peers(settings.forwarded_allow_ips)
         self._believed = frozenset(settings.forwarded_headers.split(","))
         self._told: set[str] = set()
+        self._recall = lru_cache(maxsize=1024)(self._read)
 
-    def judge(self, environ: WSGIEnvironment, lines: Iterable[str]) -> None:
+    def judge(self, environ: WSGIEnvironment, lines: tuple[str, ...]) -> None:
         """Bring into `environ` what the `lines` of its request say. ProtocolError (400) where they
         come from a trusted peer and are malformed or contradict each other."""
         peer = environ["REMOTE_ADDR"]
-        trusted = self._peers.have(peer)
+        if self._peers.have(peer):
+            # A client says the same in its next request, by the same way
+            read = self._recall if sum(map(len, lines)) < REMEMBERED_MOST else self._read
+            environ.update(read(lines, environ.get("HTTP_HOST", ""), environ["wsgi.url_scheme"]))
+        else:
+            for name in (line.partition(":")[0] for line in lines):
+                self._tell(name, f"{peer or 'a Unix socket'}, where it came from, is not in --forwarded-allow-ips")
+
+    def _read(self, lines: tuple[str, ...], host: str, scheme: str) -> dict[str, str]:
+        """The environ keys that follow from what a trusted peer says."""
         said: dict[str, list[str]] = {}
         for name, _, value in (line.partition(":") for line in lines):
             if "_" in name:
-                self._tell(name, "with an underscore it could pass for another")
-            elif not trusted:
-                self._tell(name, f"{peer or 'a Unix socket'}, where it came from, is not in --forwarded-allow-ips")
+                self._tell(name)
             else:
                 said.setdefault("HTTP_" + name.upper().replace("-", "_"), []).append(value.strip(" \t"))
-        if said:
-            joined = {key: ", ".join(values) for key, values in said.items()}
-            host, scheme = environ.get("HTTP_HOST", ""), environ["wsgi.url_scheme"]
-            environ.update(joined)
-            environ.update(settle(joined, self._believed, self._peers.include, host, scheme))
+        joined = {key: ", ".join(values) for key, values in said.items()}
+        return joined | settle(joined, self._believed, self._peers.include, host, scheme)
 
-    def _tell(self, name: str, reason: str) -> None:
+    def _tell(self, name: str, reason: str = "") -> None:
         """Say once of each name that it never reaches the application; not of ever new ones."""
         if name not in self._told and len(self._told) < TOLD_MOST:
             self._told.add(name)
+            if "_" in name:
+                reason = "with an underscore it could pass for another"
             LOGGER.warning("header %s is dropped: %s", name, reason)

@@ -24,6 +24,7 @@ BELIEVABLE = (
     "x-forwarded-prefix",
     "forwarded",
 )
+_KEYS = {name: "HTTP_" + name.upper().replace("-", "_") for name in BELIEVABLE}
 # The schemes of WebSockets are what some proxies name before an upgrade that WSGI has not
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
@@ -56,7 +57,7 @@ def settle(
     `believed` of BELIEVABLE, `trusts` tells which hops to look behind, `host` and `scheme` are the
     request's own. ProtocolError (400) for what is malformed or contradicts itself.
     """
-    words = {name: said.get("HTTP_" + name.upper().replace("-", "_"), "") for name in believed}
+    words = {name: said.get(_KEYS.get(name, ""), "") for name in believed}
     story = _read_x_forwarded(words, trusts)
     if words.get("forwarded"):
         _agree(story, _read_forwarded(words["forwarded"], trusts))
