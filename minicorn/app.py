@@ -1,6 +1,7 @@
 """Joins the parts of a server with an arbiter: settings -> log, listeners, pid file, arbiter, workers."""
 
 import importlib.util
+import json
 import os
 import resource
 import signal
@@ -8,11 +9,12 @@ import sys
 import threading
 from pathlib import Path
 
-from minicorn import accesslog, activation, listeners, log, shell, spawn, succession, systemd, terminal
+from minicorn import accesslog, activation, channel, listeners, log, shell, spawn, succession, systemd, terminal
 from minicorn.arbiter import Arbiter
 from minicorn.cgroup import count_cpus
 from minicorn.configuration import Configuration
 from minicorn.errors import ConfigError, ExitCode
+from minicorn.groundwork import Groundwork
 from minicorn.listeners import Listener
 from minicorn.loader import explain, load_app
 from minicorn.log import LOGGER, Output
@@ -80,10 +82,15 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, estat
         def boot(post: Post, settings: Settings) -> int:
             return Worker(post, settings, outputs, directory(called_in, settings)).run()
 
-        def template(post: Post, settings: Settings) -> int:
-            return Template(
-                post, lambda: _preload(post, settings, outputs, directory(called_in, settings)), outputs, settings.title
-            ).run()
+        def template(post: Post, settings: Settings, ground: Groundwork) -> int:
+            place = directory(called_in, settings)
+
+            def prepare() -> Boot:
+                if settings.reload:
+                    return _lay_ground(post, settings, outputs, place, ground)
+                return _preload(post, settings, outputs, place)
+
+            return Template(post, prepare, outputs, settings.title).run()
 
         upgrade = Upgrade(called_in, settings.boot_timeout)
         try:
@@ -122,6 +129,13 @@ def _preload(post: Post, settings: Settings, outputs: list[Output], directory: s
     server.warm_up()
     server.shutdown()
     return lambda post: Worker(post, settings, outputs, directory, app).run()
+
+
+def _lay_ground(post: Post, settings: Settings, outputs: list[Output], directory: str, ground: Groundwork) -> Boot:
+    """In a template of `--reload`: import what is not the project's; what its workers run."""
+    sys.path[:] = [entry for entry in sys.path if entry not in ("", os.getcwd())]
+    post.channel.send(channel.REFUSED, json.dumps(ground.lay()))
+    return lambda post: Worker(post, settings, outputs, directory).run()
 
 
 def _bind(settings: Settings, manager: Manager, estate: Estate | None) -> list[Listener]:

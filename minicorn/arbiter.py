@@ -24,6 +24,7 @@ from minicorn.configfile import Reading
 from minicorn.configuration import Configuration
 from minicorn.directory import Directory
 from minicorn.errors import ConfigError, ExitCode
+from minicorn.groundwork import Groundwork
 from minicorn.handoff import Handoff
 from minicorn.heartbeat import Activity, Beat
 from minicorn.herald import Herald, describe, read_phase
@@ -84,7 +85,7 @@ class Arbiter:
         listeners: list[Listener],
         outputs: list[Output],
         boot: Callable[[Post, Settings], int],
-        template: Callable[[Post, Settings], int],
+        template: Callable[[Post, Settings, Groundwork], int],
         upgrade: Upgrade,
         manager: Manager,
         pidfile_fd: int = -1,
@@ -137,6 +138,8 @@ class Arbiter:
         self._failure = ""  # of the last boot that failed
         self._hopeless = (0, "")  # with --reload: a generation whose import has killed its worker, and how
         self._reloader = Reloader()
+        self._ground = Groundwork()
+        self._templates_help = settings.reload and settings.reload_template and spawn.become_subreaper()
         self._watcher: Attendant | None = None
         if settings.reload:
             began = coarse_time()
@@ -161,6 +164,8 @@ class Arbiter:
                     self._weigh(now)
                 if news := self._reloader.take(now):
                     self._pool.reload()
+                    if self._ground.is_outdated():
+                        self._pool.cradle = Cradle.ARBITER
                 self._perform(self._pool.plan(now, self._promises()))
                 if news:
                     LOGGER.info("%s", news)  # once it is true that nothing is answered by the old code any more
@@ -240,12 +245,17 @@ class Arbiter:
                 self._pool.sealed(pid)
             elif message.word == channel.RECYCLE:
                 self._pool.recycle(pid, message.text)
+            elif message.word == channel.FAILED and self._settings.reload and pid in self._pool.templates:
+                LOGGER.debug("workers are forked without a template: %s", message.text)
+                self._pool.cradle = Cradle.ARBITER
             elif message.word == channel.FAILED:
                 self._tell_failure(pid, message.text)
             elif message.word == channel.DEBUGGING:
                 self._pool.debugging(pid)
-            elif message.word == channel.IMPORTED and self._watcher is not None:
-                self._watcher.tell(channel.IMPORTED, message.text)
+            elif message.word == channel.IMPORTED:
+                self._hear_imports(message.text)
+            elif message.word == channel.REFUSED:
+                self._ground.refused |= json.loads(message.text)
         if not alive:
             self._channels.pop(pid).close()
 
@@ -510,7 +520,7 @@ class Arbiter:
     def _be_template(self, post: Post) -> int:
         self._let_go()
         self._leave_service()
-        return self._template(post, self._settings)
+        return self._template(post, self._settings, self._ground)
 
     def _leave_service(self) -> None:
         """In a child that serves no client: it holds neither port nor queue."""
@@ -559,6 +569,15 @@ class Arbiter:
         for message in messages:
             attendant.hear(message)
 
+    def _hear_imports(self, text: str) -> None:
+        """A worker with --reload tells what there is to watch, and what a template may import."""
+        imported = json.loads(text)
+        if self._watcher is not None:
+            self._watcher.tell(channel.IMPORTED, json.dumps(imported["places"]))
+        if self._templates_help and self._ground.learn(imported["modules"], imported["own"]):
+            self._pool.cradle = Cradle.COMMON
+            self._pool.renew_template()
+
     def _hear_watcher(self, message: Message) -> None:
         now = time.monotonic()
         self._reloader.note(json.loads(message.text), now)
@@ -571,7 +590,10 @@ class Arbiter:
         name, now = str(attendant), time.monotonic()
         cause = f"with exit code {code}" if code >= 0 else f"of {signal.Signals(-code).name}"
         delay = attendant.missed(now)
-        LOGGER.warning("the %s has died %s; the next comes in %g s", name, cause, delay)
+        if self._pool.stopping:
+            LOGGER.debug("the %s has ended %s", name, cause)
+        else:
+            LOGGER.warning("the %s has died %s; the next comes in %g s", name, cause, delay)
 
     def _end_attendants(self) -> None:
         """They end as soon as their channels do; whoever does not is killed."""
@@ -692,6 +714,8 @@ class Arbiter:
         if not worker.template:
             self._chronicle.buried(page, cause_of(worker, exit, out_of_memory))
         failed = self._pool.rolled is not rolled
+        if verdict == BOOT_FAILED and not worker.dismissed:
+            self._hopeless = (worker.generation, self._failure)
         if verdict == BOOT_FAILED:  # it has said why
             self._chronicle.blame(self._failure if failed else "")
             return

@@ -28,6 +28,7 @@ HOLD = "hold"  # your code is out of date: answer nothing more, but keep who ask
 EXCUSE = "excuse"  # the new code takes long: tell those who are kept
 DEBUGGING = "debugging"  # somebody is in a debugger: no deadline holds any more
 IMPORTED = "imported"  # the worker's answer to what to watch, for the watcher
+REFUSED = "refused"  # the template of --reload: these modules it has left to the workers, as JSON
 CHANGED = "changed"  # the watcher: these files, as JSON
 
 

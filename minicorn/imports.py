@@ -11,6 +11,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 
 # Seconds for which a file counts as changed just now: more than one, the step of a .pyc's times
@@ -30,19 +31,33 @@ def distrust_fresh_bytecode() -> None:
     SourceFileLoader.path_stats = path_stats  # type: ignore[method-assign]
 
 
-def imported_from() -> list[tuple[str, bool]]:
-    """The places of the modules imported so far that are neither the standard library's nor installed:
-    directories, each with whether what is below belongs to it."""
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What a worker has imported so far."""
+
+    places: list[tuple[str, bool]]  # the project's directories, each with whether what is below belongs to it
+    own: list[str]  # the top-level names of the project's modules
+    modules: list[str]  # the others, from files, in the order of their import
+
+
+def survey() -> Imported:
+    """The project's is what is neither the standard library's, nor installed, nor ours."""
     places: set[tuple[str, bool]] = set()
+    own: set[str] = set()
+    others: list[str] = []
     for name, module in list(sys.modules.items()):
         path = getattr(module, "__file__", None)
-        if not isinstance(path, str) or not os.path.isabs(path) or path.startswith(_ELSEWHERE):
+        if not isinstance(path, str) or not os.path.isabs(path) or name.startswith(("minicorn", "__main__")):
             continue
-        top = sys.modules.get(name.partition(".")[0])
-        top_path = getattr(top, "__file__", None)
-        is_package = isinstance(top_path, str) and os.path.basename(top_path).startswith("__init__.")
-        places.add((os.path.dirname(top_path), True) if is_package and top_path else (os.path.dirname(path), False))
-    return sorted(places)
+        if path.startswith(_ELSEWHERE):
+            others.append(name)
+            continue
+        top = name.partition(".")[0]
+        own.add(top)
+        top_path = getattr(sys.modules.get(top), "__file__", None) or ""
+        is_package = os.path.basename(top_path).startswith("__init__.")
+        places.add((os.path.dirname(top_path), True) if is_package else (os.path.dirname(path), False))
+    return Imported(sorted(places), sorted(own), others)
 
 
 def mind_debuggers(tell: Callable[[], None]) -> None:

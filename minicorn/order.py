@@ -22,7 +22,7 @@ from minicorn.spawn import Post
 
 def give(line: Channel, post: Post, page_fd: int) -> None:
     """Order a fork for `post` over `line`; the caller then closes its copy of the post's channel."""
-    text = json.dumps([post.slot, post.generation, [listener.host for listener in post.listeners]])
+    text = json.dumps([post.slot, post.generation, post.failure, [listener.host for listener in post.listeners]])
     own = (page_fd, post.stack_fd, post.trace_fd, post.channel.fd)
     shared = (*post.handoff.ends, *(listener.fd for listener in post.listeners))
     line.send(channel.ORDER, text, [*own, *shared])
@@ -30,14 +30,14 @@ def give(line: Channel, post: Post, page_fd: int) -> None:
 
 def take(message: Message, line: Channel, idle_map: IdleMap) -> Post:
     """The post that an ORDER, come by `line`, speaks of; `idle_map` is inherited by all."""
-    slot, generation, hosts = json.loads(message.text)
+    slot, generation, failure, hosts = json.loads(message.text)
     fds = iter([line.descriptors.popleft() for _ in range(6 + len(hosts))])
     page_fd, stack_fd, trace_fd, line_fd = (next(fds) for _ in range(4))
     page = Page(mmap.mmap(page_fd, SIZE))
     os.close(page_fd)
     handoff = Handoff((next(fds), next(fds)))
     bound = [listeners.adopt(fd, host, None, number) for number, (fd, host) in enumerate(zip(fds, hosts, strict=True))]
-    return Post(slot, generation, page, stack_fd, trace_fd, channel.adopt(line_fd), handoff, idle_map, bound)
+    return Post(slot, generation, page, stack_fd, trace_fd, channel.adopt(line_fd), handoff, idle_map, bound, failure)
 
 
 def drop(post: Post) -> None:

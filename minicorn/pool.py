@@ -109,6 +109,7 @@ class Worker:
     memory: int = 0  # bytes, last seen
     heavy: int = 0  # samples in a row above the limit
     sealing: bool = False  # it was told that the server stops
+    draining: bool = False  # it was told to finish
     sealed: bool = False  # it has said that it gives nothing to others any more
     template: bool = False  # it serves nobody: workers are forked from it
     held: bool = False  # its code is out of date: it answers nothing
@@ -333,7 +334,7 @@ class Pool:
         worker.move(State.READY, now)
         took = f"after {now - worker.born:.3f} s"
         if worker.template:
-            self._say("info", f"{worker} is up {took}")
+            self._say("debug" if self.eager else "info", f"{worker} is up {took}")
             return
         self._say(self._murmur, f"{worker} is ready {took}")
         self.booted = True
@@ -569,7 +570,11 @@ class Pool:
             self._wake = min(self._wake, self.drain_by)
             if now >= self.drain_by or all(worker.sealed or not worker.was_ready for worker in retiring):
                 self.draining = True
-                actions += [Drain(worker.pid) for worker in retiring]
+        if self.draining:
+            for worker in retiring:  # whoever was being born when the rest was told comes later
+                if not worker.draining:
+                    worker.draining = True
+                    actions.append(Drain(worker.pid))
         if self.stopping is Stop.QUICK:
             for worker in self.workers.values():
                 if worker.state is not State.KILLED and worker.patience > now + QUIT_GRACE:

@@ -6,6 +6,7 @@ worker runs the same over listeners that the arbiter has bound and a queue that 
 
 import logging
 import os
+import sys
 import time
 import weakref
 from collections.abc import Callable
@@ -98,6 +99,8 @@ class Server:
         self._dispatch: Callable[[Connection], None] = self._answer
         self._generation = generation
         self._front: Front | None = None
+        self.on_imports: Callable[[], None] = lambda: None  # with --reload, when a request has imported more
+        self._modules = 0
         if self._settings.reload:
             from minicorn import showing
 
@@ -299,6 +302,9 @@ class Server:
             self._loop.keep(connection)
         else:
             self._answer(connection)
+            if len(sys.modules) != self._modules:
+                self._modules = len(sys.modules)
+                self.on_imports()
 
     def _excuse_or_keep(self, connection: Connection) -> None:
         request = connection.request

@@ -260,6 +260,7 @@ class Settings:
     reload_include: tuple[str, ...] = repeatable(TEXT, "--reload-include", fixed=True, metavar="GLOB", help="Watch files with names like this instead of *.py; repeatable.")
     reload_exclude: tuple[str, ...] = repeatable(TEXT, "--reload-exclude", fixed=True, metavar="GLOB", help="Never watch files or directories with names or paths like this; repeatable.")
     reload_extra_file: tuple[str, ...] = repeatable(TEXT, "--reload-extra-file", fixed=True, metavar="FILE", help="Watch this file too; repeatable.", called="reload_extra_files")
+    reload_template: bool = switch(True, "--reload-template", fixed=True, help="With --reload, keep installed modules imported in a process that forks the workers; --no-reload-template does not.")
     debug_page: bool = switch(True, "--debug-page", help="With --reload, show the traceback of a request's exception in the browser; --no-debug-page does not.")
     debug_page_remote: bool = switch(False, "--debug-page-remote", help="With --reload, show tracebacks to other machines too.")
     chdir: str | None = setting(None, PATH, "--chdir", metavar="DIR", help="Directory to run in; importable.")

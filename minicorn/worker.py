@@ -5,6 +5,7 @@ never imports the arbiter: what they say to each other goes over the channel.
 """
 
 import atexit
+import dataclasses
 import faulthandler
 import json
 import logging
@@ -94,9 +95,8 @@ class Worker:
             self._post.channel.send(channel.FAILED, explain(error))
             return ExitCode.APP
         if self._settings.reload:
-            from minicorn.imports import imported_from
-
-            self._post.channel.send(channel.IMPORTED, json.dumps(imported_from()))
+            self._server.on_imports = self._tell_imports
+            self._tell_imports()
         self._set_title("idle")
         self._post.page.idle(time.monotonic())
         self._post.channel.send(channel.READY)
@@ -134,6 +134,11 @@ class Worker:
         if self._app is None:
             self._server.warm_up()
         return self._server
+
+    def _tell_imports(self) -> None:
+        from minicorn.imports import survey
+
+        self._post.channel.send(channel.IMPORTED, json.dumps(dataclasses.asdict(survey())))
 
     def _load(self) -> WSGIApplication:
         """The application; with --reload, one that shows why it cannot be loaded."""

@@ -25,7 +25,7 @@ LAYERS = {
         unanswered capture
         signals poller spawn heartbeat listeners channel pidfile log accesslog loader cgroup terminal title outbox
         handoff memory succession order systemd activation shell configfile configuration tls
-        failure imports
+        failure imports groundwork
         directory ledger complaints survey queues usage traces top
     """,
     "one client, one request": "connection preface secured reception wsgi warmup claims showing",

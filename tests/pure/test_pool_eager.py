@@ -1,6 +1,6 @@
 """The arbiter's mind with --reload: old code answers nothing, new code that fails shows itself."""
 
-from minicorn.pool import BACKOFF_FIRST, IMPORT_PATIENCE, Excuse, Hold, Kill, Pool, Retire, Spawn, State, Stop
+from minicorn.pool import BACKOFF_FIRST, IMPORT_PATIENCE, Drain, Excuse, Hold, Kill, Pool, Retire, Spawn, State, Stop
 
 
 class World:
@@ -131,3 +131,16 @@ def test_a_stop_while_old_code_holds_ends_all() -> None:
     world.plan()
     world.pool.exited(1, world.now)
     assert world.pool.ended
+
+
+def test_a_worker_that_is_born_after_the_others_were_told_to_finish_is_told_as_well() -> None:
+    world = serving()
+    world.pool.hold(world.now)
+    world.pool.reload()
+    (order,) = [action for action in world.pool.plan(world.now, {}) if isinstance(action, Spawn)]
+    world.pool.stop(Stop.GRACEFUL, world.now)
+    world.plan()
+    world.pool.sealed(1)
+    assert Drain(1) in world.plan()
+    world.pool.spawned(order, 7, world.now)
+    assert Drain(7) in world.plan()

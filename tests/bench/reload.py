@@ -1,0 +1,174 @@
+"""From the write of a file to the first reply of the new code, beside others.
+
+    python tests/bench/reload.py [--edits 20] [--only flask|django] [--servers minicorn,runserver]
+
+A Flask application, and a Django project with the admin and 40 models in 8 applications, made in a temporary
+directory; each server gets the same edits, by turns of one file in place and one replaced. It takes what
+it compares with: flask, django, gunicorn, uvicorn and a2wsgi; minicorn 0.1.0 in a virtual environment of its
+own, whose Python MINICORN_0_1 names.
+"""
+
+import argparse
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from servers import CHECKOUT, await_true, free_port
+
+HERE = sys.executable
+OLD = os.environ.get("MINICORN_0_1", "")
+COMMANDS = {
+    "minicorn": f"{HERE} -m minicorn {{wsgi}} --bind 127.0.0.1:{{port}} --reload",
+    "minicorn-no-template": f"{HERE} -m minicorn {{wsgi}} --bind 127.0.0.1:{{port}} --reload --no-reload-template",
+    "flask": f"{HERE} -m flask --app {{module}} run --debug --port {{port}}",
+    "runserver": f"{HERE} manage.py runserver 127.0.0.1:{{port}}",
+    "gunicorn": f"{HERE} -m gunicorn {{wsgi}} --bind 127.0.0.1:{{port}} --reload",
+    "uvicorn": f"{HERE} -m uvicorn bridge:app --port {{port}} --reload",
+    "minicorn-0.1.0": f"{OLD} -m minicorn {{wsgi}} --host 127.0.0.1 --port {{port}} --reload",
+}
+FLASK = """
+import flask
+from word import WORD
+app = flask.Flask(__name__)
+
+@app.route("/")
+def index():
+    return WORD
+"""
+SETTINGS = """
+import pathlib
+SECRET_KEY, DEBUG, ALLOWED_HOSTS, ROOT_URLCONF = "x", True, ["*"], "site_urls"
+INSTALLED_APPS = ["django.contrib." + name for name in ("admin", "auth", "contenttypes", "sessions", "messages")]
+INSTALLED_APPS += [f"shop{number}" for number in range(8)]
+MIDDLEWARE = ["django.contrib." + name for name in ("sessions.middleware.SessionMiddleware",
+    "auth.middleware.AuthenticationMiddleware", "messages.middleware.MessageMiddleware")]
+TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True, "OPTIONS": {
+    "context_processors": ["django.template.context_processors.request",
+    "django.contrib.auth.context_processors.auth", "django.contrib.messages.context_processors.messages"]}}]
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": pathlib.Path(__file__).parent / "db"}}
+WSGI_APPLICATION, DEFAULT_AUTO_FIELD = "main.app", "django.db.models.BigAutoField"
+"""
+URLS = """
+from django.contrib import admin
+from django.http import HttpResponse
+from django.urls import path
+from word import WORD
+urlpatterns = [path("admin/", admin.site.urls), path("", lambda request: HttpResponse(WORD))]
+"""
+DJANGO = """
+import os
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "site_settings")
+from django.core.wsgi import get_wsgi_application
+app = get_wsgi_application()
+"""
+MANAGE = """
+import os, sys
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "site_settings")
+from django.core.management import execute_from_command_line
+execute_from_command_line(sys.argv)
+"""
+
+
+def make_flask(folder: Path) -> None:
+    (folder / "main.py").write_text(FLASK)
+
+
+def make_django(folder: Path) -> None:
+    for name, text in {"site_settings": SETTINGS, "site_urls": URLS, "main": DJANGO, "manage": MANAGE}.items():
+        (folder / f"{name}.py").write_text(text)
+    for number in range(8):
+        application = folder / f"shop{number}"
+        application.mkdir()
+        (application / "__init__.py").touch()
+        models = ["from django.db import models"]
+        admins = ["from django.contrib import admin", "from . import models"]
+        for model in range(5):
+            models.append(f"class Thing{model}(models.Model):\n    name = models.CharField(max_length=100)")
+            admins.append(f"admin.site.register(models.Thing{model})")
+        (application / "models.py").write_text("\n".join(models) + "\n")
+        (application / "admin.py").write_text("\n".join(admins) + "\n")
+
+
+KINDS = {
+    "flask": (make_flask, ["minicorn", "minicorn-no-template", "flask", "gunicorn", "uvicorn", "minicorn-0.1.0"]),
+    "django": (make_django, ["minicorn", "minicorn-no-template", "runserver", "gunicorn", "uvicorn", "minicorn-0.1.0"]),
+}
+
+
+def ask(port: int) -> str:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as reply:
+            return str(reply.read().decode())
+    except (OSError, urllib.error.HTTPError):
+        return ""
+
+
+def edit(folder: Path, number: int) -> str:
+    """Each word is longer than the one before: some trust a .pyc by its source's size and second."""
+    word = f"word-{number}-" + "x" * number
+    path = folder / "word.py"
+    if number % 2:
+        path.write_text(f"WORD = {word!r}\n")
+    else:
+        (folder / "word.new").write_text(f"WORD = {word!r}\n")
+        (folder / "word.new").replace(path)
+    return word
+
+
+def measure(name: str, folder: Path, edits: int) -> list[float]:
+    """Milliseconds from each write to the first reply that is new."""
+    port = free_port()
+    (folder / "bridge.py").write_text("import a2wsgi\nimport main\napp = a2wsgi.WSGIMiddleware(main.app)\n")
+    first = edit(folder, 0)
+    command = COMMANDS[name].format(wsgi="main:app", module="main", port=port).split()
+    env = os.environ | {"PYTHONPATH": "" if name.endswith("0.1.0") else str(CHECKOUT), "PYTHONDONTWRITEBYTECODE": ""}
+    with (folder / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
+    try:
+        await_true(lambda: ask(port) == first, 30, f"{name} answers: {(folder / f'{name}.log').read_text()[-500:]}")
+        time.sleep(2)  # observers that poll have their first look behind them
+        took = []
+        for number in range(1, edits + 1):
+            word = edit(folder, number)
+            began = time.monotonic()
+            while ask(port) != word:
+                if time.monotonic() - began > 20:
+                    break
+                time.sleep(0.002)
+            took.append((time.monotonic() - began) * 1000)
+            time.sleep(0.25)
+        return took
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--edits", type=int, default=20)
+    parser.add_argument("--only", choices=list(KINDS))
+    parser.add_argument("--servers", default="")
+    options = parser.parse_args()
+    for kind, (make, names) in KINDS.items():
+        if options.only not in (None, kind):
+            continue
+        for name in names:
+            if (options.servers and name not in options.servers.split(",")) or (name == "minicorn-0.1.0" and not OLD):
+                continue
+            with tempfile.TemporaryDirectory() as path:
+                folder = Path(path)
+                make(folder)
+                took = measure(name, folder, options.edits)
+            median, most = statistics.median(took), max(took)
+            print(f"{kind:8}{name:22}median {median:7.0f} ms, longest {most:7.0f} ms", flush=True)
+
+
+if __name__ == "__main__":
+    main()
