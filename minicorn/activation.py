@@ -29,7 +29,7 @@ def open_all(settings: Settings, manager: Manager) -> list[Listener]:
             if isinstance(address, Named):
                 opened += [_adopt_unit(each) for each in _find(address, units)]
             elif str(address) not in [listener.name for listener in opened]:
-                opened.append(_open(address, kept, settings.backlog, manager))
+                opened.append(_open(address, kept, settings, manager))
         for each in kept.values():  # of an address that is not wanted any more
             manager.forget(each.name)
             os.close(each.fd)
@@ -41,14 +41,14 @@ def open_all(settings: Settings, manager: Manager) -> list[Listener]:
     return opened
 
 
-def _open(address: Address, kept: dict[str, Passed], backlog: int, manager: Manager) -> Listener:
+def _open(address: Address, kept: dict[str, Passed], settings: Settings, manager: Manager) -> Listener:
     """The one that was kept for `address`, or else a new one, which is to be kept."""
     name = systemd.kept_name(str(address))
     before = kept.get(name)
     if before is not None and _has_its_path(address):
         del kept[name]
         return Listener(socket.socket(fileno=before.fd), path=_path(address))
-    listener = listeners.bind(address, backlog)
+    listener = listeners.bind(address, settings.backlog, settings.reuse_port)
     if manager.keeps and not isinstance(address, Descriptor):
         listener.made = None  # its path outlives us with it
         if before is not None:

@@ -44,7 +44,7 @@ def _serve_here(application: WSGIApplication, settings: Settings) -> None:
     """Serve in this thread; in the main one, INT and TERM end it gracefully."""
     app.enter(settings)
     access = app.open_outputs(settings)[1:]
-    bound = listeners.bind_all(settings.addresses, settings.backlog)
+    bound = listeners.bind_all(settings.addresses, settings.backlog, settings.reuse_port)
     LOGGER.info("Started server process [%d]", os.getpid())
     app.tell_listeners(bound, settings.scheme)
     server = Server(

@@ -19,6 +19,7 @@ from minicorn.listeners import Listener
 from minicorn.loader import explain, load_app
 from minicorn.log import LOGGER, Output
 from minicorn.pidfile import PidFile
+from minicorn.privileges import find_owner
 from minicorn.reception import Reception
 from minicorn.server import Server
 from minicorn.settings import Settings
@@ -71,6 +72,7 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, estat
     size = count_cpus() if settings.workers == "auto" else settings.workers
     if estate is not None:
         size = estate.size
+    owner = find_owner(settings)
     manager = Manager(systemd.take(os.environ) if estate is None else estate.manager)
     bound = _bind(settings, manager, estate)
     pidfile = None
@@ -96,11 +98,15 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, estat
         try:
             fd = pidfile.fd if pidfile else -1
             arbiter = Arbiter(settings, size, bound, outputs, boot, template, upgrade, manager, fd, estate, config)
+            if owner is not None:
+                arbiter.give(owner)
         except OSError as error:
             raise ConfigError(f"cannot start: {error.strerror}; it takes more descriptors (ulimit -n)") from error
         begun = "Started" if estate is None else f"minicorn {VERSION} goes on as"
         LOGGER.info("%s arbiter [%d] with %d worker%s for %s", begun, os.getpid(), size, "s" * (size > 1), settings.app)
         tell_listeners(bound, settings.scheme)
+        for note in config.notes if config else ():
+            LOGGER.info("%s", note)
         if estate is None:
             _warn_of_shell()
         return arbiter.run()
@@ -160,6 +166,7 @@ def check(settings: Settings) -> ExitCode:
 
 
 def _load(settings: Settings) -> ExitCode:
+    find_owner(settings)
     open_outputs(settings)
     Reception(settings)
     try:

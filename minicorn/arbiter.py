@@ -28,6 +28,7 @@ from minicorn.groundwork import Groundwork
 from minicorn.handoff import Handoff
 from minicorn.heartbeat import Activity, Beat
 from minicorn.herald import Herald, describe, read_phase
+from minicorn.hookline import HookLine
 from minicorn.listeners import Listener, close_all
 from minicorn.log import Output
 from minicorn.memory import read_pss, read_rss
@@ -50,6 +51,7 @@ from minicorn.pool import (
     Stop,
     Worker,
 )
+from minicorn.privileges import Owner
 from minicorn.reloader import Reloader
 from minicorn.settings import Settings, keep_fixed
 from minicorn.signals import STACKS, Signals
@@ -107,7 +109,12 @@ class Arbiter:
         self._listeners = listeners
         self._outputs = outputs
         self._boot = boot
+        self._hooks = HookLine(settings, [listener.name for listener in listeners])
         self._config = config
+        self._owner: Owner | None = None  # whom the workers are, if not who we are
+        self._refused = False  # by on_starting
+        self._fresh = estate is None  # after an upgrade nothing but a signal ends what serves
+        self._asked_to_exec = False  # pre_exec runs
         self._reading: Reading | None = None  # of the configuration file, since a HUP
         self._read_again = False  # another HUP has come meanwhile
         self._template = template
@@ -127,6 +134,7 @@ class Arbiter:
             self._handoff = Handoff()
         else:
             self._inherit(estate)
+        self._attendants.members.append(self._hooks.attendant)
         complaints.collect(self._chronicle.complain)
         self._idle_map = self._directory.idle_map(SLOTS_SEEN)
         self._verdicts: dict[int, str] = {}
@@ -148,9 +156,22 @@ class Arbiter:
         # The kernel's counter, now and a while ago: a kill is reaped some time after it is counted
         self._oom_kills = self._oom_kills_before = count_oom_kills()
 
+    def give(self, owner: Owner) -> None:
+        """The workers will be `owner`: what they open again, or rename, must be theirs."""
+        self._owner = owner
+        owner.give(self._directory.path)
+        for output in self._outputs:
+            if output.path is not None:
+                owner.give(output.path)
+        for listener in self._listeners:
+            if listener.made is not None:
+                owner.give(listener.host)
+
     def run(self) -> ExitCode:
         """Supervise until a signal ends it; the exit code."""
         self._signals.install()
+        self._hooks.tell("on_starting", then=self._started if self._fresh else bool)
+        self._hooks.tell("when_ready")
         try:
             planned = last = began = time.monotonic()
             self._tell_standing(began)
@@ -177,18 +198,21 @@ class Arbiter:
                 self._tell_standing(now)
                 heard = self._channels.keys() >= self._pool.children.keys()  # a death that is not reaped yet is lost
                 if self._upgrade.state is upgrade.State.DUE and self._pool.calm and heard:
-                    self._upgrade.carry_out(self._estate(), self._signals)
+                    self._replace_image()
                 if not self._pool.stopping:
                     for attendant in self._attendants.due(now):
                         self._start(attendant, now)
+                hook_due = self._hooks.step(now)
                 due = (self._pool.wake_at, self._attendants.wake_at, self._herald.wake_at, self._reloader.wake_at)
-                timeout = min(TICK, max(0.0, min(*due, self._look_for_slow(now)) - now))
+                timeout = min(TICK, max(0.0, min(*due, hook_due, self._look_for_slow(now)) - now))
                 planned = now + timeout
                 self._wait(timeout)
                 for signum in self._signals.take():
                     self._obey(signum)
                 self._reap()
             LOGGER.info("Server stopped after %.0f s", time.monotonic() - began)
+            if self._refused:
+                return ExitCode.CONFIG
             if self._pool.gave_up:
                 return ExitCode.BOOT
             return ExitCode.APP if self._pool.failed else ExitCode.OK
@@ -320,9 +344,9 @@ class Arbiter:
             else:
                 self._reload()
         elif signum == signal.SIGTTIN:
-            self._pool.resize(+1)
+            self._resize(+1)
         elif signum == signal.SIGTTOU:
-            self._pool.resize(-1)
+            self._resize(-1)
         elif signum == signal.SIGWINCH:
             if not self._foreground:  # there it is a resized window
                 LOGGER.info("SIGWINCH: all workers retire, the sockets stay")
@@ -330,12 +354,41 @@ class Arbiter:
         elif signum == signal.SIGUSR1:
             for output in self._outputs:
                 output.reopen()
+                if self._owner is not None and output.path is not None:
+                    self._owner.give(output.path)
             for line in self._channels.values():
                 line.send(channel.REOPEN)
         elif signum == signal.SIGUSR2:
             self._upgrade.wish()
 
-    # Configuration
+    # Hooks and configuration
+
+    def _started(self, well: bool) -> None:
+        if not well:
+            LOGGER.error("the server does not start: on_starting has failed")
+            self._refused = True
+            self._pool.stop(Stop.QUICK)
+
+    def _replace_image(self) -> None:
+        """Become the next image, once pre_exec has agreed."""
+        if self._asked_to_exec:
+            return
+
+        def go_on(well: bool) -> None:
+            self._asked_to_exec = False
+            if well:
+                self._upgrade.carry_out(self._estate(), self._signals)
+            else:
+                self._upgrade.refuse("pre_exec has failed")
+
+        self._asked_to_exec = True
+        self._hooks.tell("pre_exec", then=go_on)
+
+    def _roll(self, well: bool) -> None:
+        if well:
+            self._pool.reload()
+        else:
+            LOGGER.error("reload is off, all serve on as before: on_reload has failed")
 
     def _reload(self) -> None:
         """Read the configuration again, then roll; one that is broken changes nothing."""
@@ -378,8 +431,15 @@ class Arbiter:
         self._pool.configure(new.graceful_timeout, new.max_worker_memory, new.max_boot_failures)
         if new.workers != old.workers:
             size = count_cpus() if new.workers == "auto" else new.workers
-            self._pool.resize(size - self._pool.size)
-        self._pool.reload()
+            self._resize(size - self._pool.size)
+        self._hooks.renew(self._settings)
+        self._hooks.tell("on_reload", then=self._roll)
+
+    def _resize(self, by: int) -> None:
+        before = self._pool.size
+        self._pool.resize(by)
+        if self._pool.size != before:
+            self._hooks.tell("nworkers_changed", self._pool.size, before)
 
     def _stop(self, how: Stop, signum: signal.Signals, delay: float = 0.0) -> None:
         if self._pool.stop(how, time.monotonic() + delay):
@@ -597,7 +657,10 @@ class Arbiter:
 
     def _end_attendants(self) -> None:
         """They end as soon as their channels do; whoever does not is killed."""
-        deadline = time.monotonic() + FAREWELL
+        now = time.monotonic()
+        self._hooks.tell("on_exit")
+        self._hooks.step(now)
+        deadline = now + (self._settings.config_timeout if "on_exit" in self._settings.hooks else FAREWELL)
         lines = {line.fd: line for _, line in self._attendants.channels}
         for line in lines.values():
             line.finish()
@@ -701,6 +764,7 @@ class Arbiter:
             return
         if line := self._channels.pop(exit.pid, None):
             line.close()
+        self._hooks.tell("child_exit", exit.pid, worker.slot)
         self._idle_map.mark(worker.slot, False)
         page = self._directory.page(worker.slot)
         beat = page.read()

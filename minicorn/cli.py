@@ -65,13 +65,15 @@ def build_parser() -> argparse.ArgumentParser:
     asked.add_argument("-c", "--config", metavar="FILE", help="Read this file, or python:MODULE.")
     asked.add_argument("--check-config", action="store_true", help="Load it and the application; say what is wrong.")
     asked.add_argument("--print-config", action="store_true", help="Show each setting and where it came from.")
+    shells = ("bash", "zsh", "fish")
+    asked.add_argument("--print-completion", choices=shells, metavar="SHELL", help="For bash, zsh, fish; needs shtab.")
     _add_settings(parser)
+    taken = {flag for option in OPTIONS.values() for flag in option.flags}
     for name, foreign in gunicorn.FOREIGN.items():
-        if foreign.flags and name not in NAMES:
+        flags = [flag for flag in foreign.flags if flag not in taken]
+        if flags and name not in NAMES:
             action = "store" if foreign.takes_value else "store_true"
-            parser.add_argument(
-                *foreign.flags, dest=name, action=action, default=argparse.SUPPRESS, help=argparse.SUPPRESS
-            )
+            parser.add_argument(*flags, dest=name, action=action, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 
 
@@ -127,6 +129,7 @@ class _Called:
         self.config: str | None = given.pop("config")
         self.check: bool = given.pop("check_config")
         self.print: bool = given.pop("print_config")
+        self.completion: str | None = given.pop("print_completion")
         if "app" in given:
             given["app"] = [given["app"]]
         for name in [name for name in given if name in gunicorn.FOREIGN and name not in NAMES]:
@@ -147,6 +150,15 @@ def _from_variable(parser: argparse.ArgumentParser, name: str) -> _Called:
         raise ConfigError(f"{name}: {error}") from None
 
 
+def _complete(parser: argparse.ArgumentParser, shell: str) -> str:
+    """A script that makes `shell` complete our flags."""
+    try:
+        import shtab
+    except ImportError:
+        raise ConfigError("--print-completion needs shtab: pip install shtab") from None
+    return shtab.complete(parser, shell=shell)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command; its exit code."""
     if os.name == "nt":
@@ -158,6 +170,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         parser = build_parser()
         called = _Called(parser, argv)
+        if called.completion:
+            print(_complete(parser, called.completion))
+            return ExitCode.OK
         theirs, ours = _from_variable(parser, "GUNICORN_CMD_ARGS"), _from_variable(parser, "MINICORN_CMD_ARGS")
         config = configuration.from_environment(
             (theirs.layer, ours.layer, called.layer),

@@ -5,11 +5,10 @@ defaults < PORT, WEB_CONCURRENCY < file < GUNICORN_CMD_ARGS < MINICORN_* < MINIC
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from minicorn import configfile
 from minicorn.configfile import FileValues, Reading
-from minicorn.errors import ConfigError
 from minicorn.settings import DEFAULTS, Given, Layer, Outcome, convert, from_environ, from_values, settle
 
 
@@ -40,10 +39,22 @@ class Configuration:
 
     def settle(self, place: str | None, values: FileValues | None) -> Outcome:
         """What all of it comes to, with what the file says."""
-        if values and values.hooks:
-            raise ConfigError(f"{place}: hooks such as {values.hooks[0]} are not run by this version: take them out")
         layer = from_values(place or "", values.values) if values else {}
-        return settle([layer, *self.above], self.environ)
+        outcome = settle([layer, *self.above], self.environ)
+        if place is None or values is None:
+            return outcome
+        path = place if place.startswith("python:") else os.path.join(self.directory, place.removeprefix("file:"))
+        return replace(outcome, settings=replace(outcome.settings, config=path, hooks=values.hooks))
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the log should know of where settings came from."""
+        notes = []
+        if self.environ.get("GUNICORN_CMD_ARGS"):
+            notes.append("GUNICORN_CMD_ARGS is honoured; its name here is MINICORN_CMD_ARGS")
+        if self.place is None and self.file() == configfile.GUNICORNS:
+            notes.append("gunicorn.conf.py is read, as there is no minicorn.conf.py")
+        return notes
 
     def _given(self, name: str) -> Given | None:
         return next((layer[name] for layer in reversed(self.above) if name in layer), None)

@@ -158,12 +158,17 @@ def remove_abandoned(base: Path) -> None:
     for path in base.glob(f"{PREFIX}*"):
         try:
             status = path.lstat()
-            if status.st_uid != os.geteuid() or not path.is_dir() or path.is_symlink():
+            if path.is_symlink() or not path.is_dir() or not _is_ours(path, status):
                 continue
             if _is_abandoned(path, time.time() - status.st_mtime):
                 shutil.rmtree(path, ignore_errors=True)
         except OSError:
             continue  # another start cleans up at the same time
+
+
+def _is_ours(path: Path, status: os.stat_result) -> bool:
+    """We made it: it is ours, or was given to the workers' user, and its lock is ours."""
+    return status.st_uid == os.geteuid() or (path / LOCK).lstat().st_uid == os.geteuid()
 
 
 def _is_abandoned(path: Path, age: float) -> bool:

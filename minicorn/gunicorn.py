@@ -14,7 +14,7 @@ from minicorn.errors import ConfigError
 HOOKS: Mapping[str, int] = {
     "on_starting": 1, "on_reload": 1, "when_ready": 1, "pre_fork": 2, "post_fork": 2, "post_worker_init": 1,
     "worker_int": 1, "worker_abort": 1, "pre_exec": 1, "pre_request": 2, "post_request": 4, "child_exit": 2,
-    "worker_exit": 2, "nworkers_changed": 3, "on_exit": 1, "ssl_context": 2,
+    "worker_exit": 2, "nworkers_changed": 3, "on_exit": 1,
 }  # fmt: skip
 
 
@@ -33,6 +33,12 @@ _NO_ASGI = "minicorn serves WSGI; an ASGI application needs an ASGI server, or a
 _NO_HTTP2 = "minicorn speaks HTTP/1.1; let a proxy in front speak HTTP/2"
 _STRICT = "minicorn takes what RFC 9112 allows, and nothing else: mend the client"
 _NO_DIRTY = "give long work to a queue such as Celery or RQ"
+_ONE_LOG = "minicorn logs to standard error or --error-logfile; let the journal or a collector send it on"
+_NO_STATSD = "count in the application, as prometheus_client does"
+_NO_TLS = "see --certfile, --ciphers and --ssl-version"
+_HEAD = "--max-header-size bounds the whole head"
+_PROXY = "see --forwarded-allow-ips and --forwarded-headers"
+_PASTE = "write a module: app = paste.deploy.loadapp('config:/path/to/file.ini')"
 _MANY = "a worker serves one request at a time; give --workers a higher number"
 
 
@@ -76,6 +82,32 @@ FOREIGN: Mapping[str, Foreign] = {
     "dirty_workers": Foreign(_NO_DIRTY, (0, "0"), ("--dirty-workers",)),
     "dirty_threads": Foreign(_NO_DIRTY, None, ("--dirty-threads",)),
     "dirty_timeout": Foreign(_NO_DIRTY, None, ("--dirty-timeout",)),
+    "on_dirty_starting": Foreign(_NO_DIRTY),
+    "dirty_post_fork": Foreign(_NO_DIRTY),
+    "dirty_worker_init": Foreign(_NO_DIRTY),
+    "dirty_worker_exit": Foreign(_NO_DIRTY),
+    "reload_engine": _unused("--reload-engine"),
+    "logconfig": Foreign(_ONE_LOG, (None,), ("--log-config",)),
+    "logconfig_dict": Foreign(_ONE_LOG, ({}, None)),
+    "logconfig_json": Foreign(_ONE_LOG, (None,), ("--log-config-json",)),
+    "syslog": Foreign(_ONE_LOG, _OFF, ("--log-syslog",), False),
+    "syslog_addr": Foreign(_ONE_LOG, None, ("--log-syslog-to",)),
+    "syslog_facility": Foreign(_ONE_LOG, None, ("--log-syslog-facility",)),
+    "syslog_prefix": Foreign(_ONE_LOG, None, ("--log-syslog-prefix",)),
+    "disable_redirect_access_to_syslog": Foreign(_ONE_LOG, None, ("--disable-redirect-access-to-syslog",), False),
+    "statsd_host": Foreign(_NO_STATSD, (None,), ("--statsd-host",)),
+    "statsd_prefix": Foreign(_NO_STATSD, None, ("--statsd-prefix",)),
+    "dogstatsd_tags": Foreign(_NO_STATSD, None, ("--dogstatsd-tags",)),
+    "enable_backlog_metric": Foreign(_NO_STATSD, None, ("--enable-backlog-metric",), False),
+    "ssl_context": Foreign(_NO_TLS),
+    "limit_request_line": Foreign(_HEAD, None, ("--limit-request-line",)),
+    "limit_request_field_size": Foreign(_HEAD, None, ("--limit-request-field_size",)),
+    "forwarder_headers": Foreign(_PROXY, ("SCRIPT_NAME,PATH_INFO", "", None), ("--forwarder-headers",)),
+    "secure_scheme_headers": Foreign(_PROXY, (None,)),
+    "header_map": Foreign(_STRICT, ("drop", None), ("--header-map",)),
+    "paste": Foreign(_PASTE, (None,), ("--paste", "--paster")),
+    "raw_paste_global_conf": Foreign(_PASTE, ([], None), ("--paste-global",)),
+    "tmp_upload_dir": Foreign("set TMPDIR by --env, which the workers' temporary files follow", (None,)),
     "dirty_graceful_timeout": Foreign(_NO_DIRTY, None, ("--dirty-graceful-timeout",)),
 }  # fmt: skip
 
@@ -84,7 +116,8 @@ NAMES = frozenset(
     "wsgi_app bind backlog workers timeout graceful_timeout keepalive max_requests max_requests_jitter chdir pidfile "
     "proc_name umask user group initgroups worker_tmp_dir accesslog access_log_format errorlog loglevel raw_env "
     "pythonpath preload_app reload forwarded_allow_ips proxy_protocol proxy_allow_ips certfile keyfile ca_certs "
-    "cert_reqs ciphers ssl_version capture_output".split()
+    "cert_reqs ciphers ssl_version capture_output reuse_port sendfile limit_request_fields reload_extra_files "
+    "worker_connections".split()
 )
 
 

@@ -67,11 +67,13 @@ def adopt(fd: int, host: str, made: tuple[int, int] | None, number: int) -> List
     return listener
 
 
-def bind(address: Address, backlog: int) -> Listener:
-    """A listener on `address`; BindError, in one line, when it cannot be had."""
+def bind(address: Address, backlog: int, reuse_port: bool = False) -> Listener:
+    """A listener on `address`; BindError, in one line, when it cannot be had.
+
+    `reuse_port`: another server may listen on the same port (SO_REUSEPORT)."""
     try:
         if isinstance(address, Tcp):
-            return _bind_tcp(address, backlog)
+            return _bind_tcp(address, backlog, reuse_port)
         if isinstance(address, Unix):
             return _bind_unix(address, backlog)
         if isinstance(address, Named):
@@ -85,12 +87,12 @@ def bind(address: Address, backlog: int) -> Listener:
         raise BindError(f"cannot listen on {address}: {error.strerror}") from error
 
 
-def bind_all(addresses: tuple[Address, ...], backlog: int) -> list[Listener]:
+def bind_all(addresses: tuple[Address, ...], backlog: int, reuse_port: bool = False) -> list[Listener]:
     """Listeners on all `addresses`, or none and a BindError."""
     listeners: list[Listener] = []
     try:
         for address in addresses:
-            listeners.append(bind(address, backlog))
+            listeners.append(bind(address, backlog, reuse_port))
             listeners[-1].number = len(listeners) - 1
     except BindError:
         close_all(listeners)
@@ -105,13 +107,15 @@ def close_all(listeners: list[Listener]) -> None:
         listener.close()
 
 
-def _bind_tcp(address: Tcp, backlog: int) -> Listener:
+def _bind_tcp(address: Tcp, backlog: int, reuse_port: bool) -> Listener:
     found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     # A name such as localhost has both: IPv4 is what its clients try everywhere
     family, kind, protocol, _, name = min(found, key=lambda entry: entry[0] != socket.AF_INET)
     listening = socket.socket(family, kind, protocol)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listening.bind(name)
         listening.listen(backlog)
     except OSError:

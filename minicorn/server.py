@@ -87,6 +87,8 @@ class Server:
         self._tracing = Tracing(os.urandom(6).hex(), Peers(self._settings.forwarded_allow_ips))
         self._render = compile_format(self._settings.access_logformat)
         self._bases: dict[Listener, WSGIEnvironment] = {}
+        # Called after each request: environ, status, header fields, bytes of body
+        self.after_request: Callable[[WSGIEnvironment, str, list[tuple[str, str]], int], object] | None = None
         self._drain = True
         self._claims = Claims(self._settings)
         self._limit = 0
@@ -192,7 +194,7 @@ class Server:
 
     def _base_environ(self, listener: Listener) -> WSGIEnvironment:
         secure = {"wsgi.url_scheme": "https", "HTTPS": "on"} if self._settings.certfile else {}
-        return base_environ(listener, self._settings.workers != 1) | {
+        return base_environ(listener, self._settings.workers != 1, self._settings.sendfile) | {
             **secure,
             "minicorn.worker": self._identity,
             "minicorn.extend_deadline": self._page.extend,
@@ -355,6 +357,8 @@ class Server:
             exchange.run(self.app, environ)
         except ClientGone as error:
             gone = error
+        if self.after_request is not None and exchange.status is not None:
+            self.after_request(environ, exchange.status, exchange.headers, exchange.sent)
         now = time.monotonic()
         if self._access is not None:
             self._log(connection, environ, exchange, name, began, now)

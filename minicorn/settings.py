@@ -196,7 +196,7 @@ TARGET: Kind[str] = Kind("a path of the application, such as /health", _parse_ta
 PATH: Kind[str | None] = Kind("a path", _parse_text)
 LOGFILE: Kind[str | None] = Kind("a path, or - for the terminal", _parse_text)
 FILE: Kind[str] = Kind("a path", _parse_text)
-NAME: Kind[str | None] = Kind("a text", _parse_text)
+NAME: Kind[str | None] = Kind("a text", _parse_text, types=(int,))
 PORT: Kind[int] = Kind("a port from 0 to 65535", parse_port, types=(int,))
 BIND: Kind[Address] = Kind("host:port, [v6]:port, unix:/path or fd://N", parse_address, render_address)
 WORKERS: Kind[int | Literal["auto"]] = Kind("a whole number from 1 to 1000, or auto", _parse_workers, types=(int,))
@@ -217,6 +217,8 @@ class Settings:
 
     # fmt: off
     app: str = ""
+    config: str = ""  # the file that was read, absolute, or python:MODULE
+    hooks: tuple[str, ...] = ()  # those that it defines
     host: str = setting("127.0.0.1", TEXT, "--host", metavar="H", help="Address to listen on.", fixed=True)
     port: int = setting(8000, PORT, "--port", metavar="P", help="Port to listen on; 0 takes a free one.", fixed=True)
     bind: tuple[Address, ...] = repeatable(BIND, "-b", "--bind", metavar="ADDR", help="Listen on host:port, [v6]:port, unix:/path or fd://N instead; repeatable.", fixed=True)
@@ -241,9 +243,11 @@ class Settings:
     max_worker_memory: int = setting(0, size(), "--max-worker-memory", metavar="BYTES", help="Replace a worker above this, kill it at twice this; 0: no limit.")
     max_boot_failures: int = setting(0, count(0), "--max-boot-failures", metavar="N", help="Exit with code 4 after so many failed boots in a row; 0: never.")
     warmup: tuple[str, ...] = repeatable(TARGET, "--warmup", metavar="PATH", help="Request this inside a new worker before it serves; repeatable.")
-    config_timeout: float = setting(10.0, seconds(0.1), "--config-timeout", metavar="S", help="Longest that reading the configuration file may take.")
+    config_timeout: float = setting(10.0, seconds(0.1), "--config-timeout", metavar="S", help="Longest that reading the configuration file, or a hook of the arbiter, may take.")
     preload: bool = switch(False, "--preload", help="Import the application once, in a template from which workers are forked.", called="preload_app", fixed=True)
     queue_timeout: float = setting(0.0, seconds(), "--queue-timeout", metavar="S", help="Answer 503 to a request that has waited longer for a worker; 0: never.")
+    reuse_port: bool = switch(False, "--reuse-port", help="Let another server listen on the same port (SO_REUSEPORT).", fixed=True)
+    sendfile: bool = switch(True, "--sendfile", help="Send files by the kernel; --no-sendfile: block by block.")
     handoff_after: float = setting(10.0, MILLISECONDS, "--handoff-after", metavar="MS", help="Milliseconds in the application after which waiting connections go to other workers; 0: never.")
     forwarded_allow_ips: str = setting("127.0.0.1,::1,unix", PEERS, "--forwarded-allow-ips", metavar="LIST", help="Proxies that are believed about the client: addresses, networks, unix (sockets), or * for any peer.")
     forwarded_headers: str = setting("x-forwarded-for,x-forwarded-proto", words(*BELIEVABLE), "--forwarded-headers", metavar="LIST", help="What they are believed; also x-forwarded-host, x-forwarded-port, x-forwarded-prefix, forwarded (RFC 7239).")
@@ -268,6 +272,9 @@ class Settings:
     name: str | None = setting(None, NAME, "-n", "--name", metavar="NAME", help="Name in process titles, instead of APP.", called="proc_name")
     env: tuple[str, ...] = repeatable(VARIABLE, "-e", "--env", metavar="K=V", help="Set this variable for the application; repeatable.", called="raw_env")
     pythonpath: str | None = setting(None, PATH, "--pythonpath", metavar="DIRS", help="Directories to import from as well, with commas between.")
+    user: str | None = setting(None, NAME, "-u", "--user", metavar="USER", help="Whom workers are, by name or number; needs root.", fixed=True)
+    group: str | None = setting(None, NAME, "-g", "--group", metavar="GROUP", help="Their group, by name or number.", fixed=True)
+    initgroups: bool = switch(False, "--initgroups", help="Give workers all groups of --user.")
     umask: int | None = setting(None, UMASK, "-m", "--umask", metavar="MODE", help="File mode creation mask, octal.")
     worker_tmp_dir: str | None = setting(None, PATH, "--worker-tmp-dir", metavar="DIR", help="Where heartbeat files live; in memory by default.", fixed=True)
     access_logfile: str | None = setting(None, LOGFILE, "--access-logfile", metavar="FILE", help="Access log; - is standard output.", called="accesslog", fixed=True)

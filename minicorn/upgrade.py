@@ -91,6 +91,10 @@ class Upgrade:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
+    def refuse(self, reason: str) -> None:
+        """It does not come about."""
+        self._fail(reason)
+
     def _fail(self, reason: str) -> None:
         self.state, self.error = State.IDLE, reason
         LOGGER.error("upgrade is off, all serve on as before: %s", reason)

@@ -16,13 +16,16 @@ import signal
 import sys
 import threading
 import time
+from types import FrameType
 from wsgiref.types import WSGIApplication
 
 from minicorn import channel, complaints, signals, spawn
 from minicorn.capture import capture
 from minicorn.errors import ExitCode
+from minicorn.hooks import WorkerHooks
 from minicorn.loader import explain, load_app
 from minicorn.log import Output
+from minicorn.privileges import find_owner
 from minicorn.server import Server
 from minicorn.settings import Settings
 from minicorn.signals import Signals
@@ -75,6 +78,7 @@ class Worker:
         self._directory = directory
         self._signals = Signals(TAKEN)
         self._leave_by = math.inf
+        self._hooks: WorkerHooks | None = None
 
     def run(self) -> ExitCode:
         """The whole life; the exit code."""
@@ -82,6 +86,8 @@ class Worker:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, spawn.MANAGED)
         if self._settings.umask is not None:  # HUP may have changed it
             os.umask(self._settings.umask)
+        if "worker_abort" in self._settings.hooks:
+            signal.signal(signal.SIGABRT, self._abort)
         # After the handlers: faulthandler takes SIGABRT, and shows all stacks even when C code holds the GIL
         faulthandler.enable(self._post.stack_fd)
         faulthandler.register(signals.STACKS, self._post.trace_fd, all_threads=True)
@@ -113,8 +119,15 @@ class Worker:
         os.register_at_fork(after_in_child=self._let_go)
         if self._settings.capture_output:
             capture(self._outputs[0])
+        hooks = self._hooks = self._take_hooks()
+        if hooks is not None:
+            hooks.guard("pre_fork", hooks.server, hooks.worker)
+            hooks.guard("post_fork", hooks.server, hooks.worker)
+        if owner := find_owner(self._settings):
+            owner.become()
+        app = self._app or self._load()
         self._server = Server(
-            self._app or self._load(),
+            hooks.wrap(app) if hooks else app,
             settings=self._settings,
             bound=self._listeners,
             page=self._post.page,
@@ -131,6 +144,9 @@ class Worker:
             wish = f"it has served {limit} requests"
             self._server.limit_requests(limit, lambda: self._post.channel.send(channel.RECYCLE, wish))
         LOGGER.disabled = False  # logging.config.dictConfig disables the loggers that it does not know
+        if hooks is not None:
+            self._server.after_request = hooks.after_request
+            hooks.guard("post_worker_init", hooks.worker)
         if self._app is None:
             self._server.warm_up()
         return self._server
@@ -162,6 +178,19 @@ class Worker:
                 failure = from_exception(doing, error)
         return FailurePage(failure, self._post.generation)
 
+    def _take_hooks(self) -> WorkerHooks | None:
+        if not self._settings.hooks:
+            return None
+        names = [listener.name for listener in self._listeners]
+        return WorkerHooks(self._settings, self._post.slot, names)
+
+    def _abort(self, signum: int, frame: FrameType | None) -> None:
+        """SIGABRT, after faulthandler has written the stack: the hook, then the end that was meant."""
+        if self._hooks is not None:
+            self._hooks.tell("worker_abort", self._hooks.worker)
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGABRT)
+
     def _let_go(self) -> None:
         """In what the application forks, be it at its import: it holds neither the port nor who waits."""
         for listener in self._listeners:
@@ -173,6 +202,8 @@ class Worker:
             if signum == signal.SIGTERM:
                 self._retire(drain=False)
             elif signum == signal.SIGQUIT:
+                if self._hooks is not None:
+                    self._hooks.tell("worker_int", self._hooks.worker)
                 self._leave()
                 spawn.leave(ExitCode.OK)
 
@@ -215,6 +246,8 @@ class Worker:
         patience = min(self._settings.graceful_timeout, self._leave_by - time.monotonic()) - LEAVE_MARGIN
         faulthandler.dump_traceback_later(max(LEAVE_MARGIN, patience), exit=True, file=self._post.stack_fd)
         try:
+            if self._hooks is not None:
+                self._hooks.tell("worker_exit", self._hooks.server, self._hooks.worker)
             threading._shutdown()  # type: ignore[attr-defined]  # what the interpreter does before atexit
             atexit._run_exitfuncs()
         except BaseException as error:

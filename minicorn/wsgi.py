@@ -99,7 +99,14 @@ class FileWrapper:
         return fd, offset, max(0, status.st_size - offset)
 
 
-def base_environ(listener: Listener, multiprocess: bool) -> WSGIEnvironment:
+class BlockWrapper(FileWrapper):
+    """The same, block by block always (--no-sendfile)."""
+
+    def span(self) -> None:
+        return None
+
+
+def base_environ(listener: Listener, multiprocess: bool, sendfile: bool = True) -> WSGIEnvironment:
     """What is the same for every request that comes by `listener`."""
     # PEP 3333: neither is ever empty; a Unix socket has no such names
     name, port = (listener.host, str(listener.port)) if listener.port else ("localhost", "80")
@@ -114,7 +121,7 @@ def base_environ(listener: Listener, multiprocess: bool) -> WSGIEnvironment:
         "wsgi.multithread": False,
         "wsgi.multiprocess": multiprocess,
         "wsgi.run_once": False,
-        "wsgi.file_wrapper": FileWrapper,
+        "wsgi.file_wrapper": FileWrapper if sendfile else BlockWrapper,
         "wsgi.input_terminated": True,
     }
 

@@ -204,6 +204,16 @@ def test_the_directories_of_another_user_stay(tmp_path: Path) -> None:
     assert directories(tmp_path) == [other.name]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give away")
+def test_one_that_was_given_to_the_workers_user_is_ours_by_its_lock(tmp_path: Path) -> None:
+    given = tmp_path / f"{PREFIX}given"
+    given.mkdir()
+    (given / LOCK).touch()
+    os.chown(given, 12345, -1)
+    remove_abandoned(tmp_path)
+    assert directories(tmp_path) == []
+
+
 def test_a_missing_base_has_nothing_to_remove(tmp_path: Path) -> None:
     remove_abandoned(tmp_path / "missing")
     assert directories(tmp_path) == []

@@ -25,12 +25,12 @@ LAYERS = {
         unanswered capture
         signals poller spawn heartbeat listeners channel pidfile log accesslog loader cgroup terminal title outbox
         handoff memory succession order systemd activation shell configfile configuration tls
-        failure imports groundwork
+        failure imports groundwork hooks privileges
         directory ledger complaints survey queues usage traces top
     """,
     "one client, one request": "connection preface secured reception wsgi warmup claims showing",
     "the event loop": "loop helper server",
-    "processes": "worker arbiter attendant upgrade template chronicle watcher",
+    "processes": "worker arbiter attendant upgrade template chronicle watcher hookline",
     "what joins them": "app api cli __init__ __main__ demo ctl",
 }
 LEVELS = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules.split()}
@@ -42,7 +42,13 @@ IMPURE |= {"shutil", "signal", "socket", "subprocess", "sys", "tempfile", "threa
 EXCEPTIONS = {
     ("obituary", "signal"): "the names of signals, from an enumeration; none is sent or handled",
 }
-THIRD_PARTY = {"title": {"setproctitle"}, "memory": {"psutil"}, "usage": {"psutil"}, "watcher": {"watchdog"}}
+THIRD_PARTY = {
+    "cli": {"shtab"},
+    "title": {"setproctitle"},
+    "memory": {"psutil"},
+    "usage": {"psutil"},
+    "watcher": {"watchdog"},
+}
 
 
 def source_files() -> dict[str, Path]:

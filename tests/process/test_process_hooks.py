@@ -1,0 +1,183 @@
+"""gunicorn's hooks: each runs, where it should, with what real ones use; and none harms the server."""
+
+import os
+from pathlib import Path
+from signal import SIGHUP, SIGKILL, SIGTTIN, SIGUSR2
+
+import pytest
+from harness import Starter, wait_until
+
+ALL = """
+import os
+
+def note(name, *more):
+    with open("notes", "a") as file:
+        print(name, os.getpid(), *more, file=file)
+
+def on_starting(server):
+    server.seen = 1
+    note("on_starting", server.pid, server.address[0], server.cfg.workers, server.proc_name)
+def when_ready(server):
+    server.log.info("hook: ready")
+    note("when_ready", server.seen)
+def pre_fork(server, worker): note("pre_fork", worker.age)
+def post_fork(server, worker):
+    worker.log.info("hook: worker spawned (pid: %s)", worker.pid)
+    note("post_fork", worker.pid, server.pid)
+def post_worker_init(worker): note("post_worker_init", worker.pid)
+def pre_request(worker, req):
+    req.mark = dict(req.headers)["HOST"]
+    note("pre_request", req.method, req.path, req.query)
+def post_request(worker, req, environ, resp): note("post_request", req.mark, resp.status, environ["PATH_INFO"])
+def worker_int(worker): note("worker_int", worker.pid)
+def worker_abort(worker): note("worker_abort", worker.pid)
+def worker_exit(server, worker): note("worker_exit", worker.pid)
+def child_exit(server, worker): note("child_exit", worker.pid, worker.age)
+def nworkers_changed(server, new_value, old_value): note("nworkers_changed", new_value, old_value)
+def on_reload(server): note("on_reload")
+def pre_exec(server): note("pre_exec")
+def on_exit(server): note("on_exit")
+"""
+
+
+def notes(cwd: Path, name: str) -> list[list[str]]:
+    """What the hook `name` has noted: the pid that ran it, and more."""
+    path = cwd / "notes"
+    lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+    return [rest for first, *rest in lines if first == name]
+
+
+def test_every_hook_runs_where_it_should(start: Starter) -> None:
+    start.write("minicorn.conf.py", ALL)
+    server = start("plain:app")
+    cwd = start.cwd
+    worker = notes(cwd, "post_fork")[0][0]
+    for name in ("pre_fork", "post_fork", "post_worker_init"):
+        assert notes(cwd, name)[0][0] == worker
+    wait_until(lambda: notes(cwd, "when_ready"), "when_ready runs")
+    ((child, arbiter, address, workers, title),) = notes(cwd, "on_starting")
+    assert (int(arbiter), address, workers, title) == (server.pid, f"http://127.0.0.1:{server.port}", "1", "plain:app")
+    assert child not in (arbiter, worker)
+    assert notes(cwd, "when_ready") == [[child, "1"]]
+    assert server.get("/?a=1").status == 200
+    assert notes(cwd, "pre_request") == [[worker, "GET", "/", "a=1"]]
+    wait_until(lambda: notes(cwd, "post_request"), "post_request runs")
+    assert notes(cwd, "post_request") == [[worker, f"127.0.0.1:{server.port}", "200", "OK", "/"]]
+    server.signal(SIGTTIN)
+    wait_until(lambda: notes(cwd, "nworkers_changed"), "nworkers_changed runs")
+    assert notes(cwd, "nworkers_changed") == [[child, "2", "1"]]
+    server.wait_ready(2)
+    os.kill(int(worker), SIGKILL)
+    wait_until(lambda: notes(cwd, "child_exit"), "child_exit runs")
+    assert notes(cwd, "child_exit") == [[child, worker, "1"]]
+    server.hup()
+    assert len(notes(cwd, "on_reload")) == 1
+    assert server.stop() == 0
+    assert len(notes(cwd, "worker_exit")) >= 2
+    assert len(notes(cwd, "on_exit")) == 1
+
+
+def test_a_late_worker_runs_worker_abort(start: Starter) -> None:
+    start.write("minicorn.conf.py", ALL)
+    server = start("plain:app", "--timeout", "0.5")
+    server.hold()
+    wait_until(lambda: notes(start.cwd, "worker_abort"), "worker_abort runs")
+    server.release()
+
+
+def test_an_upgrade_asks_pre_exec(start: Starter) -> None:
+    start.write("minicorn.conf.py", ALL)
+    server = start("plain:app")
+    server.signal(SIGUSR2)
+    server.wait_log("goes on as")
+    assert len(notes(start.cwd, "pre_exec")) == 1
+    server.wait_log(r"generation \d+ serves")
+
+
+# What raises stops what it guards
+
+
+def test_on_starting_that_raises_stops_the_start(start: Starter) -> None:
+    start.write("minicorn.conf.py", "def on_starting(server): 1 / 0")
+    server = start("plain:app", ready=0)
+    assert server.wait() == 1
+    assert "hook on_starting raised" in server.log.finish()
+
+
+def test_on_reload_that_raises_stops_the_roll(start: Starter) -> None:
+    start.write("minicorn.conf.py", "def on_reload(server): exit(3)")
+    server = start("plain:app")
+    before = server.workers()
+    server.signal(SIGHUP)
+    server.wait_log("reload is off, all serve on as before: on_reload has failed")
+    assert server.get("/").status == 200
+    assert before & server.workers()
+
+
+@pytest.mark.parametrize("name", ["pre_fork", "post_fork"])
+def test_a_fork_hook_that_raises_is_a_boot_that_failed(start: Starter, name: str) -> None:
+    start.write("minicorn.conf.py", f"def {name}(server, worker): 1 / 0")
+    server = start("plain:app", ready=0)
+    assert server.wait() == 3
+    assert f"hook {name} raised" in server.log.finish()
+
+
+def test_pre_request_that_raises_is_a_500_and_the_next_is_asked_again(start: Starter) -> None:
+    start.write("minicorn.conf.py", "def pre_request(worker, req):\n    assert req.path != '/environ'")
+    server = start("plain:app")
+    assert server.get("/environ").status == 500
+    server.wait_log("hook pre_request raised")
+    assert server.get("/").status == 200
+
+
+def test_a_hook_that_hangs_is_killed_and_the_server_goes_on(start: Starter) -> None:
+    start.write("minicorn.conf.py", "import time\ndef child_exit(server, worker): time.sleep(99)")
+    server = start("plain:app", "--workers", "2", "--config-timeout", "0.5")
+    os.kill(int(server.wait_log(r"worker (\d+) \(slot")[1]), SIGKILL)
+    server.wait_log("hook child_exit takes longer than 0.5 s: it is killed")
+    assert server.get("/").status == 200
+
+
+# Vendors' recipes
+
+
+def test_prometheus_forgets_the_gauges_of_the_dead(start: Starter) -> None:
+    """prometheus_client's multiprocess recipe, as its documentation has it."""
+    metrics = start.cwd / "metrics"
+    metrics.mkdir()
+    start.write(
+        "gunicorn.conf.py",
+        "from prometheus_client import multiprocess\n\n"
+        "def child_exit(server, worker):\n    multiprocess.mark_process_dead(worker.pid)\n",
+    )
+    start.write(
+        "counted.py",
+        "from prometheus_client import Gauge\n"
+        "gauge = Gauge('busy', 'busy', multiprocess_mode='livesum')\n"
+        "def app(environ, start_response):\n"
+        "    gauge.inc()\n    start_response('200 OK', [])\n    return [b'ok']\n",
+    )
+    server = start("counted:app", env={"PROMETHEUS_MULTIPROC_DIR": str(metrics)})
+    assert server.get("/").status == 200
+    (worker,) = {int(path.stem.rpartition("_")[2]) for path in metrics.glob("gauge_livesum_*.db")}
+    os.kill(worker, SIGKILL)
+    wait_until(lambda: not (metrics / f"gauge_livesum_{worker}.db").exists(), "its gauge is forgotten")
+
+
+# Privileges
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another")
+def test_root_binds_and_nobody_serves_and_writes_its_logs(start: Starter) -> None:
+    start.cwd.chmod(0o777)
+    for parent in start.cwd.parents[:-2]:
+        parent.chmod(parent.stat().st_mode | 0o011)
+    start.write(
+        "who.py",
+        "import os\ndef app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n    return [repr((os.getuid(), os.getgid(), os.getgroups())).encode()]\n",
+    )
+    server = start("who:app", "--user", "nobody", "--group", "nogroup", "--access-logfile", "access.log")
+    assert server.get("/").text == "(65534, 65534, [65534])"
+    assert server.heartbeats().stat().st_uid == 65534
+    assert (start.cwd / "access.log").stat().st_uid == 65534
