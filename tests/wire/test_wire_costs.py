@@ -1,0 +1,82 @@
+"""What one request costs in counted work, which no noise can move: calls in Python, and system calls."""
+
+import subprocess
+import threading
+from collections import Counter
+from pathlib import Path
+
+REQUESTS = 200
+BROWSER = (
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
+    "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+    "Accept-Language: en-GB,en;q=0.5",
+    "Accept-Encoding: gzip, deflate, br",
+    "Upgrade-Insecure-Requests: 1",
+    "Sec-Fetch-Dest: document",
+    "Sec-Fetch-Mode: navigate",
+)
+# Measured, and a tenth more: what adds to it must be worth it, and then says so here
+PYTHON_CALLS = 55 * 1.1
+SCRIPT = """
+import minicorn
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "2")])
+    return [b"ok"]
+
+minicorn.run(app, port=0, max_keepalive_requests=0, handoff_after=0)
+"""
+
+
+def ask(client, number: int) -> None:
+    cookie = f"Cookie: session={number:032x}"
+    assert client.ask(f"/items/{number}?page=7", *BROWSER, cookie).body == b"ok"
+
+
+def test_calls_of_python_functions_in_a_request_do_not_grow(serve):
+    calls: Counter[str] = Counter()
+
+    def count(frame, event, argument):
+        if event == "call":
+            calls[frame.f_code.co_qualname] += 1
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "2")])
+        return [b"ok"]
+
+    threading.setprofile(count)
+    try:
+        client = serve(app, max_keepalive_requests=0, handoff_after=0).connect()
+    finally:
+        threading.setprofile(None)
+    for number in range(10):
+        ask(client, number)
+    calls.clear()
+    for number in range(REQUESTS):
+        ask(client, number)
+    each = calls.total() / REQUESTS
+    often = ", ".join(f"{name} {count / REQUESTS:.1f}" for name, count in calls.most_common() if count >= REQUESTS)
+    assert 20 < each <= PYTHON_CALLS, f"{each:.1f} calls a request: {often}"
+
+
+def test_a_request_on_a_kept_connection_is_a_wait_a_receive_and_a_send(spawn, tmp_path: Path):
+    server = spawn(SCRIPT)
+    client = server.connect()
+    ask(client, 0)
+    seen = tmp_path / "calls"
+    command = ["strace", "-f", "-p", str(server.process.pid), "-o", str(seen)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
+        try:
+            assert tracer.stderr is not None
+            assert "attached" in tracer.stderr.readline()
+            for number in range(REQUESTS):
+                ask(client, number)
+        finally:
+            tracer.terminate()
+    lines = [line.split(maxsplit=1)[1] for line in seen.read_text().splitlines()]
+    made = Counter(line.partition("(")[0] for line in lines if line[0].isalpha())
+    ticks = REQUESTS / 10  # what a tick a second, and strace's own arrival, add
+    assert made["sendto"] == REQUESTS
+    assert made["recvfrom"] <= REQUESTS + ticks
+    assert made["epoll_wait"] <= REQUESTS + ticks
+    assert made.total() <= 3 * (REQUESTS + ticks), made
