@@ -172,7 +172,8 @@ class Server:
         """Make the warm-up requests; AppLoadError when one fails."""
         for path in self._settings.warmup:
             for listener in (self._bound or [])[:1]:
-                warm_up(self.app, path, self._base_environ(listener), listener, self._settings)
+                base = self._base_environ(listener) | {"minicorn.request_id": self._tracing.name({}, "")}
+                warm_up(self.app, path, base, listener, self._settings)
 
     def limit_requests(self, limit: int, at_limit: Callable[[], object]) -> None:
         """Call `at_limit` once, after `limit` requests; serving goes on."""

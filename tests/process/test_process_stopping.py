@@ -200,8 +200,8 @@ def test_within_the_drain_delay_old_and_new_connections_are_served(start: Starte
     assert ask(old).status == 200
     with took(3, 10):
         term(server)
+        wait_until(lambda: ask(old).headers["Connection"] == "close", "a reply is its connection's last")
         for _ in range(5):
-            assert ask(old).status == 200
             assert server.get("/word/new").text == "new " * 50_000
         late = server.hold()
         wait_until(lambda: len(server.workers()) == 1, "the idle worker has gone")
