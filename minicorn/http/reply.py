@@ -103,11 +103,30 @@ def _parse_length(value: str, earlier: int) -> int:
     return int(value)
 
 
+# What applications have given and was found right: most give the same again. Bounded
+_CHECKED: dict[tuple[object, ...], Fields] = {}
+_CHECKED_MOST = 256
+
+
 def check_fields(status: str, headers: Headers) -> Fields:
     """What the application gave to start_response, checked; ApplicationFault names the rule it breaks."""
-    code = check_status(status)
     if type(headers) is not list:
         raise ApplicationFault(f"headers are {type(headers).__name__}, not list")
+    given = (status, *headers)
+    try:
+        fields = _CHECKED.get(given)
+    except TypeError:  # a pair that is no tuple has no hash
+        return _check_fields(status, headers)
+    if fields is None:
+        fields = _check_fields(status, headers)
+        if len(_CHECKED) >= _CHECKED_MOST:
+            _CHECKED.clear()
+        _CHECKED[given] = fields
+    return fields
+
+
+def _check_fields(status: str, headers: Headers) -> Fields:
+    code = check_status(status)
     names = _FIELD_NAMES
     length = -1
     served = dated = False

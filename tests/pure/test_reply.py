@@ -388,3 +388,16 @@ def test_an_error_reply_to_head_has_no_body_but_its_length() -> None:
     assert full.startswith(short)
     assert short.endswith(b"\r\n\r\n")
     assert int(values(short, "content-length")[0]) == len(full) - len(short)
+
+
+def test_what_was_found_right_is_remembered_within_bounds() -> None:
+    first = reply.check_fields("200 OK", [("X-Number", "0")])
+    assert reply.check_fields("200 OK", [("X-Number", "0")]) is first
+    for number in range(1000):
+        fields = reply.check_fields("200 OK", [("X-Number", str(number))])
+        assert f"X-Number: {number}\r\n" in fields.lines
+        assert len(reply._CHECKED) <= reply._CHECKED_MOST
+    with pytest.raises(ApplicationFault):
+        reply.check_fields("200 OK", (("X-Number", "0"),))  # type: ignore[arg-type]
+    with pytest.raises(ApplicationFault):
+        reply.check_fields("200 OK", [("X-Number", "0\r\n")])
