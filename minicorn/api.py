@@ -5,7 +5,7 @@ import signal
 import threading
 from wsgiref.types import WSGIApplication
 
-from minicorn import app, listeners, spawn
+from minicorn import app, listeners, logconfig, spawn
 from minicorn.loader import load_app
 from minicorn.log import LOGGER
 from minicorn.server import Server
@@ -44,6 +44,8 @@ def _serve_here(application: WSGIApplication, settings: Settings) -> None:
     """Serve in this thread; in the main one, INT and TERM end it gracefully."""
     app.enter(settings)
     access = app.open_outputs(settings)[1:]
+    if logconfig.is_wanted(settings):
+        logconfig.apply(settings)
     bound = listeners.bind_all(settings.addresses, settings.backlog, settings.reuse_port)
     LOGGER.info("Started server process [%d]", os.getpid())
     app.tell_listeners(bound, settings.scheme)

@@ -9,7 +9,19 @@ import sys
 import threading
 from pathlib import Path
 
-from minicorn import accesslog, activation, channel, listeners, log, shell, spawn, succession, systemd, terminal
+from minicorn import (
+    accesslog,
+    activation,
+    channel,
+    listeners,
+    log,
+    logconfig,
+    shell,
+    spawn,
+    succession,
+    systemd,
+    terminal,
+)
 from minicorn.arbiter import Arbiter
 from minicorn.cgroup import count_cpus
 from minicorn.configuration import Configuration
@@ -17,7 +29,7 @@ from minicorn.errors import ConfigError, ExitCode
 from minicorn.groundwork import Groundwork
 from minicorn.listeners import Listener
 from minicorn.loader import explain, load_app
-from minicorn.log import LOGGER, Output
+from minicorn.log import LOGGER, Output, Sink
 from minicorn.pidfile import PidFile
 from minicorn.privileges import find_owner
 from minicorn.reception import Reception
@@ -68,6 +80,8 @@ def _check_watchdog(settings: Settings) -> None:
 def _run(settings: Settings, called_in: str, config: Configuration | None, estate: Estate | None) -> ExitCode:
     _check_watchdog(settings)
     outputs = open_outputs(settings)
+    if logconfig.is_wanted(settings):
+        logconfig.check(settings)
     Reception(settings)  # each worker makes its own; certificates that are wrong are told before anything runs
     size = count_cpus() if settings.workers == "auto" else settings.workers
     if estate is not None:
@@ -126,7 +140,7 @@ def _warn_of_shell() -> None:
         )
 
 
-def _preload(post: Post, settings: Settings, outputs: list[Output], directory: str) -> Boot:
+def _preload(post: Post, settings: Settings, outputs: list[Sink], directory: str) -> Boot:
     """In a template of `--preload`: import the application, make the warm-up requests; what its workers run."""
     enter_site(settings, directory)
     app = load_app(settings.app)
@@ -137,7 +151,7 @@ def _preload(post: Post, settings: Settings, outputs: list[Output], directory: s
     return lambda post: Worker(post, settings, outputs, directory, app).run()
 
 
-def _lay_ground(post: Post, settings: Settings, outputs: list[Output], directory: str, ground: Groundwork) -> Boot:
+def _lay_ground(post: Post, settings: Settings, outputs: list[Sink], directory: str, ground: Groundwork) -> Boot:
     """In a template of `--reload`: import what is not the project's; what its workers run."""
     sys.path[:] = [entry for entry in sys.path if entry not in ("", os.getcwd())]
     post.channel.send(channel.REFUSED, json.dumps(ground.lay()))
@@ -185,12 +199,17 @@ def tell_listeners(bound: list[Listener], scheme: str) -> None:
         LOGGER.info("Listening on %s", listener.url(scheme))
 
 
-def open_outputs(settings: Settings) -> list[Output]:
+def open_outputs(settings: Settings) -> list[Sink]:
     """The error log, and the access log where one is wanted; a wrong format is told before anything runs."""
-    outputs = [log.set_up(settings.error_logfile, settings.log_level, settings.log_format)]
+    outputs: list[Sink] = [log.set_up(settings.error_logfile, settings.log_level, settings.log_format)]
     accesslog.compile_format(settings.access_logformat)
+    file = None
     if settings.access_logfile is not None:
-        outputs.append(Output(settings.access_logfile, 1, json=settings.access_logformat == accesslog.JSON))
+        file = Output(settings.access_logfile, 1, json=settings.access_logformat == accesslog.JSON)
+    if logconfig.takes_access(settings):
+        outputs.append(logconfig.AccessLogger(file))
+    elif file is not None:
+        outputs.append(file)
     return outputs
 
 

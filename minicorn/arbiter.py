@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from minicorn import channel, complaints, order, spawn, terminal, upgrade
+from minicorn import channel, complaints, logconfig, order, spawn, terminal, upgrade
 from minicorn.accesslog import Origin, compile_format
 from minicorn.attendant import Attendant, Attendants
 from minicorn.cgroup import count_cpus, count_oom_kills
@@ -30,7 +30,7 @@ from minicorn.heartbeat import Activity, Beat
 from minicorn.herald import Herald, describe, read_phase
 from minicorn.hookline import HookLine
 from minicorn.listeners import Listener, close_all
-from minicorn.log import Output
+from minicorn.log import Sink
 from minicorn.memory import read_pss, read_rss
 from minicorn.obituary import cause_of, obituary
 from minicorn.pool import (
@@ -85,7 +85,7 @@ class Arbiter:
         settings: Settings,
         size: int,
         listeners: list[Listener],
-        outputs: list[Output],
+        outputs: list[Sink],
         boot: Callable[[Post, Settings], int],
         template: Callable[[Post, Settings, Groundwork], int],
         upgrade: Upgrade,
@@ -128,6 +128,9 @@ class Arbiter:
         self._signals = Signals(spawn.MANAGED)
         self._channels: dict[int, Channel] = {}
         self._attendants = Attendants()
+        self._logger = logconfig.attend(settings) if logconfig.is_wanted(settings) else None
+        if self._logger is not None:
+            self._attendants.members.append(self._logger)
         if estate is None:
             self._directory = Directory(settings.worker_tmp_dir)
             self._chronicle = Chronicle(self._directory.ledger(), settings, listeners)
@@ -356,6 +359,8 @@ class Arbiter:
                 output.reopen()
                 if self._owner is not None and output.path is not None:
                     self._owner.give(output.path)
+            if self._logger is not None:
+                self._logger.tell(channel.REOPEN)
             for line in self._channels.values():
                 line.send(channel.REOPEN)
         elif signum == signal.SIGUSR2:

@@ -17,6 +17,11 @@ class _Handler(logging.Handler):
         self._keep(lines[0] if len(lines) == 1 else f"{lines[0]} … {lines[-1].strip()}", record.created)
 
 
+def handlers() -> list[logging.Handler]:
+    """What `collect` has put there, for whoever sets up the others anew."""
+    return [handler for handler in LOGGER.handlers if isinstance(handler, _Handler)]
+
+
 def collect(keep: Callable[[str, float], object]) -> None:
     """Call `keep` with the text and the time (since the epoch) of each error that is logged from now on."""
     for handler in LOGGER.handlers[:]:

@@ -33,7 +33,7 @@ _NO_ASGI = "minicorn serves WSGI; an ASGI application needs an ASGI server, or a
 _NO_HTTP2 = "minicorn speaks HTTP/1.1; let a proxy in front speak HTTP/2"
 _STRICT = "minicorn takes what RFC 9112 allows, and nothing else: mend the client"
 _NO_DIRTY = "give long work to a queue such as Celery or RQ"
-_ONE_LOG = "minicorn logs to standard error or --error-logfile; let the journal or a collector send it on"
+_ONE_LOG = "name a file by logconfig: .json and .toml are for dictConfig"
 _NO_STATSD = "count in the application, as prometheus_client does"
 _NO_TLS = "see --certfile, --ciphers and --ssl-version"
 _HEAD = "--max-header-size bounds the whole head"
@@ -87,14 +87,8 @@ FOREIGN: Mapping[str, Foreign] = {
     "dirty_worker_init": Foreign(_NO_DIRTY),
     "dirty_worker_exit": Foreign(_NO_DIRTY),
     "reload_engine": _unused("--reload-engine"),
-    "logconfig": Foreign(_ONE_LOG, (None,), ("--log-config",)),
     "logconfig_dict": Foreign(_ONE_LOG, ({}, None)),
-    "logconfig_json": Foreign(_ONE_LOG, (None,), ("--log-config-json",)),
-    "syslog": Foreign(_ONE_LOG, _OFF, ("--log-syslog",), False),
-    "syslog_addr": Foreign(_ONE_LOG, None, ("--log-syslog-to",)),
-    "syslog_facility": Foreign(_ONE_LOG, None, ("--log-syslog-facility",)),
-    "syslog_prefix": Foreign(_ONE_LOG, None, ("--log-syslog-prefix",)),
-    "disable_redirect_access_to_syslog": Foreign(_ONE_LOG, None, ("--disable-redirect-access-to-syslog",), False),
+    "logconfig_json": Foreign(_ONE_LOG, (None,)),
     "statsd_host": Foreign(_NO_STATSD, (None,), ("--statsd-host",)),
     "statsd_prefix": Foreign(_NO_STATSD, None, ("--statsd-prefix",)),
     "dogstatsd_tags": Foreign(_NO_STATSD, None, ("--dogstatsd-tags",)),
@@ -117,7 +111,8 @@ NAMES = frozenset(
     "proc_name umask user group initgroups worker_tmp_dir accesslog access_log_format errorlog loglevel raw_env "
     "pythonpath preload_app reload forwarded_allow_ips proxy_protocol proxy_allow_ips certfile keyfile ca_certs "
     "cert_reqs ciphers ssl_version capture_output reuse_port sendfile limit_request_fields reload_extra_files "
-    "worker_connections".split()
+    "worker_connections logconfig syslog syslog_addr syslog_prefix syslog_facility "
+    "disable_redirect_access_to_syslog".split()
 )
 
 

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 from minicorn.errors import ConfigError
 from minicorn.systemd import is_journal
@@ -146,7 +147,21 @@ def _open_stream(fd: int) -> Callable[[bytes], int]:
     return partial(os.write, own)
 
 
-class _Handler(logging.Handler):
+class Sink(Protocol):
+    """Where lines can go; `path` where that is a file."""
+
+    path: str | None
+
+    def write(self, line: bytes) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def reopen(self) -> None: ...
+
+
+class OwnHandler(logging.Handler):
+    """Records to an output of ours."""
+
     def __init__(self, output: Output, formatter: logging.Formatter) -> None:
         super().__init__()
         self.output = output
@@ -213,7 +228,7 @@ def set_up(path: str, level: str, format: str = "text") -> Output:
     for handler in LOGGER.handlers[:]:
         LOGGER.removeHandler(handler)
     plain = _Formatter(colour, dated=path != "-", journal=path == "-" and is_journal(2))
-    LOGGER.addHandler(_Handler(output, _JsonFormatter() if format == "json" else plain))
+    LOGGER.addHandler(OwnHandler(output, _JsonFormatter() if format == "json" else plain))
     LOGGER.setLevel(level.upper())
     LOGGER.propagate = False
     return output

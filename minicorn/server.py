@@ -26,7 +26,7 @@ from minicorn.helper import Helper
 from minicorn.http.request import Request
 from minicorn.listeners import Listener
 from minicorn.loader import load_app
-from minicorn.log import Output
+from minicorn.log import Sink
 from minicorn.loop import Loop
 from minicorn.page import NEWER, render
 from minicorn.peers import Peers
@@ -65,7 +65,7 @@ class Server:
         page: Page | None = None,
         slot: int = 1,
         generation: int = 1,
-        access: Output | None = None,
+        access: Sink | None = None,
         handoff: Handoff | None = None,
         idle_map: IdleMap | None = None,
     ) -> None:

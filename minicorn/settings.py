@@ -208,6 +208,10 @@ CERT_REQS = choice("none", "optional", "required", also={"0": "none", "1": "opti
 TLS_VERSION = choice(
     "1.2", "1.3", also=dict.fromkeys(("2", "5", "16", "tls", "tls_server", "tlsv1_2"), "1.2") | {"tlsv1_3": "1.3"}
 )
+FACILITY = choice(
+    *["auth", "authpriv", "cron", "daemon", "ftp", "kern", "lpr", "mail", "news", "security", "syslog", "user", "uucp"],
+    *(f"local{n}" for n in range(8)),
+)
 LEVEL = choice("debug", "info", "warning", "error", "critical")
 
 
@@ -283,6 +287,12 @@ class Settings:
     log_level: str = setting("info", LEVEL, "--log-level", metavar="L", help="Least level logged: debug, info, warning, error, critical.", called="loglevel")
     log_format: str = setting("text", choice("text", "json"), "--log-format", metavar="F", help="Of the error log: text, or json, one object a line.", fixed=True)
     slow_request: float = setting(0.0, seconds(), "--slow-request", metavar="S", help="Log the stack of a request that has been in the application so long, once; it goes on. 0: never.")
+    log_config: str | None = setting(None, PATH, "--log-config", "--log-config-json", metavar="FILE", help="Handlers and formatters of Python's logging: dictConfig as .json or .toml, or an ini file.", called="logconfig", fixed=True)
+    log_syslog: bool = switch(False, "--log-syslog", help="Send the logs to syslog too.", called="syslog", fixed=True)
+    log_syslog_to: str = setting("udp://localhost:514", TEXT, "--log-syslog-to", metavar="ADDR", help="Where syslog listens: unix:///dev/log, udp://host:port or tcp://host:port.", called="syslog_addr", fixed=True)
+    log_syslog_prefix: str | None = setting(None, NAME, "--log-syslog-prefix", metavar="NAME", help="Name in syslog, behind minicorn.", called="syslog_prefix", fixed=True)
+    log_syslog_facility: str = setting("user", FACILITY, "--log-syslog-facility", metavar="F", help="Facility in syslog.", called="syslog_facility", fixed=True)
+    disable_redirect_access_to_syslog: bool = switch(False, "--disable-redirect-access-to-syslog", help="The access log does not go to syslog.", fixed=True)
     capture_output: bool = switch(False, "--capture-output", help="What the application prints goes to the error log.")
     # fmt: on
 

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from minicorn import channel, complaints, order, spawn
 from minicorn.errors import ExitCode
 from minicorn.loader import explain
-from minicorn.log import Output
+from minicorn.log import Sink
 from minicorn.spawn import Post
 from minicorn.title import set_title
 
@@ -33,7 +33,7 @@ Boot = Callable[[Post], int]
 class Template:
     """One template, from its fork to its end."""
 
-    def __init__(self, post: Post, prepare: Callable[[], Boot], outputs: list[Output], title: str) -> None:
+    def __init__(self, post: Post, prepare: Callable[[], Boot], outputs: list[Sink], title: str) -> None:
         """`title` is what process titles call the application."""
         self._post = post
         self._prepare = prepare

@@ -19,12 +19,12 @@ import time
 from types import FrameType
 from wsgiref.types import WSGIApplication
 
-from minicorn import channel, complaints, signals, spawn
+from minicorn import channel, complaints, logconfig, signals, spawn
 from minicorn.capture import capture
 from minicorn.errors import ExitCode
 from minicorn.hooks import WorkerHooks
 from minicorn.loader import explain, load_app
-from minicorn.log import Output
+from minicorn.log import Output, Sink
 from minicorn.privileges import find_owner
 from minicorn.server import Server
 from minicorn.settings import Settings
@@ -65,7 +65,7 @@ class Worker:
     """One worker, from its fork to its end."""
 
     def __init__(
-        self, post: Post, settings: Settings, outputs: list[Output], directory: str, app: WSGIApplication | None = None
+        self, post: Post, settings: Settings, outputs: list[Sink], directory: str, app: WSGIApplication | None = None
     ) -> None:
         """`outputs` are the error log and, where there is one, the access log; `directory` is
         entered anew by each worker, so that a release behind a symlink is seen. `app` is what its
@@ -112,13 +112,20 @@ class Worker:
         self._leave()
         return ExitCode.OK
 
+    def _lead_output(self) -> None:
+        """What the application prints and what all log goes where the settings say."""
+        error_log = self._outputs[0]
+        if self._settings.capture_output and isinstance(error_log, Output):
+            capture(error_log)
+        if logconfig.is_wanted(self._settings):
+            logconfig.apply(self._settings)
+
     def _boot(self) -> Server:
         os.environ["MINICORN_WORKER"] = str(self._post.slot)
         if self._app is None:
             enter(self._settings, self._directory)
         os.register_at_fork(after_in_child=self._let_go)
-        if self._settings.capture_output:
-            capture(self._outputs[0])
+        self._lead_output()
         hooks = self._hooks = self._take_hooks()
         if hooks is not None:
             hooks.guard("pre_fork", hooks.server, hooks.worker)
@@ -213,6 +220,7 @@ class Worker:
             if message.word == channel.REOPEN:
                 for output in self._outputs:
                     output.reopen()
+                logconfig.reopen()
             elif message.word == channel.PART:
                 self._server.part()
             elif message.word == channel.SEAL:
