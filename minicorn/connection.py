@@ -248,6 +248,7 @@ class Connection:
         if self.state == BODY:
             self._moved += len(data)
             self.deadline = self._body_due(now)
+            self.holds = True
             if self._raw is not None:
                 self._raw += data
             return self._feed(data, now)
