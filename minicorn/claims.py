@@ -8,6 +8,7 @@ import logging
 from functools import lru_cache
 from wsgiref.types import WSGIEnvironment
 
+from minicorn.errors import ProtocolError
 from minicorn.forwarded import settle
 from minicorn.peers import Peers
 from minicorn.settings import Settings
@@ -29,9 +30,10 @@ class Claims:
         self._told: set[str] = set()
         self._recall = lru_cache(maxsize=1024)(self._read)
 
-    def judge(self, environ: WSGIEnvironment, lines: tuple[str, ...]) -> None:
+    def judge(self, environ: WSGIEnvironment, lines: tuple[str, ...], secure: bool) -> None:
         """Bring into `environ` what the `lines` of its request say. ProtocolError (400) where they
-        come from a trusted peer and are malformed or contradict each other."""
+        come from a trusted peer and are malformed or contradict each other; 421 for a target that
+        must be `secure` and is not."""
         peer = environ["REMOTE_ADDR"]
         if self._peers.have(peer):
             # A client says the same in its next request, by the same way
@@ -40,6 +42,9 @@ class Claims:
         else:
             for name in (line.partition(":")[0] for line in lines):
                 self._tell(name, f"{peer or 'a Unix socket'}, where it came from, is not in --forwarded-allow-ips")
+            if secure and environ["wsgi.url_scheme"] != "https":
+                # RFC 9110 7.4; whom we trust may have ended TLS itself
+                raise ProtocolError(421, "an https URI over a connection without TLS")
 
     def _read(self, lines: tuple[str, ...], host: str, scheme: str) -> dict[str, str]:
         """The environ keys that follow from what a trusted peer says."""

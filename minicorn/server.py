@@ -331,9 +331,9 @@ class Server:
         request = connection.take_up()
         environ = build_environ(self._bases[connection.listener], request, connection)
         began = time.monotonic()
-        if request.aside:
+        if request.aside or request.secure:
             try:
-                self._claims.judge(environ, request.aside)
+                self._claims.judge(environ, request.aside, request.secure)
             except ProtocolError as error:
                 self._loop.refuse(connection, error, began)
                 return

@@ -43,6 +43,7 @@ class Request:
     content_length: int = 0
     keep_alive: bool = True
     expects_continue: bool = False
+    secure: bool = False  # the target is an https URI
     aside: tuple[str, ...] = ()
     head: str = ""  # as it came
 
@@ -115,7 +116,7 @@ def _parse_request_line(line: str) -> Request:
     method, target, major, minor = match.groups()
     if major != "1":
         raise ProtocolError(505, f"HTTP/{major}.{minor}")
-    # RFC 9110 2.5: a higher minor version is answered as the highest we know
+    # RFC 9110 6.2: a higher minor version is answered as the highest we know
     return Request(method, target, "HTTP/1.0" if minor == "0" else "HTTP/1.1", {})
 
 
@@ -219,6 +220,7 @@ def _resolve_target(request: Request) -> None:
         # RFC 9112 3.2.2: the target's authority replaces Host
         request.fields["HTTP_HOST"] = match[1]
         path, request.query = match[2] or "/", match[3] or ""
+        request.secure = target[4] in "sS"
     request.path = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
 
 

@@ -141,7 +141,7 @@ DIFFERENCES = [
     ),
     Difference(
         by_httptools,
-        "RFC 9110 2.5: a higher minor version is taken as the highest known; llhttp knows 1.0 and 1.1 alone",
+        "RFC 9110 6.2: a higher minor version is taken as the highest known; llhttp knows 1.0 and 1.1 alone",
         lambda message, data: re.search(rb"HTTP/1\.[2-9]\r\n", data),
         b"GET / HTTP/1.2\r\nHost: h\r\n\r\n",
     ),

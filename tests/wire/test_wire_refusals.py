@@ -172,6 +172,22 @@ def test_a_refusal_is_logged_with_its_reason(server, log):
     assert any("413" in text and "1001" in text for text in log)
 
 
+@pytest.mark.parametrize(
+    ("trusted", "lines", "status"),
+    [
+        ("", (), 421),
+        ("", ("X-Forwarded-Proto: https",), 421),
+        ("127.0.0.1", (), 200),
+        ("127.0.0.1", ("X-Forwarded-Proto: https",), 200),
+    ],
+)
+def test_an_https_uri_over_a_plain_connection_is_misdirected(serve, recorder, trusted, lines, status):
+    client = serve(recorder, forwarded_allow_ips=trusted).connect()
+    client.send(head(*lines, line="GET HTTPS://test/there HTTP/1.1"))
+    assert client.reply().status == status
+    assert recorder.seen == (["/there"] if status == 200 else [])
+
+
 def test_a_refused_head_gets_no_body(server):
     client = server.connect()
     client.send(head("Content-Length: 1001", line="HEAD / HTTP/1.1"))

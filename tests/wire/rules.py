@@ -1,0 +1,170 @@
+"""The rules of HTTP that an origin server must or should keep: each with what we do and the test that holds it.
+
+RFC 9112 is HTTP/1.1, RFC 9110 what HTTP means, RFC 3986 the URI. A rule for clients, proxies,
+caches or user agents alone is not here, nor one about what a resource means (methods,
+conditions, ranges, negotiation, authentication): that is the application's, and two rules
+here say that its fields and statuses pass unchanged. Where we are not strict, the reason is
+beside it. `test` is a file of the tests without its ".py", and a test in it.
+"""
+
+from typing import NamedTuple
+
+
+class Rule(NamedTuple):
+    rfc: int
+    section: str
+    level: str  # MUST, SHOULD, MAY; "ought" as the RFC says it in prose
+    says: str
+    does: str
+    test: str
+
+
+# fmt: off
+RULES = [
+    # RFC 9112 2: message
+    Rule(9112, "2.2", "MUST", "parse a message as octets, in a superset of US-ASCII", "patterns over octets, or over latin-1 in which a character is an octet", "test_request::test_tab_and_all_of_latin_1_may_stand_in_a_value"),
+    Rule(9112, "2.2", "MAY", "take a lone LF for a line end", "refused with 400: two parsers in a row that differ here can be played off", "test_request::test_a_bare_line_feed_in_a_head_is_refused"),
+    Rule(9112, "2.2", "MUST", "take a bare CR outside content as invalid, or as SP", "refused with 400", "test_request::test_a_bare_carriage_return_in_a_head_is_refused"),
+    Rule(9112, "2.2", "SHOULD", "ignore at least one empty line before the request line", "one, and no more", "test_wire_keepalive::test_an_empty_line_before_a_request_is_ignored"),
+    Rule(9112, "2.2", "MUST", "reject, or drop line by line, white space between the start line and the first field", "refused with 400", "test_request::test_a_folded_field_line_is_refused"),
+    Rule(9112, "2.2", "SHOULD", "answer what matches no grammar with 400 and close", "400, Connection: close", "test_wire_refusals::test_a_bad_request_is_refused_and_nothing_behind_it_is_parsed"),
+    Rule(9112, "2.3", "MUST", "the version is case-sensitive, two digits and a dot", "HTTP/D.D and nothing else", "test_request::test_a_malformed_request_line_is_refused"),
+    Rule(9110, "6.2", "SHOULD", "answer in the highest version known of the request's major version", "always HTTP/1.1", "test_wire_reply::test_the_reply_says_the_version_that_we_speak"),
+    Rule(9110, "6.2", "SHOULD", "process a higher minor version as the highest known", "HTTP/1.9 is taken as HTTP/1.1", "test_request::test_a_higher_minor_version_is_taken_as_the_highest_known"),
+    Rule(9110, "15.6.6", "MAY", "505 for a major version that is not supported", "505", "test_request::test_an_unknown_major_version_is_505"),
+    # RFC 9112 3: request line
+    Rule(9112, "3", "MAY", "split the request line at any white space", "no: one SP each, for leniency here is how requests are smuggled", "test_request::test_a_malformed_request_line_is_refused"),
+    Rule(9112, "3", "SHOULD", "answer an invalid request line with 400, and not repair it", "400; nothing is repaired", "test_request::test_a_malformed_request_line_is_refused"),
+    Rule(9112, "3", "SHOULD", "501 for a method longer than any implemented", "any token is a method: the application decides; the head's limit bounds it", "test_request::test_any_token_is_a_method_and_its_case_is_kept"),
+    Rule(9112, "3", "MUST", "414 for a target longer than we wish to parse", "414 beyond --max-header-size", "test_request::test_a_request_line_over_the_limit_is_414"),
+    Rule(9112, "3", "SHOULD", "take request lines of 8,000 octets at least", "64 KiB by default", "test_request::test_a_head_of_the_limit_passes_and_one_byte_more_is_431"),
+    Rule(9110, "9.1", "MUST", "methods are case-sensitive", "passed as they came", "test_request::test_any_token_is_a_method_and_its_case_is_kept"),
+    Rule(9110, "9.1", "MUST", "support GET and HEAD", "given to the application; HEAD's content is never sent", "test_wire_reply::test_head_gets_no_body_and_the_connection_goes_on"),
+    Rule(9110, "9.3.8", "SHOULD", "reflect TRACE", "the application's; we reflect nothing, for that shows credentials to scripts", "test_request::test_any_token_is_a_method_and_its_case_is_kept"),
+    Rule(9110, "9.1", "SHOULD", "501 for a method that is unknown, 405 for one that is not allowed", "the application's, but for CONNECT, which is for proxies: 501", "test_request::test_connect_is_501"),
+    # Target and host
+    Rule(9112, "3.2", "MUST", "400 without Host in HTTP/1.1", "400", "test_request::test_http_1_1_needs_a_host_and_1_0_does_not"),
+    Rule(9112, "3.2", "MUST", "400 for more than one Host line", "400, even if they agree", "test_request::test_a_second_host_is_refused"),
+    Rule(9112, "3.2", "MUST", "400 for an invalid Host", "400 for anything but host [: port]; in HTTP/1.0 too", "test_request::test_an_invalid_host_is_refused"),
+    Rule(9112, "3.2", "SHOULD", "400 for an invalid target", "400", "test_request::test_a_target_of_no_known_form_is_refused"),
+    Rule(9112, "3.2.1", "MUST", "take origin-form", "taken: path and query", "test_request::test_the_path_is_percent_decoded_once_to_latin_1_and_the_query_is_not"),
+    Rule(9112, "3.2.2", "MUST", "take absolute-form", "taken, for http and https", "test_request::test_the_authority_of_an_absolute_target_replaces_host"),
+    Rule(9112, "3.2.2", "MUST", "ignore Host where the target is in absolute-form", "the target's authority becomes HTTP_HOST", "test_wire_environ::test_an_absolute_target_names_the_host"),
+    Rule(9112, "3.2.3", "MUST", "authority-form is for CONNECT alone", "400 with other methods", "test_request::test_a_target_of_no_known_form_is_refused"),
+    Rule(9112, "3.2.4", "MUST", "asterisk-form is for OPTIONS alone", "400 with other methods; OPTIONS * has an empty path", "test_request::test_an_asterisk_is_for_options_alone"),
+    Rule(9112, "3.3", "MUST", "the target URI of OPTIONS * has an empty path and query", "PATH_INFO is empty", "test_wire_environ::test_options_of_the_whole_server_has_no_path"),
+    Rule(9110, "4.2.1", "MUST", "reject an http URI with an empty host", "400", "test_request::test_an_absolute_target_with_an_empty_host_and_a_port_is_refused"),
+    Rule(9110, "4.2.4", "SHOULD", "take userinfo in a URI for an error", "400, in Host as well", "test_request::test_a_target_of_no_known_form_is_refused"),
+    Rule(9110, "7.2", "MUST", "Host counts as critical: guard it", "grammar checked, one line, one value", "test_request::test_an_invalid_host_is_refused"),
+    Rule(3986, "2.1", "MUST", "percent-encoding is a % and two hexadecimal digits", "what is none stays as it is, since browsers send a bare %; it is decoded once, never twice", "test_request::test_the_path_is_percent_decoded_once_to_latin_1_and_the_query_is_not"),
+    Rule(3986, "2.4", "MUST", "decode once, and after the parts are told apart", "the query is cut off first, the path is decoded once", "test_request::test_the_path_is_percent_decoded_once_to_latin_1_and_the_query_is_not"),
+    Rule(3986, "3.2.2", "MUST", "a host in brackets is an IP literal", "an IPv6 address; the grammar's reserve for later versions is refused, for there are none", "test_request::test_an_invalid_host_is_refused"),
+    Rule(3986, "3.3", "MUST", "a path has visible ASCII of its own grammar", "visible ASCII; some more than the RFC has, such as | and [, since browsers send them", "test_request::test_a_target_with_a_fragment_or_beyond_visible_ascii_is_refused"),
+    Rule(3986, "3.5", "MUST", "a fragment is not sent", "400", "test_request::test_a_target_with_a_fragment_or_beyond_visible_ascii_is_refused"),
+    Rule(3986, "6.2.2.3", "SHOULD", "remove dot segments where URIs are compared", "not done: WSGI hands the path as it came, and the application routes", "test_request::test_the_path_is_percent_decoded_once_to_latin_1_and_the_query_is_not"),
+    Rule(9110, "4.1", "SHOULD", "take URIs of 8,000 octets at least", "64 KiB by default", "test_request::test_a_head_of_the_limit_passes_and_one_byte_more_is_431"),
+    Rule(9110, "4.2.2", "MUST", "reject an https URI with an empty host", "400", "test_request::test_an_absolute_target_with_an_empty_host_and_a_port_is_refused"),
+    Rule(9110, "7.4", "MUST", "reject an https URI over a connection without TLS, unless a trusted gateway sends it", "421, unless from --forwarded-allow-ips", "test_wire_refusals::test_an_https_uri_over_a_plain_connection_is_misdirected"),
+    # Fields
+    Rule(9112, "5", "MUST", "a field line is a name, a colon, and a value between optional SP and HTAB", "these two are stripped, and no other white space", "test_request::test_only_space_and_tab_are_stripped_from_a_value"),
+    Rule(9112, "5.1", "MUST", "400 for white space between name and colon", "400", "test_request::test_what_is_no_field_name_before_the_colon_is_refused"),
+    Rule(9112, "5.2", "MUST", "refuse a folded line with 400, or replace the fold by SP", "400", "test_request::test_a_folded_field_line_is_refused"),
+    Rule(9110, "5.1", "MUST", "field names are case-insensitive", "one environ key whatever the case", "test_request::test_field_names_become_cgi_names_whatever_their_case"),
+    Rule(9110, "5.1", "MUST", "a name is a token", "400 for anything else; one with an underscore is a token, but dropped, since WSGI could not tell it from a hyphen", "test_request::test_a_name_with_an_underscore_is_set_aside"),
+    Rule(9110, "5.3", "MAY", "join the lines of one field by commas, in order", "joined; cookies by a semicolon", "test_request::test_lines_of_one_field_are_joined_by_a_comma_and_cookies_by_a_semicolon"),
+    Rule(9110, "5.3", "MUST", "not apply a request before its whole head has come", "the application is called with whole requests alone", "test_wire_refusals::test_the_body_is_asked_for_before_the_application_is_called"),
+    Rule(9110, "5.4", "MUST", "4xx for fields larger than we wish to process", "431 beyond --max-header-size and --limit-request-fields", "test_wire_limits::test_field_lines_are_counted"),
+    Rule(9110, "5.5", "MUST", "reject CR, LF and NUL in a value, or replace them by SP", "400", "test_request::test_a_control_character_in_a_field_value_is_refused"),
+    Rule(9110, "5.5", "MAY", "keep other control characters in a value", "400 for all but HTAB", "test_request::test_a_control_character_in_a_field_value_is_refused"),
+    Rule(9110, "5.5", "SHOULD", "treat obs-text as opaque", "passed as latin-1, an octet a character", "test_request::test_tab_and_all_of_latin_1_may_stand_in_a_value"),
+    Rule(9110, "5.6.1.2", "MUST", "parse and ignore some empty elements of a list", "so in Connection; in Transfer-Encoding refused, for it frames", "test_request::test_persistence_is_the_default_in_1_1_and_asked_for_in_1_0"),
+    Rule(9110, "5.6.3", "MUST", "take bad white space and remove it before use", "taken in chunk extensions, which is where it may be", "test_body::test_chunk_extensions_are_ignored"),
+    # Body and framing
+    Rule(9112, "6", "MUST", "a request has a body if it has Content-Length or Transfer-Encoding, whatever its method", "no other sign counts", "test_request::test_a_request_without_framing_has_no_body"),
+    Rule(9112, "6.1", "MUST", "parse the chunked coding", "parsed", "test_body::test_chunks_are_joined"),
+    Rule(9112, "6.1", "SHOULD", "501 for a transfer coding that is not understood", "501", "test_request::test_any_other_transfer_coding_is_refused"),
+    Rule(9112, "6.1", "MUST", "take Transfer-Encoding in HTTP/1.0 as faulty framing, and close", "400 and closed", "test_request::test_transfer_encoding_in_http_1_0_is_refused"),
+    Rule(9112, "6.1", "MAY", "refuse Content-Length with Transfer-Encoding; close in any case", "400 and closed", "test_request::test_content_length_with_transfer_encoding_is_refused"),
+    Rule(9112, "6.1", "MUST", "not send Transfer-Encoding to a client below HTTP/1.1", "such a reply ends with its connection", "test_wire_reply::test_a_body_of_unknown_length_ends_with_the_connection_in_http_1_0"),
+    Rule(9112, "6.1", "MUST", "no Transfer-Encoding in 1xx and 204", "none, nor in a reply to HEAD", "test_reply::test_the_end_of_a_reply_is_told_in_one_way"),
+    Rule(9112, "6.2", "MUST", "no Content-Length beside Transfer-Encoding in a reply", "one of the two", "test_reply::test_the_end_of_a_reply_is_told_in_one_way"),
+    Rule(9112, "6.3", "MUST", "400 and close where chunked is not the last coding", "refused: 400, or 501 where no coding is chunked, for then it is unknown as well (6.1)", "test_request::test_any_other_transfer_coding_is_refused"),
+    Rule(9112, "6.3", "MUST", "400 and close for an invalid Content-Length", "400", "test_request::test_a_content_length_that_is_no_number_is_refused"),
+    Rule(9112, "6.3", "MAY", "take equal Content-Length values as one", "refused, even when they agree: nobody honest sends two", "test_request::test_a_second_content_length_is_refused_even_when_it_agrees"),
+    Rule(9112, "6.3", "MUST", "take a request that ends before its body as incomplete", "never given to the application", "test_wire_closing::test_clients_that_vanish_at_any_stage_leave_nothing_behind"),
+    Rule(9110, "8.6", "MUST", "anticipate large numbers in Content-Length", "18 digits, as Python's unbounded int; more is refused", "test_request::test_a_content_length_is_ascii_digits"),
+    Rule(9110, "8.6", "MUST", "no Content-Length in 1xx and 204", "an application's own is left out", "test_wire_reply::test_204_has_no_content_length_even_when_the_application_sets_one"),
+    Rule(9110, "8.6", "MUST", "a reply to HEAD has the length that GET's would have, or none", "that length", "test_wire_reply::test_head_gets_no_body_and_the_connection_goes_on"),
+    Rule(9110, "15.5.14", "MAY", "413 for content that is too large, and close", "413 before it is read, where its length says so", "test_body::test_a_content_length_beyond_the_limit_is_413_before_the_body_is_read"),
+    Rule(9112, "6.3", "MAY", "411 for a body without Content-Length", "never: chunked will do", "test_wire_input::test_the_body_is_read_as_it_was_sent"),
+    Rule(9112, "6.3", "SHOULD", "generate replies that tell their own end", "Content-Length where it is known, else chunked", "test_wire_reply::test_a_body_of_unknown_length_is_chunked_in_http_1_1"),
+    Rule(9110, "8.6", "SHOULD", "send Content-Length where the size is known before the head is sent", "for a body of one block, and for a file", "test_wire_reply::test_a_body_of_known_length_gets_a_content_length"),
+    Rule(9110, "8.6", "MUST", "send no Content-Length that is known to be wrong", "a body that turns out longer is cut there; one that is shorter ends with the connection", "test_wire_reply::test_a_body_longer_than_its_content_length_ends_there_and_the_connection_with_it"),
+    # Chunks
+    Rule(9112, "7.1", "MUST", "parse a chunk size in hexadecimal, of any case, without overflow", "15 digits at most, hence never near a limit of ours", "test_body::test_a_malformed_chunk_line_is_refused"),
+    Rule(9112, "7.1", "MUST", "chunk data is followed by CRLF", "400 for anything else", "test_body::test_a_chunk_longer_than_its_size_is_refused"),
+    Rule(9112, "7.1.1", "MUST", "ignore chunk extensions that are not known", "ignored; their grammar is checked", "test_body::test_chunk_extensions_are_ignored"),
+    Rule(9112, "7.1.1", "ought", "limit the total length of chunk extensions", "16 KiB a body, 1 KiB a line: 400", "test_body::test_all_chunk_extensions_together_are_bounded"),
+    Rule(9112, "7.1.2", "MAY", "keep trailers apart, or discard them", "checked and discarded: WSGI has no place for them", "test_body::test_trailers_are_ignored"),
+    Rule(9110, "6.5.1", "MUST", "not merge trailers into the head", "discarded, Content-Length among them too", "test_body::test_trailers_are_ignored"),
+    Rule(9112, "7.1.3", "ought", "decoded, a body has a length and is no longer chunked", "CONTENT_LENGTH is set, HTTP_TRANSFER_ENCODING gone", "test_wire_environ::test_a_chunked_body_has_the_length_it_turned_out_to_have"),
+    Rule(9112, "7.1", "SHOULD", "take parameters of chunked for an error", "501: it is another coding", "test_request::test_what_only_looks_like_chunked_is_refused"),
+    Rule(9112, "6.1", "MUST", "chunk a reply once", "an application cannot set Transfer-Encoding", "test_reply::test_a_hop_by_hop_field_is_refused_each_time"),
+    Rule(9112, "7.2", "MUST", "a coding other than chunked needs support", "501", "test_request::test_any_other_transfer_coding_is_refused"),
+    Rule(9112, "7.4", "MAY", "use TE's codings in a reply", "none but chunked is ever sent", "test_reply::test_a_hop_by_hop_field_is_refused_each_time"),
+    Rule(9112, "8", "MAY", "answer an incomplete request with an error", "408 when it does not go on", "test_wire_deadlines::test_who_begins_a_request_and_does_not_end_it_is_told_408"),
+    # Connections
+    Rule(9112, "9.2", "MUST", "replies come in the order of their requests", "one at a time", "test_wire_keepalive::test_pipelined_requests_are_answered_in_order"),
+    Rule(9112, "9.3", "SHOULD", "connections persist", "--keep-alive", "test_wire_keepalive::test_a_connection_that_may_go_on_goes_on"),
+    Rule(9112, "9.3", "MUST", "close ends persistence; HTTP/1.0 needs keep-alive", "so", "test_request::test_persistence_is_the_default_in_1_1_and_asked_for_in_1_0"),
+    Rule(9112, "9.3", "MUST", "read the whole body of a request, or close after the reply", "read whole before the application is called", "test_wire_input::test_a_body_that_the_application_ignores_is_not_the_next_request"),
+    Rule(9112, "9.3.2", "MUST", "answer pipelined requests in order", "in order, one a turn", "test_wire_keepalive::test_two_pipelines_take_turns"),
+    Rule(9112, "9.4", "ought", "bound connections against abuse", "--worker-connections: the oldest idle, or the slowest, make room", "test_wire_limits::test_at_the_limit_of_connections_the_slowest_makes_room"),
+    Rule(9112, "9.5", "SHOULD", "notice a close, and answer it with one", "closed", "test_wire_closing::test_a_client_that_vanishes_between_requests_leaves_nothing_behind"),
+    Rule(9112, "9.5", "SHOULD", "keep connections alive, and let the client's flow control do its work", "a slow reader is waited for while it moves", "test_wire_deadlines::test_who_reads_slowly_gets_everything"),
+    Rule(9112, "9.5", "MAY", "close an idle connection at any time", "after --keep-alive, without a word", "test_wire_deadlines::test_idle_time_is_keep_alive_and_not_the_patience_for_a_head"),
+    Rule(9112, "9.3", "MUST", "say close in every reply where connections do not persist", "said with --keep-alive 0", "test_wire_keepalive::test_no_keep_alive_is_none"),
+    Rule(9112, "9.5", "SHOULD", "close gracefully after a time out", "an end, no reset; with a 408 where a request has begun", "test_wire_deadlines::test_who_says_nothing_is_closed_without_a_word"),
+    Rule(9112, "9.6", "MUST", "close after the reply to a request that says close, and say close", "both", "test_wire_keepalive::test_a_connection_that_is_to_end_ends_and_nothing_behind_is_parsed"),
+    Rule(9112, "9.6", "MUST", "process nothing that comes behind close", "not parsed", "test_wire_keepalive::test_a_connection_that_is_to_end_ends_and_nothing_behind_is_parsed"),
+    Rule(9112, "9.6", "SHOULD", "say close in the last reply", "said", "test_wire_keepalive::test_the_last_of_the_requests_that_a_connection_may_make_is_told_so"),
+    Rule(9112, "9.6", "ought", "close in stages, so that no reset destroys the reply", "half-closed, then read and forgotten for two seconds", "test_wire_closing::test_a_reply_arrives_whole_at_a_client_whose_input_is_not_read"),
+    Rule(9110, "7.6.1", "MUST", "Connection's options are case-insensitive, and hop-by-hop", "an application cannot set one", "test_reply::test_a_hop_by_hop_field_is_refused_each_time"),
+    Rule(9110, "7.8", "MAY", "ignore Upgrade", "ignored", "test_differential::test_each_listed_difference_is_one"),
+    Rule(9110, "10.1.1", "MUST", "ignore 100-continue in HTTP/1.0", "ignored", "test_request::test_an_expectation_in_http_1_0_is_ignored"),
+    Rule(9110, "10.1.1", "MAY", "417 for an expectation that is not known", "417", "test_request::test_an_unknown_expectation_is_417"),
+    Rule(9110, "10.1.1", "MUST", "send 100, or a final status, to a client that waits", "100, or the refusal", "test_wire_refusals::test_a_body_that_is_waited_for_is_asked_for"),
+    Rule(9110, "10.1.1", "MAY", "omit 100 when some of the body is here", "omitted", "test_wire_refusals::test_a_body_that_is_here_already_is_not_asked_for"),
+    Rule(9110, "10.1.1", "SHOULD", "say close where the body will not be read", "said", "test_wire_refusals::test_a_body_that_will_be_refused_is_not_asked_for"),
+    Rule(9110, "10.1.1", "MUST", "not wait for the body before 100", "sent when the head is whole", "test_wire_refusals::test_the_body_is_asked_for_before_the_application_is_called"),
+    # Replies
+    Rule(9112, "4", "MUST", "a status line has its spaces, even without a phrase", "checked as the application gives it", "test_reply::test_a_status_is_three_digits_a_space_and_a_phrase"),
+    Rule(9110, "5.5", "MUST", "generate no invalid field", "CR, LF and NUL of the application's are its error: 500", "test_wire_start_response::test_a_header_that_is_not_to_be_sent_is_500"),
+    Rule(9112, "2.2", "MUST", "send no bare CR, and no white space before the first field", "an application's name or value with one is its error: 500", "test_reply::test_a_line_end_or_nul_in_a_field_value_is_refused"),
+    Rule(9112, "5.2", "MUST", "send no folded line", "a line end in a value is the application's error: 500", "test_reply::test_a_line_end_or_nul_in_a_field_value_is_refused"),
+    Rule(9110, "5.3", "MUST", "send no second line of a field that is no list", "ours (Date, Server, Content-Length) once; the application answers for its own", "test_reply::test_a_content_length_is_never_sent_twice"),
+    Rule(9110, "15.5", "SHOULD", "a 4xx or 5xx explains itself", "its status and phrase, no more: an explanation helps whoever feels his way; the log has the reason", "test_wire_refusals::test_a_refusal_is_short_and_echoes_nothing"),
+    Rule(9110, "15.6.4", "MAY", "503 may say when to come again", "Retry-After: 1", "test_wire_limits::test_over_the_limit_of_memory_the_slowest_senders_are_told_503"),
+    Rule(9110, "7.8", "MUST", "426 and 101 name their protocols in Upgrade", "neither is ever sent: PEP 3333 forbids an application hop-by-hop fields", "test_reply::test_a_hop_by_hop_field_is_refused_each_time"),
+    Rule(9110, "6.6.1", "MUST", "Date in every reply of 2xx, 3xx and 4xx", "in every reply, unless the application has set it", "test_wire_start_response::test_date_and_server_are_added_once"),
+    Rule(9110, "5.6.7", "MUST", "dates are generated as IMF-fixdate", "so", "test_reply::test_the_date_is_an_imf_fixdate"),
+    Rule(9110, "6.4.1", "MUST", "no content in replies to HEAD, and in 1xx, 204 and 304", "none, whatever the application yields", "test_wire_reply::test_204_and_304_get_no_body_and_the_connection_goes_on"),
+    Rule(9110, "9.3.2", "MUST", "no content in a reply to HEAD", "none", "test_wire_reply::test_head_gets_no_body_and_the_connection_goes_on"),
+    Rule(9110, "9.3.6", "MAY", "CONNECT is for proxies", "501", "test_request::test_connect_is_501"),
+    Rule(9110, "10.2.4", "MAY", "send Server", "without a version: nothing that helps an attacker", "test_wire_start_response::test_date_and_server_are_added_once"),
+    Rule(9110, "15.2", "MUST", "no 1xx to HTTP/1.0", "100 alone is ever sent, and not to HTTP/1.0", "test_request::test_an_expectation_in_http_1_0_is_ignored"),
+    Rule(9110, "15.3.6", "MUST", "no content in 205", "none, and Content-Length: 0", "test_reply::test_the_end_of_a_reply_is_told_in_one_way"),
+    Rule(9110, "15.4.5", "MUST", "no content in 304", "none", "test_wire_reply::test_304_may_tell_the_length_of_what_it_stands_for"),
+    Rule(9110, "15.5.9", "SHOULD", "408 says close", "said", "test_wire_deadlines::test_who_begins_a_request_and_does_not_end_it_is_told_408"),
+    Rule(9110, "15", "MUST", "a client understands the class of any status: any of 200 to 599 may be sent", "any that has three digits and is not interim", "test_reply::test_a_status_is_three_digits_a_space_and_a_phrase"),
+    # The application's
+    Rule(9110, "5.1", "SHOULD", "ignore fields that are not known", "they pass: what they mean is the application's", "test_wire_environ::test_fields_become_their_cgi_names"),
+    Rule(9110, "8 to 14", "MUST", "what a resource does with methods, conditions, ranges, negotiation, credentials", "the application's: its status and fields pass as they are, in order", "test_wire_start_response::test_headers_are_sent_as_they_are_in_latin_1_and_in_order"),
+    # Security considerations
+    Rule(9112, "11.1", "ought", "no line end of the application's splits a reply", "500", "test_reply::test_a_line_end_or_nul_in_a_field_value_is_refused"),
+    Rule(9112, "11.2", "ought", "no request hides in another", "direct and behind nginx", "test_process_smuggling::test_a_hidden_request_sent_direct_never_arrives"),
+    Rule(9112, "11.3", "ought", "a reply that was cut looks so", "never a false end", "test_wire_faults::test_an_error_behind_the_first_block_leaves_a_chunked_reply_without_its_end"),
+    Rule(9110, "17.5", "SHOULD", "bound the size of what is parsed", "head, lines, body, extensions, trailers, memory", "test_wire_limits::test_over_the_limit_of_memory_the_slowest_senders_are_told_503"),
+    Rule(9110, "17.15", "ought", "a flood of fields costs no more than their bytes", "linear", "test_request::test_a_head_of_twice_the_size_takes_twice_the_time"),
+]
+# fmt: on
