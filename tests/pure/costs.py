@@ -7,8 +7,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-ROUNDS_LEAST, ROUNDS_MOST = 3, 8
-FACTOR = 3.0  # twice the input: linear work takes 2 times as long, quadratic work 4 times
+ROUNDS_LEAST, ROUNDS_MOST = 3, 40
+FACTOR = 2.3  # twice the input: linear work takes 2 times as long, quadratic work 4 times
 
 
 def growth(work: Callable[[T], object], small: T, large: T) -> float:
