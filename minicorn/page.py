@@ -21,7 +21,8 @@ main { max-width: 64rem; margin: 0 auto; padding: 2rem 1.25rem; }
 h1 { margin: 0 0 .25rem; font-size: 1.4rem; color: var(--bad); overflow-wrap: anywhere; }
 p { margin: .25rem 0; color: var(--dim); }
 code, pre { font: 14px/1.55 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
-.place { display: block; margin: 1rem 0 .4rem; color: var(--ink); user-select: all; overflow-wrap: anywhere; }
+.at { margin: 1rem 0 .4rem; overflow-wrap: anywhere; }
+.place { color: var(--ink); user-select: all; }
 pre { margin: 0; padding: .75rem 0; overflow-x: auto; background: var(--box); border: 1px solid var(--line);
   border-radius: 6px; }
 pre.text { padding: .75rem 1rem; }
@@ -97,10 +98,10 @@ def _html(trouble: Trouble, generation: int) -> str:
     main = next((each for each in trouble.frames if each.own), next(iter(trouble.frames), None))
     parts = [f"<h1>{escape(trouble.headline)}</h1><p>{escape(trouble.doing)}</p>"]
     if main is not None:
-        parts.append(f'<code class="place">{escape(_place(main))}</code>{_source(main)}')
+        parts.append(_place(main) + _source(main))
     if len(trouble.frames) > 1:
         parts.append("<details><summary>All frames, the innermost first</summary>")
-        parts += [f'<code class="place">{escape(_place(each))}</code>{_source(each)}' for each in trouble.frames]
+        parts += [_place(each) + _source(each) for each in trouble.frames]
         parts.append("</details>")
     shown = "" if main is not None else " open"
     parts.append(
@@ -111,7 +112,8 @@ def _html(trouble: Trouble, generation: int) -> str:
 
 
 def _place(place: Place) -> str:
-    return f"{place.path}:{place.line}" + (f" in {place.function}" if place.function else "")
+    where = f" in <code>{escape(place.function)}</code>" if place.function else ""
+    return f'<p class="at"><code class="place">{escape(place.path)}:{place.line}</code>{where}</p>'
 
 
 def _source(place: Place) -> str:
