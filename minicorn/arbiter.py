@@ -289,6 +289,7 @@ class Arbiter:
     def _tell_failure(self, pid: int, text: str) -> None:
         """Why a worker could not boot, once: what the next one says of the same is not said again."""
         self._verdicts[pid] = BOOT_FAILED
+        self._pool.stumbled(pid)
         *_, last = text.splitlines()
         self._boot_failure = last
         gap = "\n" if "\n" in text else ""

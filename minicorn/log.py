@@ -185,6 +185,9 @@ class _Formatter(logging.Formatter):
         level = f"{record.levelname}:"
         gap = " " * max(1, 10 - len(level))
         if self._colour:
+            if record.levelno >= logging.ERROR and "\n" in text:  # of a traceback, what is looked for first
+                before, _, last = text.rpartition("\n")
+                text = f"{before}\n\033[{_COLOURS['ERROR']}m{last}\033[0m"
             level = f"\033[{_COLOURS.get(record.levelname, 0)}m{record.levelname}\033[0m:"
         if self._dated:
             stamp = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(record.created))

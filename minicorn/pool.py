@@ -391,6 +391,15 @@ class Pool:
         self.stale = self.newest
         self.held_at = min(self.held_at, now)
 
+    def stumbled(self, pid: int) -> None:
+        """With `eager`: the worker could not load its code, and will show that."""
+        if self.eager and pid in self.workers:
+            self._stumble(self.workers[pid])
+
+    def _stumble(self, worker: Worker) -> None:
+        if self.roll is not None and worker.generation == self.roll.generation:
+            self.roll.stumbled = True
+
     def debugging(self, pid: int) -> None:
         """Somebody debugs the worker: it is never late again."""
         if pid in self.workers:
@@ -630,7 +639,9 @@ class Pool:
             self._say(self._murmur, f"rolling to generation {self.newest}")
 
     def _tell_roll(self, roll: Roll, took: float) -> None:
-        if self.eager:
+        if self.eager and roll.stumbled:
+            self._say("warning", "The error is shown to whoever asks, until the code is mended")
+        elif self.eager:
             self._say("info", f"Reloaded in {took:.2f} s (generation {roll.generation})")
         else:
             workers = f"{self.size} workers replaced in {took:.1f} s"
@@ -782,7 +793,8 @@ class Pool:
     def _boot_failed(self, worker: Worker) -> None:
         self.boot_failures += 1
         if self.eager:
-            return  # the next one in its place shows why
+            self._stumble(worker)  # the next one in its place shows why
+            return
         if not self.booted:
             self.failed = True
             self.stop(Stop.QUICK)

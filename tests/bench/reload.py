@@ -5,7 +5,7 @@
 A Flask application, and a Django project with the admin and 40 models in 8 applications, made in a temporary
 directory; each server gets the same edits, by turns of one file in place and one replaced. It takes what
 it compares with: flask, django, gunicorn, uvicorn and a2wsgi; minicorn 0.1.0 in a virtual environment of its
-own, whose Python MINICORN_0_1 names.
+own, whose Python SEED_PYTHON names.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pathlib import Path
 from servers import CHECKOUT, await_true, free_port
 
 HERE = sys.executable
-OLD = os.environ.get("MINICORN_0_1", "")
+OLD = os.environ.get("SEED_PYTHON", "")
 COMMANDS = {
     "minicorn": f"{HERE} -m minicorn {{wsgi}} --bind 127.0.0.1:{{port}} --reload",
     "minicorn-no-template": f"{HERE} -m minicorn {{wsgi}} --bind 127.0.0.1:{{port}} --reload --no-reload-template",
@@ -132,7 +132,7 @@ def measure(name: str, folder: Path, edits: int) -> list[float]:
     with (folder / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
     try:
-        await_true(lambda: ask(port) == first, 30, f"{name} answers: {(folder / f'{name}.log').read_text()[-500:]}")
+        await_true(lambda: ask(port) == first, 30, f"{name} answers")
         time.sleep(2)  # observers that poll have their first look behind them
         took = []
         for number in range(1, edits + 1):

@@ -271,8 +271,10 @@ def test_who_waits_long_is_told_and_others_are_kept(start: Starter) -> None:
     assert read(plain).text == "two"
 
 
-def test_nothing_is_refused_or_answered_by_old_code(start: Starter) -> None:
-    """Keep-alive clients that send without pause, bodies of all sizes among it, while words count up."""
+@pytest.mark.parametrize("edits", [10, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(400)])])
+def test_nothing_is_refused_or_answered_by_old_code(start: Starter, edits: int) -> None:
+    """Keep-alive clients that send without pause, bodies of all sizes among it, while words count up;
+    every fifth edit is a syntax error, to which the answer is 500."""
     write(start, "w0")
     server = serve(start, "--workers", "2", ready=2)
     wrong: list[str] = []
@@ -288,6 +290,8 @@ def test_nothing_is_refused_or_answered_by_old_code(start: Starter) -> None:
             least = announced[0]
             connection.request("POST" if body else "GET", "/", body=body or None)
             reply = read(connection)
+            if reply.status == 500 and "SyntaxError" in reply.text:
+                continue
             word = int(reply.text.rstrip("x")[1:]) if reply.status == 200 else -1
             if word < least or not reply.body.endswith(body):
                 wrong.append(f"{reply.status} {reply.body[:40]!r} after w{least}")
@@ -295,11 +299,11 @@ def test_nothing_is_refused_or_answered_by_old_code(start: Starter) -> None:
     clients = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
     for client in clients:
         client.start()
-    for number in range(1, 11):
-        write(start, f"w{number}")
+    for number in range(1, edits + 1):
+        write(start, f"w{number}", extra="" if number % 5 else "x = (")
         server.wait_log("Detected", count=number)
         announced[0] = number
-        server.wait_log("Reloaded in", count=number)
+        server.wait_log("Reloaded in|The error is shown", count=number)
     stop.set()
     for client in clients:
         client.join()
@@ -338,3 +342,11 @@ def test_breakpoint_works_on_the_terminal_and_nothing_is_late_meanwhile(start: S
     server.wait_log("'well'")
     server.type(b"c\n")
     assert read(connection).text == "one"
+
+
+def test_the_last_line_of_an_error_is_red_on_a_terminal(start: Starter) -> None:
+    write(start, "one")
+    server = serve(start, prelude="terminal")
+    write(start, "two", extra="nothing_of_this_name")
+    server.wait_log(r"\033\[31mNameError: name 'nothing_of_this_name' is not defined\033\[0m")
+    server.wait_log("The error is shown")
