@@ -16,6 +16,7 @@ from minicorn import (
     listeners,
     log,
     logconfig,
+    monitor,
     shell,
     spawn,
     succession,
@@ -23,13 +24,16 @@ from minicorn import (
     terminal,
 )
 from minicorn.arbiter import Arbiter
+from minicorn.attendant import Attendant
 from minicorn.cgroup import count_cpus
+from minicorn.channel import Channel
 from minicorn.configuration import Configuration
 from minicorn.errors import ConfigError, ExitCode
 from minicorn.groundwork import Groundwork
 from minicorn.listeners import Listener
 from minicorn.loader import explain, load_app
 from minicorn.log import LOGGER, Output, Sink
+from minicorn.monitor import Monitor
 from minicorn.pidfile import PidFile
 from minicorn.privileges import find_owner
 from minicorn.reception import Reception
@@ -89,8 +93,9 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, estat
     owner = find_owner(settings)
     manager = Manager(systemd.take(os.environ) if estate is None else estate.manager)
     bound = _bind(settings, manager, estate)
-    pidfile = None
+    pidfile = desk = None
     try:
+        desk = monitor.open_desk(settings, estate.desks if estate else [])
         if settings.pid:
             pidfile = PidFile(settings.pid, estate.pidfile_fd if estate and estate.pidfile_fd >= 0 else None)
         set_title(f"minicorn: arbiter [{settings.title}]")
@@ -108,10 +113,16 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, estat
 
             return Template(post, prepare, outputs, settings.title).run()
 
+        def watch(line: Channel) -> int:
+            return Monitor(settings, desk, arbiter.directory, line).run()
+
+        attendants = [Attendant("monitor", watch, lambda message: None, desk)] if monitor.is_wanted(settings) else []
         upgrade = Upgrade(called_in, settings.boot_timeout)
         try:
             fd = pidfile.fd if pidfile else -1
-            arbiter = Arbiter(settings, size, bound, outputs, boot, template, upgrade, manager, fd, estate, config)
+            arbiter = Arbiter(
+                settings, size, bound, outputs, boot, template, upgrade, manager, fd, estate, config, attendants
+            )
             if owner is not None:
                 arbiter.give(owner)
         except OSError as error:
@@ -119,13 +130,15 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, estat
         begun = "Started" if estate is None else f"minicorn {VERSION} goes on as"
         LOGGER.info("%s arbiter [%d] with %d worker%s for %s", begun, os.getpid(), size, "s" * (size > 1), settings.app)
         tell_listeners(bound, settings.scheme)
+        if desk is not None:
+            LOGGER.info("Monitor on %s", desk.name)
         for note in config.notes if config else ():
             LOGGER.info("%s", note)
         if estate is None:
             _warn_of_shell()
         return arbiter.run()
     finally:
-        listeners.close_all(bound)
+        listeners.close_all([*bound, desk] if desk else bound)
         if pidfile is not None:
             pidfile.remove()
 

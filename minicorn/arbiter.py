@@ -12,7 +12,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from minicorn import channel, complaints, logconfig, order, spawn, terminal, upgrade
 from minicorn.accesslog import Origin, compile_format
@@ -93,10 +93,11 @@ class Arbiter:
         pidfile_fd: int = -1,
         estate: Estate | None = None,
         config: Configuration | None = None,
+        attendants: Iterable[Attendant] = (),
     ) -> None:
         """`boot` is run in each worker that is forked here, `template` in each template, if workers come from
         such; they give the exit code. `estate` is what the arbiter's image before has left; `config` is what
-        HUP reads again."""
+        HUP reads again; `attendants` are started, and started again when they die."""
         self._pool = Pool(
             size,
             settings.graceful_timeout,
@@ -127,7 +128,7 @@ class Arbiter:
         self._pidfile_fd = pidfile_fd
         self._signals = Signals(spawn.MANAGED)
         self._channels: dict[int, Channel] = {}
-        self._attendants = Attendants()
+        self._attendants = Attendants(list(attendants))
         self._logger = logconfig.attend(settings) if logconfig.is_wanted(settings) else None
         if self._logger is not None:
             self._attendants.members.append(self._logger)
@@ -169,6 +170,11 @@ class Arbiter:
         for listener in self._listeners:
             if listener.made is not None:
                 owner.give(listener.host)
+
+    @property
+    def directory(self) -> str:
+        """The path of the files by which it can be looked at."""
+        return self._directory.path
 
     def run(self) -> ExitCode:
         """Supervise until a signal ends it; the exit code."""
@@ -594,11 +600,14 @@ class Arbiter:
             listener.close()
         self._handoff.close()
 
-    def _let_go(self) -> None:
-        """In a child: a copy of the arbiter's end of a channel would hide the arbiter's death."""
+    def _let_go(self, kept: Listener | None = None) -> None:
+        """In a child, which has `kept`: a copy of the arbiter's end of a channel would hide the arbiter's death."""
         ordered = (line for _, line in self._ordered.values())
         for line in [*self._channels.values(), *ordered, *(line for _, line in self._attendants.channels)]:
             line.close()
+        for listener in self._attendants.listeners:
+            if listener is not kept:
+                listener.close()
         os.close(self._directory.lock_fd)
         if self._pidfile_fd >= 0:
             os.close(self._pidfile_fd)
@@ -624,7 +633,7 @@ class Arbiter:
 
     def _be_attendant(self, attendant: Attendant, ours: Channel, theirs: Channel) -> int:
         ours.close()
-        self._let_go()
+        self._let_go(attendant.listener)
         self._leave_service()
         spawn.attend()
         return attendant.run(theirs)
@@ -702,6 +711,7 @@ class Arbiter:
         ]
         return Estate(
             listeners=[(listener.fd, listener.host, listener.made) for listener in self._listeners],
+            desks=[(listener.fd, listener.host, listener.made) for listener in self._attendants.listeners],
             handoff=self._handoff.ends,
             directory=self._directory.path,
             lock_fd=self._directory.lock_fd,

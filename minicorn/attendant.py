@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from minicorn.channel import Channel, Message
+from minicorn.listeners import Listener
 from minicorn.pool import HEALTHY, backoff
 
 
@@ -20,6 +21,7 @@ class Attendant:
     name: str
     run: Callable[[Channel], int]  # in the child, signals at their defaults; gives the exit code
     hear: Callable[[Message], None]  # in the arbiter
+    listener: Listener | None = None  # its own, which the arbiter has bound for all that come one after the other
     due: float = 0.0
     pid: int = 0
     channel: Channel | None = None
@@ -66,6 +68,13 @@ class Attendants:
     def by_pid(self, pid: int) -> Attendant | None:
         """Whose pid it is."""
         return next((attendant for attendant in self.members if pid and attendant.pid == pid), None)
+
+    @property
+    def listeners(self) -> Iterator[Listener]:
+        """Those that are some attendant's own."""
+        for attendant in self.members:
+            if attendant.listener is not None:
+                yield attendant.listener
 
     @property
     def channels(self) -> Iterator[tuple[Attendant, Channel]]:

@@ -34,7 +34,6 @@ _NO_HTTP2 = "minicorn speaks HTTP/1.1; let a proxy in front speak HTTP/2"
 _STRICT = "minicorn takes what RFC 9112 allows, and nothing else: mend the client"
 _NO_DIRTY = "give long work to a queue such as Celery or RQ"
 _ONE_LOG = "name a file by logconfig: .json and .toml are for dictConfig"
-_NO_STATSD = "count in the application, as prometheus_client does"
 _NO_TLS = "see --certfile, --ciphers and --ssl-version"
 _HEAD = "--max-header-size bounds the whole head"
 _PROXY = "see --forwarded-allow-ips and --forwarded-headers"
@@ -89,10 +88,7 @@ FOREIGN: Mapping[str, Foreign] = {
     "reload_engine": _unused("--reload-engine"),
     "logconfig_dict": Foreign(_ONE_LOG, ({}, None)),
     "logconfig_json": Foreign(_ONE_LOG, (None,)),
-    "statsd_host": Foreign(_NO_STATSD, (None,), ("--statsd-host",)),
-    "statsd_prefix": Foreign(_NO_STATSD, None, ("--statsd-prefix",)),
-    "dogstatsd_tags": Foreign(_NO_STATSD, None, ("--dogstatsd-tags",)),
-    "enable_backlog_metric": Foreign(_NO_STATSD, None, ("--enable-backlog-metric",), False),
+    "enable_backlog_metric": Foreign("--monitor tells of the accept queue", None, ("--enable-backlog-metric",), False),
     "ssl_context": Foreign(_NO_TLS),
     "limit_request_line": Foreign(_HEAD, None, ("--limit-request-line",)),
     "limit_request_field_size": Foreign(_HEAD, None, ("--limit-request-field_size",)),

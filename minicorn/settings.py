@@ -162,6 +162,29 @@ def _parse_workers(text: str) -> int | Literal["auto"]:
     return "auto" if text == "auto" else count(1, 1000).parse(text)
 
 
+def _parse_statsd(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not host or not colon or not parse_port(port):
+        raise ValueError(text)
+    return text
+
+
+def _parse_metric(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]*", text):
+        raise ValueError(text)
+    return text
+
+
+def _parse_tags(text: str) -> str:
+    if not text.isprintable() or not text.isascii() or "|" in text:
+        raise ValueError(text)
+    return text
+
+
+def _show_address(value: Address | None) -> str:
+    return "" if value is None else render_address(value)
+
+
 def _parse_umask(text: str) -> int:
     value = int(text, 8)
     if not 0 <= value <= 0o777:
@@ -212,6 +235,10 @@ FACILITY = choice(
     *["auth", "authpriv", "cron", "daemon", "ftp", "kern", "lpr", "mail", "news", "security", "syslog", "user", "uucp"],
     *(f"local{n}" for n in range(8)),
 )
+STATSD: Kind[str | None] = Kind("host:port", _parse_statsd)
+TAGS = Kind("name:value, with commas between", _parse_tags)
+METRIC = Kind("a name of letters, digits, dots, - and _", _parse_metric)
+ADDRESS: Kind[Address | None] = Kind("host:port, [v6]:port, unix:/path or fd://N", parse_address, _show_address)
 LEVEL = choice("debug", "info", "warning", "error", "critical")
 
 
@@ -294,6 +321,11 @@ class Settings:
     log_syslog_facility: str = setting("user", FACILITY, "--log-syslog-facility", metavar="F", help="Facility in syslog.", called="syslog_facility", fixed=True)
     disable_redirect_access_to_syslog: bool = switch(False, "--disable-redirect-access-to-syslog", help="The access log does not go to syslog.", fixed=True)
     capture_output: bool = switch(False, "--capture-output", help="What the application prints goes to the error log.")
+    monitor: Address | None = setting(None, ADDRESS, "--monitor", metavar="ADDR", help="Serve metrics, status and a page about this server here: host:port, unix:/path or fd://N.", fixed=True)
+    monitor_allow: bool = switch(False, "--monitor-allow", help="Let the monitor listen where other machines reach it.", fixed=True)
+    statsd_host: str | None = setting(None, STATSD, "--statsd-host", metavar="HOST:PORT", help="Send figures to statsd here, once a second.", fixed=True)
+    statsd_prefix: str = setting("", METRIC, "--statsd-prefix", metavar="NAME", help="Before their names.", fixed=True)
+    dogstatsd_tags: str = setting("", TAGS, "--dogstatsd-tags", metavar="TAGS", help="DogStatsD tags on each: name:value, with commas between.", fixed=True)
     # fmt: on
 
     @property

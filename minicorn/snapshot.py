@@ -7,7 +7,7 @@ import dataclasses
 from collections import Counter
 from dataclasses import dataclass, field
 
-from minicorn.counters import NOTHING, Counters, Histogram, add_up
+from minicorn.counters import BOUNDS, NOTHING, Counters, Histogram, add_up
 from minicorn.standing import Complaint, Stage, Standing
 
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
@@ -63,8 +63,14 @@ class Snapshot:
     standing: Standing
     workers: tuple[WorkerView, ...]
     gone: Counters = NOTHING  # what the workers that are no more have counted
-    usage: Usage = field(default_factory=Usage)  # the arbiter's
+    usage: Usage = field(default_factory=Usage)  # the arbiter's, and the CPU time of the children it has reaped
     queues: tuple[QueueView, ...] = ()
+    cpu_at_least: float = 0.0
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of CPU that the arbiter and all its workers have had."""
+        return max(self.cpu_at_least, self.usage.cpu + sum(worker.usage.cpu for worker in self.workers))
 
     @property
     def totals(self) -> Counters:
@@ -94,6 +100,18 @@ class Snapshot:
 def latency_summary(histogram: Histogram) -> dict[str, float]:
     """Milliseconds by the name of the quantile."""
     return {name: round(histogram.quantile(share) * 1000, 3) for name, share in QUANTILES.items()}
+
+
+def sample(snapshot: Snapshot, epoch: float) -> dict[str, object]:
+    """What a chart needs of one moment; totals, so that a difference is what came between two."""
+    totals = snapshot.totals
+    return {
+        "at": round(epoch, 3),
+        "by_status": totals.by_status,
+        "latency_counts": list(totals.latency.counts),
+        "busy": snapshot.states["busy"],
+        "workers": len(snapshot.workers),
+    }
 
 
 def document(snapshot: Snapshot) -> dict[str, object]:
@@ -136,6 +154,7 @@ def document(snapshot: Snapshot) -> dict[str, object]:
             "sent_bytes": totals.sent,
             "latency_ms": latency_summary(totals.latency),
             "latency_counts": list(totals.latency.counts),
+            "latency_bounds": list(BOUNDS),
             "queue_ms": latency_summary(totals.queue),
         },
         "usage": dataclasses.asdict(snapshot.usage),

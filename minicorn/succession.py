@@ -15,7 +15,7 @@ from dataclasses import dataclass
 VARIABLE = "MINICORN_SUCCESSION"
 # Set, to our VERSION, for a child that only sees whether the new program loads
 CHECK = "MINICORN_CHECK"
-VERSION = 4
+VERSION = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ class Estate:
     """All that the next image must know; times are monotonic seconds."""
 
     listeners: list[tuple[int, str, tuple[int, int] | None]]  # descriptor, host, device and inode of a path of ours
+    desks: list[tuple[int, str, tuple[int, int] | None]]  # listeners of the monitor
     handoff: tuple[int, int]
     directory: str
     lock_fd: int
@@ -56,7 +57,7 @@ class Estate:
     @property
     def descriptors(self) -> Iterable[int]:
         """Those that must survive the exec."""
-        yield from (listener[0] for listener in self.listeners)
+        yield from (listener[0] for listener in [*self.listeners, *self.desks])
         yield from self.handoff
         yield from (fd for triple in self.pages.values() for fd in triple)
         yield from (worker.channel_fd for worker in self.workers)

@@ -11,12 +11,13 @@ from minicorn.snapshot import Snapshot, Usage
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def read_cpu(pid: int) -> float:
-    """Seconds, user and system, of all its threads; 0.0 when the system does not tell."""
+def read_cpu(pid: int, reaped: bool = False) -> float:
+    """Seconds, user and system, of all its threads, and of the children that it has `reaped`; 0.0 when
+    the system does not tell."""
     try:
         # The name, which may hold anything, ends with the last bracket: proc(5)
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        return sum(map(int, fields[11 : 15 if reaped else 13])) / _TICKS
     except FileNotFoundError:
         return _ask_psutil(pid)
     except OSError:
@@ -35,8 +36,9 @@ def with_usage(snapshot: Snapshot) -> Snapshot:
     """`snapshot` with what its processes use, and what waits for them."""
     workers = tuple(replace(worker, usage=_usage(worker.pid)) for worker in snapshot.workers)
     standing = snapshot.standing
+    arbiter = replace(_usage(standing.pid), cpu=read_cpu(standing.pid, reaped=True))
     queues = look_at_queues(standing.listeners)
-    return replace(snapshot, workers=workers, usage=_usage(standing.pid), queues=queues)
+    return replace(snapshot, workers=workers, usage=arbiter, queues=queues)
 
 
 def _usage(pid: int) -> Usage:

@@ -19,7 +19,7 @@ LAYERS = {
         version errors address peers forwarded proxy certificate gunicorn settings
         http http.grammar http.request http.body http.reply pool obituary deadlines herald
         changes reloader page
-        counters standing snapshot display holdings
+        counters standing snapshot display holdings metrics statsd
     """,
     "one fact of the operating system each": """
         unanswered capture
@@ -30,7 +30,7 @@ LAYERS = {
     """,
     "one client, one request": "connection preface secured reception wsgi warmup claims showing",
     "the event loop": "loop helper server",
-    "processes": "logconfig worker arbiter attendant upgrade template chronicle watcher hookline",
+    "processes": "logconfig worker arbiter attendant upgrade template chronicle watcher hookline monitor",
     "what joins them": "app api cli __init__ __main__ demo ctl",
 }
 LEVELS = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules.split()}

@@ -88,6 +88,11 @@ CONTRACT: dict[str, tuple[str, object]] = {
     "disable_redirect_access_to_syslog": ("--disable-redirect-access-to-syslog", False),
     "capture_output": ("--capture-output", False),
     "slow_request": ("--slow-request", 0.0),
+    "monitor": ("--monitor", None),
+    "monitor_allow": ("--monitor-allow", False),
+    "statsd_host": ("--statsd-host", None),
+    "statsd_prefix": ("--statsd-prefix", ""),
+    "dogstatsd_tags": ("--dogstatsd-tags", ""),
 }
 
 
@@ -235,6 +240,11 @@ WRONG: dict[str, list[str]] = {
     "disable_redirect_access_to_syslog": ["", "perhaps"],
     "capture_output": ["", "perhaps"],
     "slow_request": ["-1", "nan", "x"],
+    "monitor": ["nonsense:port", "::1:80"],
+    "monitor_allow": ["", "perhaps"],
+    "statsd_host": ["", "localhost", ":8125", "localhost:x", "localhost:0", "localhost:"],
+    "statsd_prefix": ["a b", "a:b", "a|b", "ä"],
+    "dogstatsd_tags": ["a|b", "ä:b", "a\nb"],
 }
 
 

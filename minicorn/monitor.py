@@ -1,0 +1,162 @@
+"""The monitor: a child that serves figures of the server, with minicorn's own server, and sends statsd.
+
+It reads the same mapped files as `minicornctl`; no worker and no request notices. It ends with
+its channel; when it dies it is started again, and nobody else is concerned.
+"""
+
+import ipaddress
+import json
+import logging
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+from minicorn import listeners, metrics, statsd, survey
+from minicorn.channel import Channel
+from minicorn.errors import ConfigError, ExitCode
+from minicorn.listeners import Listener
+from minicorn.server import Server
+from minicorn.settings import Settings
+from minicorn.snapshot import Snapshot, document, sample
+from minicorn.title import set_title
+from minicorn.usage import with_usage
+
+LOGGER = logging.getLogger("minicorn")
+# Seconds between two samples, and how many of them the page is given
+EVERY, HISTORY = 1.0, 300
+BACKLOG = 64
+_JSON, _HTML, _TEXT = "application/json", "text/html; charset=utf-8", "text/plain; charset=utf-8"
+_HTML_FILE = Path(__file__).with_name("monitor.html")
+# Nothing but what the page itself holds
+_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"
+
+Page = tuple[str, str, str]  # status, type, content
+
+
+class Monitor:
+    """One monitor, from its fork to its end."""
+
+    def __init__(self, settings: Settings, listener: Listener | None, directory: str, line: Channel) -> None:
+        """Without a `listener` it sends statsd only. `directory` is the server's."""
+        self._settings = settings
+        self._directory = Path(directory)
+        self._line = line
+        self._history: deque[dict[str, object]] = deque(maxlen=HISTORY)
+        self._cpu = 0.0
+        bound = [listener] if listener is not None else []
+        # Nothing of what the operator has chosen for the application's clients is meant for this
+        self._server = Server(self._answer, settings=Settings(handoff_after=0, max_body_size=1), bound=bound)
+        self._pages: dict[str, Callable[[], Page]] = {
+            "/": self._page,
+            "/metrics": lambda: ("200 OK", metrics.CONTENT_TYPE, metrics.render(self._look(), time.time())),
+            "/status": lambda: ("200 OK", _JSON, json.dumps(document(self._look()))),
+            "/ready": self._ready,
+            "/live": lambda: ("200 OK", _TEXT, "alive\n"),
+        }
+
+    def run(self) -> int:
+        """The whole life; the exit code."""
+        set_title(f"minicorn: monitor [{self._settings.title}]")
+        self._server.watch(self._line.fd, self._listen)
+        threading.Thread(target=self._sample, daemon=True).start()
+        self._server.serve()
+        return ExitCode.OK
+
+    def _listen(self) -> None:
+        if not self._line.receive()[1]:
+            self._server.unwatch(self._line.fd)
+            self._server.signal_exit()
+
+    def _look(self) -> Snapshot:
+        snapshot = with_usage(survey.look(self._directory))
+        # A worker that is reaped between two readings is in neither: what only grows must not go back
+        self._cpu = max(self._cpu, snapshot.cpu)
+        return replace(snapshot, cpu_at_least=self._cpu)
+
+    # Serving
+
+    def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        status, kind, content = self._find(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+        data = content.encode()
+        headers = [("Content-Type", kind), ("Content-Length", str(len(data))), ("Cache-Control", "no-store")]
+        if kind == _HTML:
+            headers.append(("Content-Security-Policy", _POLICY))
+        start_response(status, headers)
+        return [data]
+
+    def _find(self, method: str, path: str) -> Page:
+        if method not in ("GET", "HEAD"):
+            return "405 Method Not Allowed", _TEXT, "GET or HEAD\n"
+        if path not in self._pages:
+            return "404 Not Found", _TEXT, f"there are {' '.join(self._pages)}\n"
+        try:
+            return self._pages[path]()
+        except (OSError, ValueError) as error:  # the server ends at this moment
+            return "503 Service Unavailable", _TEXT, f"nothing to be seen: {error}\n"
+
+    def _ready(self) -> Page:
+        reason = survey.look(self._directory).unready
+        return ("503 Service Unavailable", _TEXT, f"{reason}\n") if reason else ("200 OK", _TEXT, "ready\n")
+
+    def _page(self) -> Page:
+        html = _HTML_FILE.read_text("utf-8")
+        # Nothing in it can end the script that it stands in
+        history = json.dumps(list(self._history)).replace("<", "\\u003c")
+        return "200 OK", _HTML, html.replace("/*HISTORY*/[]", history)
+
+    # Sampling
+
+    def _sample(self) -> None:
+        """A thread's: a sample each second, for the page and for statsd."""
+        before: Snapshot | None = None
+        while True:
+            try:
+                now = survey.look(self._directory)
+                self._history.append(sample(now, time.time()))
+                if before is not None and self._settings.statsd_host is not None:
+                    self._send(before, now)
+                before = now
+            except (OSError, ValueError) as error:  # the server ends at this moment, or nobody takes statsd
+                LOGGER.debug("monitor: %s", error)
+            time.sleep(EVERY)
+
+    def _send(self, before: Snapshot, now: Snapshot) -> None:
+        host, _, port = str(self._settings.statsd_host).rpartition(":")
+        family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind, protocol) as out:
+            for data in statsd.datagrams(before, now, self._settings.statsd_prefix, self._settings.dogstatsd_tags):
+                out.sendto(data, address)
+
+
+def is_wanted(settings: Settings) -> bool:
+    """Whether there is anything for it to do."""
+    return settings.monitor is not None or settings.statsd_host is not None
+
+
+def open_desk(settings: Settings, left: list[tuple[int, str, tuple[int, int] | None]]) -> Listener | None:
+    """Where the monitor listens: anew, or what the arbiter's image before has `left`; None where nobody asked.
+
+    ConfigError when that cannot be had, or when other machines would reach it and nobody has allowed that.
+    """
+    before = [listeners.adopt(*each, 0) for each in left]
+    if settings.monitor is None:
+        listeners.close_all(before)
+        return None
+    try:
+        desk = before[0] if before else listeners.bind(settings.monitor, BACKLOG)
+    except ConfigError as error:
+        raise ConfigError(f"--monitor: {error}") from error
+    if not (settings.monitor_allow or _is_private(desk)):
+        listeners.close_all([desk])
+        raise ConfigError(f"--monitor: other machines reach {desk.name}: if they may, add --monitor-allow")
+    return desk
+
+
+def _is_private(desk: Listener) -> bool:
+    """Whether only this machine reaches it."""
+    return not desk.port or ipaddress.ip_address(desk.host).is_loopback
