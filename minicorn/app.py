@@ -28,7 +28,8 @@ from minicorn.attendant import Attendant
 from minicorn.cgroup import count_cpus
 from minicorn.channel import Channel
 from minicorn.configuration import Configuration
-from minicorn.errors import ConfigError, ExitCode
+from minicorn.errors import AppLoadError, ConfigError, ExitCode
+from minicorn.forksafety import Watch
 from minicorn.groundwork import Groundwork
 from minicorn.listeners import Listener
 from minicorn.loader import explain, load_app
@@ -156,11 +157,18 @@ def _warn_of_shell() -> None:
 def _preload(post: Post, settings: Settings, outputs: list[Sink], directory: str) -> Boot:
     """In a template of `--preload`: import the application, make the warm-up requests; what its workers run."""
     enter_site(settings, directory)
-    app = load_app(settings.app)
-    LOGGER.disabled = False  # logging.config.dictConfig disables the loggers that it does not know
-    server = Server(app, settings=settings, bound=post.listeners, page=post.page)
-    server.warm_up()
-    server.shutdown()
+    watch = Watch()
+    with watch.watching():
+        app = load_app(settings.app)
+        LOGGER.disabled = False  # logging.config.dictConfig disables the loggers that it does not know
+        server = Server(app, settings=settings, bound=post.listeners, page=post.page)
+        server.warm_up()
+        server.shutdown()
+    findings = watch.findings()
+    for finding in findings:
+        LOGGER.warning("--preload: %s", finding)
+    if findings and settings.preload_strict:
+        raise AppLoadError(f"--preload-strict: {len(findings)} found that a fork breaks or shares, told above")
     return lambda post: Worker(post, settings, outputs, directory, app).run()
 
 

@@ -276,6 +276,7 @@ class Settings:
     warmup: tuple[str, ...] = repeatable(TARGET, "--warmup", metavar="PATH", help="Request this inside a new worker before it serves; repeatable.")
     config_timeout: float = setting(10.0, seconds(0.1), "--config-timeout", metavar="S", help="Longest that reading the configuration file, or a hook of the arbiter, may take.")
     preload: bool = switch(False, "--preload", help="Import the application once, in a template from which workers are forked.", called="preload_app", fixed=True)
+    preload_strict: bool = switch(False, "--preload-strict", help="With --preload, refuse an application whose import leaves threads, sockets or files open.")
     queue_timeout: float = setting(0.0, seconds(), "--queue-timeout", metavar="S", help="Answer 503 to a request that has waited longer for a worker; 0: never.")
     reuse_port: bool = switch(False, "--reuse-port", help="Let another server listen on the same port (SO_REUSEPORT).", fixed=True)
     sendfile: bool = switch(True, "--sendfile", help="Send files by the kernel; --no-sendfile: block by block.")

@@ -23,6 +23,8 @@ COMMANDS = {
     "minicorn-text": f"-m minicorn {{app}} --bind 127.0.0.1:{{port}} --workers {{workers}} --access-logfile {LOG}",
     "minicorn-json": "-m minicorn {app} --bind 127.0.0.1:{port} --workers {workers} --access-logformat json"
     f" --access-logfile {LOG}",
+    "minicorn-preload": "-m minicorn {app} --bind 127.0.0.1:{port} --workers {workers} --preload",
+    "gunicorn-preload": "-m gunicorn {app} --bind 127.0.0.1:{port} --workers {workers} --preload",
     "gunicorn-sync": "-m gunicorn {app} --bind 127.0.0.1:{port} --workers {workers}",
     "granian": "-m granian --interface wsgi {app} --host 127.0.0.1 --port {port} --workers {workers} --no-access-log",
     "waitress": "-m waitress --listen=127.0.0.1:{port} --threads=1 {app}",

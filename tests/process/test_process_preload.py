@@ -237,6 +237,49 @@ def test_a_stop_during_the_import_is_not_held_up(start: Starter) -> None:
     assert server.stop(timeout=5) in (0, 3)
 
 
+# What does not survive a fork
+
+UNSAFE = """
+import atexit, logging, socket, sqlite3, threading
+from plain import app
+asleep = threading.Event()
+threading.Thread(target=asleep.wait, name="poller", daemon=True).start()
+server = socket.create_server(("127.0.0.1", 0))
+DATA = open("data.txt")
+LOG = open("own.log", "a")
+base = sqlite3.connect("own.db")
+base.execute("create table if not exists t (a)")
+base.commit()
+"""
+
+
+def test_what_a_fork_breaks_or_shares_is_told_with_where_it_comes_from(start: Starter) -> None:
+    start.write("unsafe.py", UNSAFE)
+    start.write("data.txt", "data")
+    server = preloaded(start, "unsafe:app")
+    warnings = [line for line in server.log.text.splitlines() if line.startswith("WARNING:")]
+    thread, sock, data, base = warnings
+    assert "thread 'poller' (unsafe.py:5) runs in the template: it does not live on in workers" in thread
+    assert re.search(r"a socket on 127\.0\.0\.1:\d+ \(unsafe\.py:6\) is open in the template", sock)
+    assert re.search(r"file /.*/data\.txt \(held by unsafe\.DATA\) is open in the template, and shared", data)
+    assert re.search(r"database /.*/own\.db is open in the template", base)
+    assert server.get().status == 200
+
+
+def test_strict_refuses_it(start: Starter) -> None:
+    start.write("unsafe.py", UNSAFE)
+    start.write("data.txt", "data")
+    server = start("unsafe:app", "--preload", "--preload-strict", ready=0)
+    assert server.wait() == 3
+    assert "--preload-strict: 4 found" in server.log.finish()
+
+
+def test_an_application_that_is_safe_passes_strict(start: Starter) -> None:
+    server = preloaded(start, "plain:app", 2, "--preload-strict", "--warmup", "/")
+    assert "WARNING" not in server.log.text
+    assert server.get().status == 200
+
+
 # Under load
 
 

@@ -24,7 +24,7 @@ LAYERS = {
     "one fact of the operating system each": """
         unanswered capture
         signals poller spawn heartbeat listeners channel pidfile log accesslog loader cgroup terminal title outbox
-        handoff memory succession order systemd activation shell configfile configuration tls
+        handoff memory succession order forksafety systemd activation shell configfile configuration tls
         failure imports groundwork hooks privileges
         directory ledger complaints survey queues usage traces top
     """,
