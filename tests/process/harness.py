@@ -5,6 +5,7 @@ that a server starts stays in its session, by which its survivors are found, orp
 """
 
 import codecs
+import contextlib
 import fcntl
 import http.client
 import os
@@ -410,7 +411,11 @@ def resize_terminal(master: int) -> None:
 
 def descriptors(pid: int) -> list[str]:
     """What the open descriptors of `pid` lead to."""
-    return [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    links = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            links.append(os.readlink(entry))
+    return links
 
 
 def _session(pid: int) -> int:
