@@ -109,9 +109,10 @@ def test_warm_up_requests_are_made_once_in_the_template(start: Starter) -> None:
 def test_orphans_of_the_application_are_reaped_quietly(start: Starter) -> None:
     server = preloaded(start, "plain:app", 2, "--log-level", "debug")
     assert server.get("/leave-orphan").text == "left"
-    wait_until(lambda: (start.cwd / "orphan").exists(), "it says its pid")
+    orphan = start.cwd / "orphan"
+    wait_until(lambda: orphan.exists() and orphan.read_text(), "it says its pid")
     server.release()
-    server.wait_log(rf"DEBUG:    reaped process {(start.cwd / 'orphan').read_text()}, none of ours")
+    server.wait_log(rf"DEBUG:    reaped process {orphan.read_text()}, none of ours")
     assert server.get().status == 200
 
 
