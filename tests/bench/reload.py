@@ -28,6 +28,7 @@ COMMANDS = {
     "minicorn": f"{HERE} -m minicorn {{wsgi}} --bind 127.0.0.1:{{port}} --reload",
     "minicorn-no-template": f"{HERE} -m minicorn {{wsgi}} --bind 127.0.0.1:{{port}} --reload --no-reload-template",
     "flask": f"{HERE} -m flask --app {{module}} run --debug --port {{port}}",
+    "flask-no-watchdog": f"{HERE} flask_alone.py --app {{module}} run --debug --port {{port}}",
     "runserver": f"{HERE} manage.py runserver 127.0.0.1:{{port}}",
     "gunicorn": f"{HERE} -m gunicorn {{wsgi}} --bind 127.0.0.1:{{port}} --reload",
     "uvicorn": f"{HERE} -m uvicorn bridge:app --port {{port}} --reload",
@@ -80,6 +81,9 @@ execute_from_command_line(sys.argv)
 
 def make_flask(folder: Path) -> None:
     (folder / "main.py").write_text(FLASK)
+    # Its observer of watchdog's is drowned in events of files that are read, where watchdog is 7
+    alone = "import sys; sys.modules['watchdog'] = None\nfrom flask.cli import main\nmain()\n"
+    (folder / "flask_alone.py").write_text(alone)
 
 
 def make_django(folder: Path) -> None:
@@ -99,7 +103,10 @@ def make_django(folder: Path) -> None:
 
 
 KINDS = {
-    "flask": (make_flask, ["minicorn", "minicorn-no-template", "flask", "gunicorn", "uvicorn", "minicorn-0.1.0"]),
+    "flask": (
+        make_flask,
+        ["minicorn", "minicorn-no-template", "flask", "flask-no-watchdog", "gunicorn", "uvicorn", "minicorn-0.1.0"],
+    ),
     "django": (make_django, ["minicorn", "minicorn-no-template", "runserver", "gunicorn", "uvicorn", "minicorn-0.1.0"]),
 }
 
