@@ -171,13 +171,13 @@ def frame(
     lines = [
         headline(now),
         condition(now),
-        f"latency   {quantiles}  queue p95 {latency(last.queued)}  waiting {waiting}",
-        f"cpu {last.cpu:.0%}  memory {memory}  connections {held}  handed over {last.given:.0f}/s"
-        f"  5xx {last.errors:.0f}/s  refused {last.refused:.0f}/s",
+        f"latency   {quantiles}",
+        f"queue p95 {latency(last.queued)}  waiting {waiting}  5xx {last.errors:,.0f}/s  refused {last.refused:,.0f}/s",
+        f"cpu {last.cpu:.0%}  memory {memory}  connections {held:,}  hand-offs {last.given:,.0f}/s",
         f"requests {last.requests:>9,.0f} /s  {bars([each.requests for each in paces], room, alphabet)}",
         f"p95      {_p95(last):>9} ms  {bars([_p95_of(each) for each in paces], room, alphabet)}",
         "",
-        *_lanes(looks, sort, width, max(1, height - 10)),
+        *_lanes(looks, sort, width, max(1, height - 11)),
     ]
     footer = "sort: " + ", ".join(f"{key} {name}" for key, name in SORTS.items()) + "; q quit"
     return [line[:width].rstrip() for line in [*lines, "", footer]][:height]
