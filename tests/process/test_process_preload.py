@@ -53,7 +53,10 @@ def workers(server: Server) -> set[int]:
 
 
 def preloaded(start: Starter, app: str = "plain:app", count: int = 2, *flags: str) -> Server:
-    return start(app, "--workers", str(count), "--preload", *flags)
+    server = start(app, "--workers", str(count), "--preload", *flags)
+    # The process between template and worker may not have ended yet: then the worker is not the arbiter's
+    wait_until(lambda: len(server.workers()) == count + 1, "the arbiter has adopted its workers")
+    return server
 
 
 # What it is for
