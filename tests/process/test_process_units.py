@@ -43,7 +43,7 @@ HERE = """User=
 Group=
 ProtectHome=no
 BindPaths={home}
-BindReadOnlyPaths={checkout}
+BindReadOnlyPaths={checkout} {environment}
 """
 
 
@@ -54,7 +54,7 @@ class Site:
         self.manager = manager
         self.home = manager.home
         self.unit = "minicorn@shop.service"
-        names = {"home": self.home, "python": sys.executable, "checkout": CHECKOUT}
+        names = {"home": self.home, "python": sys.executable, "checkout": CHECKOUT, "environment": sys.prefix}
         manager.write("minicorn@.service", unit.read_text())
         text = unit.read_text()
         start = re.search(r"(?m)^ExecStart=\S+/minicorn (.*)", text)

@@ -34,7 +34,7 @@ def nap(environ):
 
 def grind(environ):
     """Some seconds in C code that keeps the GIL."""
-    return str(sum(range(10**8))).encode()
+    return str(sum(range(3 * 10**8))).encode()
 
 
 def say(environ):
