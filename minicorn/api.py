@@ -47,8 +47,6 @@ def _serve_here(application: WSGIApplication, settings: Settings) -> None:
     if logconfig.is_wanted(settings):
         logconfig.apply(settings)
     bound = listeners.bind_all(settings.addresses, settings.backlog, settings.reuse_port)
-    LOGGER.info("Started server process [%d]", os.getpid())
-    app.tell_listeners(bound, settings.scheme)
     server = Server(
         application, settings.host, settings.port, settings=settings, bound=bound, access=access[0] if access else None
     )
@@ -61,6 +59,9 @@ def _serve_here(application: WSGIApplication, settings: Settings) -> None:
 
         taken.install()
         server.watch(taken.fd, stop, urgent=True)
+    # Whoever reads this may send a signal at once: it is taken already
+    LOGGER.info("Started server process [%d]", os.getpid())
+    app.tell_listeners(bound, settings.scheme)
     try:
         server.serve()
         LOGGER.info("Server stopped")
