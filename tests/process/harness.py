@@ -222,7 +222,7 @@ class Server:
     def heartbeats(self) -> Path:
         """Its directory of heartbeats, as its open files tell."""
         if self._heartbeats is None:
-            links = [os.readlink(entry) for entry in Path(f"/proc/{self.pid}/fd").iterdir()]
+            links = descriptors(self.pid)
             found = {Path(link).parent for link in links if "/minicorn-" in link}
             assert len(found) == 1, links
             self._heartbeats = found.pop()
