@@ -35,7 +35,6 @@ _STRICT = "minicorn takes what RFC 9112 allows, and nothing else: mend the clien
 _NO_DIRTY = "give long work to a queue such as Celery or RQ"
 _ONE_LOG = "name a file by logconfig: .json and .toml are for dictConfig"
 _NO_TLS = "see --certfile, --ciphers and --ssl-version"
-_HEAD = "--max-header-size bounds the whole head"
 _PROXY = "see --forwarded-allow-ips and --forwarded-headers"
 _PASTE = "write a module: app = paste.deploy.loadapp('config:/path/to/file.ini')"
 _MANY = "a worker serves one request at a time; give --workers a higher number"
@@ -90,8 +89,6 @@ FOREIGN: Mapping[str, Foreign] = {
     "logconfig_json": Foreign(_ONE_LOG, (None,)),
     "enable_backlog_metric": Foreign("--monitor tells of the accept queue", None, ("--enable-backlog-metric",), False),
     "ssl_context": Foreign(_NO_TLS),
-    "limit_request_line": Foreign(_HEAD, None, ("--limit-request-line",)),
-    "limit_request_field_size": Foreign(_HEAD, None, ("--limit-request-field_size",)),
     "forwarder_headers": Foreign(_PROXY, ("SCRIPT_NAME,PATH_INFO", "", None), ("--forwarder-headers",)),
     "secure_scheme_headers": Foreign(_PROXY, (None,)),
     "header_map": Foreign(_STRICT, ("drop", None), ("--header-map",)),
@@ -106,7 +103,8 @@ NAMES = frozenset(
     "wsgi_app bind backlog workers timeout graceful_timeout keepalive max_requests max_requests_jitter chdir pidfile "
     "proc_name umask user group initgroups worker_tmp_dir accesslog access_log_format errorlog loglevel raw_env "
     "pythonpath preload_app reload forwarded_allow_ips proxy_protocol proxy_allow_ips certfile keyfile ca_certs "
-    "cert_reqs ciphers ssl_version capture_output reuse_port sendfile limit_request_fields reload_extra_files "
+    "cert_reqs ciphers ssl_version capture_output reuse_port sendfile reload_extra_files "
+    "limit_request_line limit_request_fields limit_request_field_size "
     "worker_connections logconfig syslog syslog_addr syslog_prefix syslog_facility "
     "disable_redirect_access_to_syslog".split()
 )

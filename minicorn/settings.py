@@ -265,6 +265,8 @@ class Settings:
     max_header_size: int = setting(65536, size(256), "--max-header-size", metavar="BYTES", help="Largest request head.")
     max_body_size: int = setting(1048576, size(), "--max-body-size", metavar="BYTES", help="Largest request body; 0: no limit.")
     limit_request_fields: int = setting(100, count(0), "--limit-request-fields", metavar="N", help="Most field lines in a request head; 0: no limit.")
+    limit_request_line: int = setting(0, count(0), "--limit-request-line", metavar="BYTES", help="Longest request line; 0: what --max-header-size allows.")
+    limit_request_field_size: int = setting(0, count(0), "--limit-request-field_size", "--limit-request-field-size", metavar="BYTES", help="Longest field line, its end included; 0: what --max-header-size allows.")
     min_body_rate: int = setting(240, count(0), "--min-body-rate", metavar="BYTES", help="Slowest a request body may come, in bytes a second after a first --recv-timeout; 0: no limit.")
     worker_connections: int = setting(10000, count(0), "--worker-connections", metavar="N", help="Connections of one worker; the oldest idle or the slowest make room; 0: as many as it may have descriptors.")
     max_buffered_size: int = setting(128 * 2**20, size(), "--max-buffered-size", metavar="BYTES", help="Memory that clients may make one worker hold; beyond it the slowest are dropped; 0: no limit.")
