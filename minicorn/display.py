@@ -109,6 +109,8 @@ def _facts(snapshot: Snapshot, epoch: float) -> list[str]:
     lines.append(f"bytes: {size(totals.received)} received, {size(totals.sent)} sent")
     held = sum(worker.connections for worker in snapshot.workers)
     lines.append(f"connections: {totals.accepted:,} accepted, {held:,} open, {totals.given:,} handed over")
+    count, private = len(snapshot.processes), size(snapshot.private)
+    lines.append(f"memory: {size(snapshot.pss)} in {count} processes, {private} of it not shared")
     lines += [f"accept queue: {each.waiting} of {each.room} on {each.listener}" for each in snapshot.queues]
     if snapshot.errors:
         last = snapshot.errors[-1]
@@ -118,12 +120,16 @@ def _facts(snapshot: Snapshot, epoch: float) -> list[str]:
 
 def table(snapshot: Snapshot, width: int) -> list[str]:
     """The workers: one line each."""
-    lines = [f"{'SLOT':>4} {'PID':>8} {'GEN':>4} {'STATE':8} {'AGE':>10} {'REQUESTS':>10} {'CPU':>7} {'PSS':>9}  DOING"]
+    lines = [
+        f"{'SLOT':>4} {'PID':>8} {'GEN':>4} {'STATE':8} {'AGE':>10} {'REQUESTS':>10} {'CPU':>7} "
+        f"{'PSS':>9} {'SHARED':>9} {'PRIVATE':>9}  DOING"
+    ]
     for worker in snapshot.workers:
         usage = worker.usage
         cells = f"{worker.slot:>4} {worker.pid:>8} {worker.generation:>4} {worker.state:8} "
         cells += f"{duration(snapshot.now - worker.born):>10} {worker.counters.requests:>10,} "
-        cells += f"{usage.cpu:>6.1f}s {size(usage.pss):>9}  {doing(worker, snapshot.now)}"
+        cells += f"{usage.cpu:>6.1f}s {size(usage.pss):>9} {size(usage.shared):>9} {size(usage.private):>9}  "
+        cells += doing(worker, snapshot.now)
         lines.append(cells)
     return [line[:width].rstrip() for line in lines]
 

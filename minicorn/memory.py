@@ -19,20 +19,24 @@ def read_rss(pid: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """One process's, in bytes; of several, they add up but for `rss` and `shared`, which count pages many times."""
+    """One process's, in bytes; of several, `pss` and `private` add up, the others count pages many times."""
 
     rss: int = 0  # shared pages are counted whole
-    pss: int = 0  # each page divided by how many processes map it
+    pss: int = 0  # each page divided by how many processes map it; `rss` where the system does not tell
     shared: int = 0  # mapped by others as well
     private: int = 0  # its end would free so much
 
 
 def read_memory(pid: int) -> Memory:
-    """All that the system tells of it (Linux), or RSS alone. As dear as `read_pss`."""
+    """All that the system tells of it: RSS alone of another user's process, or where there is no Linux.
+
+    Costs the kernel a walk over the process's pages: ask rarely.
+    """
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     except OSError:
-        return Memory(rss=read_rss(pid))
+        rss = read_rss(pid)
+        return Memory(rss, rss)
     kilobytes = {key: int(value.split()[0]) for key, _, value in (line.partition(":") for line in lines)}
     shared = kilobytes["Shared_Clean"] + kilobytes["Shared_Dirty"]
     private = kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]
@@ -40,17 +44,8 @@ def read_memory(pid: int) -> Memory:
 
 
 def read_pss(pid: int) -> int:
-    """Bytes of its own and its share of the shared ones; RSS where the system does not tell.
-
-    Costs the kernel a walk over the process's pages: ask rarely.
-    """
-    try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass  # another user's process, or no Linux
-    return read_rss(pid)
+    """Bytes of its own and its share of the shared ones, as dear as `read_memory`."""
+    return read_memory(pid).pss
 
 
 def _ask_psutil(pid: int) -> int:

@@ -15,11 +15,13 @@ QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a process has taken of the machine: seconds of CPU, bytes."""
+    """What a process has taken of the machine: seconds of CPU, bytes (see `memory.Memory`)."""
 
     cpu: float = 0.0
     rss: int = 0
     pss: int = 0
+    shared: int = 0
+    private: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +68,27 @@ class Snapshot:
     usage: Usage = field(default_factory=Usage)  # the arbiter's, and the CPU time of the children it has reaped
     queues: tuple[QueueView, ...] = ()
     cpu_at_least: float = 0.0
+    others: tuple[Usage, ...] = ()  # of its templates, its watcher, its monitor, ...
 
     @property
     def cpu(self) -> float:
         """Seconds of CPU that the arbiter and all its workers have had."""
         return max(self.cpu_at_least, self.usage.cpu + sum(worker.usage.cpu for worker in self.workers))
+
+    @property
+    def processes(self) -> list[Usage]:
+        """What each process of the server uses: arbiter, workers, others."""
+        return [self.usage, *(worker.usage for worker in self.workers), *self.others]
+
+    @property
+    def pss(self) -> int:
+        """Bytes that all its processes take, shared ones once."""
+        return sum(each.pss for each in self.processes)
+
+    @property
+    def private(self) -> int:
+        """Bytes that its processes share with none."""
+        return sum(each.private for each in self.processes)
 
     @property
     def totals(self) -> Counters:
@@ -158,6 +176,7 @@ def document(snapshot: Snapshot) -> dict[str, object]:
             "queue_ms": latency_summary(totals.queue),
         },
         "usage": dataclasses.asdict(snapshot.usage),
+        "memory": {"processes": len(snapshot.processes), "pss": snapshot.pss, "private": snapshot.private},
         "accept_queues": [dataclasses.asdict(queue) for queue in snapshot.queues],
         "workers": [_worker(worker, snapshot.now) for worker in snapshot.workers],
         "errors": [dataclasses.asdict(complaint) for complaint in snapshot.errors],
@@ -177,7 +196,5 @@ def _worker(worker: WorkerView, now: float) -> dict[str, object]:
         "connections": worker.connections,
         "requests": worker.counters.requests,
         "latency_ms": latency_summary(worker.counters.latency),
-        "cpu": worker.usage.cpu,
-        "rss": worker.usage.rss,
-        "pss": worker.usage.pss,
+        **dataclasses.asdict(worker.usage),
     }

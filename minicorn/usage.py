@@ -1,10 +1,10 @@
 """What processes take of the machine: seconds of CPU, bytes of memory; psutil where there is no /proc."""
 
 import os
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
-from minicorn.memory import read_pss, read_rss
+from minicorn.memory import read_memory
 from minicorn.queues import look_at_queues
 from minicorn.snapshot import Snapshot, Usage
 
@@ -32,17 +32,26 @@ def read_parent(pid: int) -> int:
         return 0
 
 
+def read_children(pid: int) -> set[int]:
+    """The pids of its children; none where the system does not tell."""
+    try:
+        return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+    except OSError:
+        return set()
+
+
 def with_usage(snapshot: Snapshot) -> Snapshot:
     """`snapshot` with what its processes use, and what waits for them."""
     workers = tuple(replace(worker, usage=_usage(worker.pid)) for worker in snapshot.workers)
     standing = snapshot.standing
     arbiter = replace(_usage(standing.pid), cpu=read_cpu(standing.pid, reaped=True))
+    others = read_children(standing.pid) - {worker.pid for worker in workers}
     queues = look_at_queues(standing.listeners)
-    return replace(snapshot, workers=workers, usage=arbiter, queues=queues)
+    return replace(snapshot, workers=workers, usage=arbiter, others=tuple(map(_usage, sorted(others))), queues=queues)
 
 
 def _usage(pid: int) -> Usage:
-    return Usage(read_cpu(pid), read_rss(pid), read_pss(pid))
+    return Usage(read_cpu(pid), *astuple(read_memory(pid)))
 
 
 def _ask_psutil(pid: int) -> float:

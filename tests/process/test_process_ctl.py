@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -48,6 +49,21 @@ def test_status_as_json_has_typed_figures(start: Starter) -> None:
     assert all(each["rss"] > each["pss"] > 0 for each in told["workers"])
     assert told["accept_queues"][0]["room"] == 2048
     assert "GET /fail" in told["errors"][-1]["text"]
+
+
+def test_status_tells_what_is_shared_and_what_is_not(start: Starter) -> None:
+    start.write("large.py", "from plain import app\nTABLE = bytearray(b'x' * (32 << 20))\n")
+    server = start("large:app", "--workers", "2", "--preload")
+    wait_until(lambda: len(server.workers()) == 3, "workers and template are the arbiter's")
+    told = status(server)
+    for worker in told["workers"]:
+        assert worker["private"] < 16 << 20 < 32 << 20 < worker["shared"] < worker["rss"]
+    assert told["memory"]["processes"] == 4
+    assert 32 << 20 < told["memory"]["pss"] < sum(worker["rss"] for worker in told["workers"])
+    assert sum(worker["private"] for worker in told["workers"]) < told["memory"]["private"] < told["memory"]["pss"]
+    text = ctl(server, "status").stdout
+    assert re.search(r"memory: [\d.]+ MiB in 4 processes, [\d.]+ MiB of it not shared", text)
+    assert "SHARED" in text and "PRIVATE" in text
 
 
 def test_reload_waits_for_the_new_code(start: Starter) -> None:

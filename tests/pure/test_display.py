@@ -19,9 +19,9 @@ def served(count: int, bucket: int = 5) -> Counters:
 
 
 def worker(slot: int, state: str = "idle", requests: int = 10, cpu: float = 1.0) -> WorkerView:
-    return WorkerView(
-        slot, 1000 + slot, 2, state, 40.0, 99.0, f"GET /{slot}", "::1", 2, served(requests), None, Usage(cpu, 9, 2**24)
-    )
+    usage = Usage(cpu, 9, 2**24, 2**25, 2**23)
+    counters = served(requests)
+    return WorkerView(slot, 1000 + slot, 2, state, 40.0, 99.0, f"GET /{slot}", "::1", 2, counters, None, usage)
 
 
 @pytest.fixture
@@ -42,7 +42,9 @@ def snapshot() -> Snapshot:
         errors=(Complaint(990.0, "worker 5 was late"),),
     )
     workers = (worker(1), worker(2, "busy", 30, 3.0), worker(3, "booting", 0))
-    return Snapshot(100.0, 99.5, standing, workers, served(5), queues=(QueueView("http://127.0.0.1:80", 4, 2048),))
+    queues = (QueueView("http://127.0.0.1:80", 4, 2048),)
+    arbiter, template = Usage(0, 9, 2**20, 0, 2**19), Usage(0, 9, 2**21, 0, 2**20)
+    return Snapshot(100.0, 99.5, standing, workers, served(5), arbiter, queues, others=(template,))
 
 
 @pytest.mark.parametrize(
@@ -100,6 +102,8 @@ def test_status_says_all_of_it(snapshot: Snapshot) -> None:
         "workers gone: 2 timeout",
         "requests: 45 (2xx 45), refused 0",
         "accept queue: 4 of 2048",
+        "memory: 51.0 MiB in 5 processes, 25.5 MiB of it not shared",
+        "16.0 MiB  32.0 MiB   8.0 MiB",
         "last error, 10.0 s ago: worker 5 was late",
         "1.0 s in GET /2 for ::1",
     ):
@@ -161,6 +165,8 @@ def test_a_document_is_what_json_can_say(snapshot: Snapshot) -> None:
         "at": 900.0,
         "error": snapshot.standing.roll_error,
     }
+    assert told["memory"] == {"processes": 5, "pss": 51 << 20, "private": 51 << 19}
+    assert (told["workers"][0]["shared"], told["workers"][0]["private"]) == (2**25, 2**23)
 
 
 def test_a_server_is_ready_when_one_of_its_workers_is(snapshot: Snapshot) -> None:
