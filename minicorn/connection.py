@@ -268,7 +268,14 @@ class Connection:
             self.deadline = now + self.settings.recv_timeout
         data = self._input
         settings = self.settings
-        parsed = parse_head(data, settings.max_header_size, self._searched, settings.limit_request_fields)
+        parsed = parse_head(
+            data,
+            settings.max_header_size,
+            self._searched,
+            settings.limit_request_fields,
+            settings.limit_request_line,
+            settings.limit_request_field_size,
+        )
         if parsed is None:
             self._searched = len(data)
             self.holds = True

@@ -58,11 +58,17 @@ class Request:
 
 
 def parse_head(
-    data: bytes | bytearray, limit: int, searched: int = 0, most_fields: int = 0
+    data: bytes | bytearray,
+    limit: int,
+    searched: int = 0,
+    most_fields: int = 0,
+    longest_line: int = 0,
+    longest_field: int = 0,
 ) -> tuple[Request, int] | None:
     """The request at the start of `data` and the length of its head, or None to ask for more.
 
-    `limit` is the largest head in bytes, `most_fields` the most field lines (0: no limit);
+    `limit` is the largest head in bytes, `most_fields` the most field lines, `longest_line` the
+    longest request line, `longest_field` the longest field line with its end (0: no limit);
     `searched` is how much of `data` an earlier call saw.
     """
     # RFC 9112 2.2: an empty line before the request line is ignored, once
@@ -73,8 +79,11 @@ def parse_head(
             raise _too_large(data, start, limit)
         if grammar.BARE_LINE_END.search(data, max(start, searched - 1)):
             raise ProtocolError(400, "bare CR or LF in the head")
+        _check_last_line(data, start, searched, longest_line, longest_field)
         return None
     end += 4
+    if 0 < longest_line < end - start or 0 < longest_field < end - start:  # else no line can be too long
+        _check_lines(data[start:end], longest_line, longest_field)
     return _parse(bytes(data[start:end]), most_fields), end
 
 
@@ -82,6 +91,27 @@ def _too_large(data: bytes | bytearray, start: int, limit: int) -> ProtocolError
     if data.find(b"\r\n", start, start + limit) < 0:
         return ProtocolError(414, f"request line of more than {limit} bytes")
     return ProtocolError(431, f"head of more than {limit} bytes")
+
+
+def _check_lines(head: bytes | bytearray, longest_line: int, longest_field: int) -> None:
+    """Refuse a line that is longer than it may be."""
+    request_line, *fields = head.split(b"\r\n")
+    if 0 < longest_line < len(request_line):
+        raise ProtocolError(414, f"request line of more than {longest_line} bytes")
+    if 0 < longest_field < max(map(len, fields)) + 2:
+        raise ProtocolError(431, f"field line of more than {longest_field} bytes")
+
+
+def _check_last_line(data: bytes | bytearray, start: int, searched: int, longest_line: int, longest_field: int) -> None:
+    """The same for the line that has no end yet, but for its CR perhaps."""
+    size = len(data) - start
+    if 0 < longest_line < size - 1 and data.find(b"\n", start, start + longest_line + 2) < 0:
+        raise ProtocolError(414, f"request line of more than {longest_line} bytes")
+    recent = len(data) - longest_field
+    # A field line has an end before it; what an earlier call has seen had none further back than this
+    earlier = max(start, searched - longest_field)
+    if 0 < longest_field <= size and data.rfind(b"\n", recent) < 0 <= data.rfind(b"\n", earlier, recent):
+        raise ProtocolError(431, f"field line of more than {longest_field} bytes")
 
 
 def _parse(head: bytes, most_fields: int) -> Request:

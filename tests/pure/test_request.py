@@ -21,13 +21,13 @@ def head(*lines: bytes, start: bytes = b"GET / HTTP/1.1", host: bytes | None = b
     return b"\r\n".join([start, *([] if host is None else [host]), *lines]) + b"\r\n\r\n"
 
 
-def drip(data: bytes, limit: int = LIMIT, step: int = 1) -> tuple[Request, int] | None:
+def drip(data: bytes, limit: int = LIMIT, step: int = 1, **lines: int) -> tuple[Request, int] | None:
     """Parse `data` as a connection does that receives it in pieces of `step` bytes."""
     buffer = bytearray()
     searched = 0
     for start in range(0, len(data), step):
         buffer += data[start : start + step]
-        parsed = parse_head(buffer, limit, searched)
+        parsed = parse_head(buffer, limit, searched, **lines)
         if parsed is not None:
             return parsed
         searched = len(buffer)
@@ -695,6 +695,57 @@ def test_a_request_line_over_the_limit_is_414() -> None:
     assert outcome(lambda: parse_head(b"x" * 257, 256)) == 414
 
 
+LINES = {"longest_line": 40, "longest_field": 30}
+
+
+def fed(data: bytes, step: int, **limits: int) -> object:
+    """The method, or the status that refuses it, of a head that comes in pieces of `step` bytes."""
+    try:
+        parsed = drip(data, LIMIT, step, **limits)
+    except ProtocolError as error:
+        return error.status
+    return parsed and parsed[0].method
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+@pytest.mark.parametrize("before", [b"", b"\r\n"], ids=labels)
+@pytest.mark.parametrize(
+    ("line", "field", "outcome"),
+    [(40, 30, "GET"), (41, 30, 414), (40, 31, 431), (400, 30, 414), (40, 300, 431), (400, 300, 414)],
+)
+def test_a_line_of_its_limit_passes_and_one_byte_more_does_not(
+    line: int, field: int, outcome: object, before: bytes, step: int
+) -> None:
+    """A request line without its end, a field line with it: so gunicorn counts."""
+    start = b"GET /" + b"x" * (line - 14) + b" HTTP/1.1"
+    fields = [b"A: " + b"x" * (field - 5), b"B: " + b"y" * 25]
+    assert (len(start), len(fields[0])) == (line, field - 2)
+    for order in (fields, fields[::-1]):
+        data = before + head(*order, start=start)
+        assert fed(data, step, **LINES) == outcome
+        assert fed(data + b"z" * 100, step, **LINES) == outcome  # a body is no line
+        assert fed(data, step) == "GET"
+
+
+def test_an_unfinished_line_that_is_too_long_is_refused_at_once() -> None:
+    line, field = b"GET /" + b"x" * 37, b"GET / HTTP/1.1\r\nHost: h\r\nA: " + b"x" * 27
+    assert outcome(lambda: parse_head(line[:-1], LIMIT, 0, 0, **LINES)) is None
+    assert outcome(lambda: parse_head(line[:-2] + b"\r", LIMIT, 0, 0, **LINES)) is None
+    assert outcome(lambda: parse_head(line, LIMIT, 0, 0, **LINES)) == 414
+    assert outcome(lambda: parse_head(field[:-1], LIMIT, 0, 0, **LINES)) is None
+    assert outcome(lambda: parse_head(field[:-2] + b"\r", LIMIT, 0, 0, **LINES)) is None
+    assert outcome(lambda: parse_head(field, LIMIT, 0, 0, **LINES)) == 431
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_each_limit_of_a_line_is_for_itself(step: int) -> None:
+    data = head(b"A: " + b"x" * 500, start=b"GET /" + b"x" * 400 + b" HTTP/1.1")
+    assert fed(data, step, longest_line=500) == "GET"
+    assert fed(data, step, longest_line=400) == 414
+    assert fed(data, step, longest_field=505) == "GET"
+    assert fed(data, step, longest_field=300) == 431
+
+
 # Any head at all
 
 TCHAR = "!#$%&'*+-.^`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -845,4 +896,15 @@ def test_a_head_of_twice_the_size_takes_twice_the_time(shape: str) -> None:
 def test_a_head_in_single_bytes_takes_linear_time() -> None:
     make = filled(b"A: bcdefghi\r\n", after=b"\r\n")
     times_longer = growth(lambda data: drip(data, LARGE), make(2**15), make(2**16))
+    assert times_longer <= FACTOR
+
+
+@pytest.mark.parametrize(
+    ("begin", "line"), [(b"GET /", b"x" * 12), (b"GET / HTTP/1.1\r\n", b"A: bcdefghi\r\n")], ids=["one line", "many"]
+)
+def test_lines_with_limits_take_linear_time_in_single_bytes(begin: bytes, line: bytes) -> None:
+    make = filled(line, before=begin, after=b"")
+    times_longer = growth(
+        lambda data: drip(data, LARGE, longest_line=LARGE, longest_field=8190), make(2**15), make(2**16)
+    )
     assert times_longer <= FACTOR

@@ -34,6 +34,30 @@ def test_a_hundred_field_lines_pass_and_one_more_does_not(serve):
     assert server.ask("/", *[f"X-{n}: 1" for n in range(100)]).status == 431
 
 
+@pytest.mark.parametrize(
+    ("name", "status", "before", "behind"),
+    [
+        ("limit_request_line", 414, b"GET /", b" HTTP/1.1\r\nHost: h\r\n\r\n"),
+        ("limit_request_field_size", 431, b"GET / HTTP/1.1\r\nHost: h\r\nA: ", b"\r\n\r\n"),
+    ],
+)
+def test_a_line_of_its_limit_passes_and_a_longer_one_does_not(serve, name, status, before, behind):
+    """Whole, or without an end."""
+    server = serve(app, **{name: 100})
+    passes = before + b"x" * (100 - {414: 14, 431: 5}[status])
+    for data, expected in [(passes + behind, 200), (passes + b"x" + behind, status), (passes + b"x" * 99, status)]:
+        client = server.connect()
+        client.send(data)
+        assert client.reply().status == expected
+        assert expected == 200 or client.rest() == b""
+
+
+def test_without_limits_of_their_own_lines_may_be_as_long_as_the_head(serve):
+    """What was taken always is: gunicorn's 4094 and 8190 are limits only to who sets them."""
+    server = serve(app)
+    assert server.ask("/" + "x" * 30000, "A: " + "x" * 30000).status == 200
+
+
 # The rate of a body
 
 
