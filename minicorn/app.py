@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from wsgiref.types import WSGIApplication
 
 from minicorn import (
     accesslog,
@@ -36,6 +37,7 @@ from minicorn.loader import explain, load_app
 from minicorn.log import LOGGER, Output, Sink
 from minicorn.monitor import Monitor
 from minicorn.pidfile import PidFile
+from minicorn.pool import USHER
 from minicorn.privileges import find_owner
 from minicorn.reception import Reception
 from minicorn.server import Server
@@ -102,7 +104,8 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, estat
         set_title(f"minicorn: arbiter [{settings.title}]")
 
         def boot(post: Post, settings: Settings) -> int:
-            return Worker(post, settings, outputs, directory(called_in, settings)).run()
+            app = _usher() if post.generation == USHER else None
+            return Worker(post, settings, outputs, directory(called_in, settings), app).run()
 
         def template(post: Post, settings: Settings, ground: Groundwork) -> int:
             place = directory(called_in, settings)
@@ -152,6 +155,12 @@ def _warn_of_shell() -> None:
             "or CMD as a JSON list in a Dockerfile",
             parent,
         )
+
+
+def _usher() -> WSGIApplication:
+    from minicorn.showing import WaitingPage
+
+    return WaitingPage(USHER)
 
 
 def _preload(post: Post, settings: Settings, outputs: list[Sink], directory: str) -> Boot:

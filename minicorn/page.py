@@ -83,7 +83,7 @@ def render(trouble: Trouble, accept: str, generation: int) -> tuple[str, str]:
 
 def render_waiting(generation: int) -> str:
     """The page for whoever has waited long for new code."""
-    body = "<h1>Still importing</h1><p>The code has changed and is being imported. This page loads itself again.</p>"
+    body = "<h1>Still importing</h1><p>The application is being imported. This page loads itself again.</p>"
     return _document("Still importing", body, generation, '<meta http-equiv="refresh" content="5">')
 
 

@@ -35,6 +35,8 @@ ORDER_PATIENCE = 10.0
 TEMPLATE_SLOT = 2001
 # With --reload: so long after a change those who wait are told that the new code is being imported
 IMPORT_PATIENCE = 5.0
+# The generation of an usher: a worker that imports nothing, and tells them so where nobody else can
+USHER = 0
 # So many samples in a row above its memory limit make a worker go; one above so many times that kills it
 SAMPLES = 3
 HARD = 2
@@ -130,6 +132,8 @@ class Worker:
     def __str__(self) -> str:
         if self.template:
             return f"template {self.pid} (gen {self.generation})"
+        if self.generation == USHER:
+            return f"usher {self.pid}"
         return f"worker {self.pid} (slot {self.slot}, gen {self.generation})"
 
 
@@ -318,6 +322,8 @@ class Pool:
         self._say("error", f"cannot start a {'template' if action.template else 'worker'}: {reason}")
         if action.template:
             self._put_off_template(action.strikes + 1, now)
+        elif action.generation == USHER:
+            self._put_off_usher(now)
         else:
             self._vacate(action.strikes + 1, now)
 
@@ -333,11 +339,13 @@ class Pool:
             return
         worker.move(State.READY, now)
         took = f"after {now - worker.born:.3f} s"
-        if worker.template:
+        if worker.template or worker.generation == USHER:
             self._say("debug" if self.eager else "info", f"{worker} is up {took}")
             return
         self._say(self._murmur, f"{worker} is ready {took}")
         self.booted = True
+        if worker.generation > self.stale:
+            self.held_at = math.inf
         self.boot_failures = 0
         if self.roll and worker.generation == self.roll.generation and not self.roll.canary_ready:
             self.roll.canary_ready = True
@@ -349,6 +357,9 @@ class Pool:
         if worker is None:
             return None
         if worker.dismissed or (self.stopping is not None and (now >= self.stop_at or not self.booted)):
+            return worker
+        if worker.generation == USHER:
+            self._put_off_usher(now)
             return worker
         essential = not worker.template or self.cradle is Cradle.TEMPLATE
         if not worker.was_ready and self.stopping is None and essential:
@@ -465,12 +476,12 @@ class Pool:
             if self.booted and not self.parked:
                 actions += self._plan_templates(now) + self._plan_spawns(now)  # whoever dies before that is replaced
         elif self.parked:
-            actions += [self._dismiss(worker, now) for worker in self._active() + self._live_templates()]
+            actions += [self._dismiss(worker, now) for worker in self._live() + self._live_templates()]
         elif self.eager:
             actions += self._plan_holds(now)
             self._turn_roll(now)
             actions += self._plan_templates(now) + self._plan_spawns(now)
-            actions += self._plan_retirements(now)
+            actions += self._plan_retirements(now) + self._plan_ushers(now)
         else:
             self._turn_roll(now)
             actions += self._plan_templates(now)
@@ -567,7 +578,7 @@ class Pool:
         """Nobody gives to the queue any more; when all have said so, what waits in it is served."""
         actions: list[Action] = [self._dismiss(template, now) for template in self._live_templates()]
         self.vacancies.clear()
-        for worker in self._active():
+        for worker in self._live():
             self._dismiss(worker, now)  # what to do is said by Seal, then by Drain
         retiring = [w for w in self.workers.values() if w.state is State.RETIRING]
         for worker in retiring:
@@ -596,14 +607,17 @@ class Pool:
 
     def _active(self) -> list[Worker]:
         """Those that serve or will; the first are the first to go."""
-        active = [w for w in self.workers.values() if w.state in (State.BOOTING, State.READY)]
+        active = [w for w in self._live() if w.generation != USHER]
         return sorted(active, key=lambda w: (w.generation, w.pid != self.recycling, w.born, w.slot))
+
+    def _live(self) -> list[Worker]:
+        return [w for w in self.workers.values() if w.state in (State.BOOTING, State.READY)]
 
     def _plan_holds(self, now: float) -> list[Action]:
         """What is out of date answers nothing; after a while it says that the new code takes long."""
         actions: list[Action] = []
-        if self.roll is not None and self.roll.canary_ready and self.roll.generation > self.stale:
-            self.held_at = math.inf
+        if not self.booted:
+            self.held_at = min(self.held_at, now)
         excuse_at = self.held_at + IMPORT_PATIENCE
         for worker in self._active():
             if worker.state is not State.READY or worker.generation > self.stale:
@@ -617,6 +631,24 @@ class Pool:
         if now < excuse_at:
             self._wake = min(self._wake, excuse_at)
         return actions
+
+    def _plan_ushers(self, now: float) -> list[Action]:
+        """Where those who wait have nobody to tell them why, somebody is born to; until there is new code."""
+        ushers = [w for w in self._live() if w.generation == USHER]
+        if self.held_at == math.inf:
+            return [self._dismiss(usher, now) for usher in ushers]
+        told = any(worker.state is State.READY for worker in self._active())
+        ordered = any(order.generation == USHER for order in self.orders)
+        if now < self.held_at + IMPORT_PATIENCE or told or ushers or ordered:
+            return []
+        spawn = Spawn(self._free_slot(), USHER)
+        self.orders[spawn] = now
+        return [spawn]
+
+    def _put_off_usher(self, now: float) -> None:
+        """It has died, or could not be forked: the next comes as late as the first."""
+        if self.held_at < math.inf:
+            self.held_at = now
 
     def _turn_roll(self, now: float) -> None:
         """End a roll that is complete, begin one that waits."""

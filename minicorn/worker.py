@@ -25,6 +25,7 @@ from minicorn.errors import ExitCode
 from minicorn.hooks import WorkerHooks
 from minicorn.loader import explain, load_app
 from minicorn.log import Output, Sink
+from minicorn.pool import USHER
 from minicorn.privileges import find_owner
 from minicorn.server import Server
 from minicorn.settings import Settings
@@ -69,7 +70,7 @@ class Worker:
     ) -> None:
         """`outputs` are the error log and, where there is one, the access log; `directory` is
         entered anew by each worker, so that a release behind a symlink is seen. `app` is what its
-        template has imported and warmed up, if it has one."""
+        template has imported and warmed up, if it has one; or an usher's page."""
         self._post = post
         self._settings = settings
         self._listeners = post.listeners
@@ -100,7 +101,7 @@ class Worker:
         except BaseException as error:  # SystemExit too: `exit(3)` at import is a failed boot
             self._post.channel.send(channel.FAILED, explain(error))
             return ExitCode.APP
-        if self._settings.reload:
+        if self._settings.reload and self._post.generation != USHER:
             self._server.on_imports = self._tell_imports
             self._tell_imports()
         self._set_title("idle")
@@ -144,6 +145,8 @@ class Worker:
             handoff=self._post.handoff,
             idle_map=self._post.idle_map,
         )
+        if self._post.generation == USHER:
+            self._server.excuse()
         self._server.watch(self._signals.fd, self._obey)
         self._server.watch(self._post.channel.fd, self._listen, urgent=True)
         if self._settings.max_requests:

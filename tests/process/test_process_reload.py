@@ -271,6 +271,22 @@ def test_who_waits_long_is_told_and_others_are_kept(start: Starter) -> None:
     assert read(plain).text == "two"
 
 
+def test_who_waits_long_for_the_first_import_is_told_and_others_are_kept(start: Starter) -> None:
+    waits = "import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(.01)"
+    write(start, "one", extra=waits)
+    server = start("project:app", "--reload", ready=0)
+    plain = server.send("/")
+    page = get(server, **HTML)
+    assert page.status == 503
+    assert "Still importing" in page.text
+    waiting = server.connect()
+    waiting.request("GET", page.text.split('fetch("')[1].split('"')[0])
+    (start.cwd / "go").touch()
+    assert read(waiting).status == 204  # the page loads itself again
+    assert read(plain).text == "one"
+    wait_until(lambda: get(server, **HTML).text == "one", "nobody is told any more")
+
+
 @pytest.mark.parametrize("edits", [10, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(400)])])
 def test_nothing_is_refused_or_answered_by_old_code(start: Starter, edits: int) -> None:
     """Keep-alive clients that send without pause, bodies of all sizes among it, while words count up;

@@ -1,6 +1,19 @@
 """The arbiter's mind with --reload: old code answers nothing, new code that fails shows itself."""
 
-from minicorn.pool import BACKOFF_FIRST, IMPORT_PATIENCE, Drain, Excuse, Hold, Kill, Pool, Retire, Spawn, State, Stop
+from minicorn.pool import (
+    BACKOFF_FIRST,
+    IMPORT_PATIENCE,
+    USHER,
+    Drain,
+    Excuse,
+    Hold,
+    Kill,
+    Pool,
+    Retire,
+    Spawn,
+    State,
+    Stop,
+)
 
 
 class World:
@@ -144,3 +157,58 @@ def test_a_worker_that_is_born_after_the_others_were_told_to_finish_is_told_as_w
     assert Drain(1) in world.plan()
     world.pool.spawned(order, 7, world.now)
     assert Drain(7) in world.plan()
+
+
+def test_an_usher_tells_those_who_wait_for_a_slow_first_import_and_goes_when_it_is_done() -> None:
+    world = World(2)
+    assert world.spawned(world.plan()) == [1, 1]
+    assert world.spawned(world.plan(IMPORT_PATIENCE)) == [USHER]
+    world.pool.ready(3, world.now)
+    assert not world.pool.booted
+    assert not world.spawned(world.plan(100.0))
+    world.pool.ready(1, world.now)
+    assert Retire(3) in world.plan()
+
+
+def test_an_usher_takes_nobodys_place() -> None:
+    world = World()
+    world.plan()
+    world.plan(IMPORT_PATIENCE)
+    world.pool.ready(2, world.now)
+    world.pool.exited(1, world.now)
+    assert world.spawned(world.plan(BACKOFF_FIRST)) == [1]
+    world.pool.hold(world.now)
+    world.pool.reload()
+    assert world.spawned(world.plan()) == [2]
+    world.serve()
+    assert Retire(2) in world.plan()
+
+
+def test_an_usher_that_dies_is_not_replaced_at_once() -> None:
+    world = World()
+    world.plan()
+    world.plan(IMPORT_PATIENCE)
+    world.pool.exited(2, world.now)
+    assert not world.plan()
+    assert world.spawned(world.plan(IMPORT_PATIENCE)) == [USHER]
+
+
+def test_an_usher_comes_where_all_that_was_held_has_died() -> None:
+    world = serving()
+    world.pool.hold(world.now)
+    world.pool.reload()
+    world.plan()
+    world.pool.exited(1, world.now)
+    assert world.spawned(world.plan(IMPORT_PATIENCE)) == [USHER]
+
+
+def test_an_usher_ends_with_the_server() -> None:
+    world = World()
+    world.plan()
+    world.plan(IMPORT_PATIENCE)
+    world.pool.ready(2, world.now)
+    world.pool.stop(Stop.GRACEFUL, world.now)
+    world.plan()
+    for pid in (1, 2):
+        world.pool.exited(pid, world.now)
+    assert world.pool.ended
