@@ -112,7 +112,6 @@ class Arbiter:
         self._boot = boot
         self._hooks = HookLine(settings, [listener.name for listener in listeners])
         self._config = config
-        self._owner: Owner | None = None  # whom the workers are, if not who we are
         self._refused = False  # by on_starting
         self._fresh = estate is None  # after an upgrade nothing but a signal ends what serves
         self._asked_to_exec = False  # pre_exec runs
@@ -162,11 +161,9 @@ class Arbiter:
 
     def give(self, owner: Owner) -> None:
         """The workers will be `owner`: what they open again, or rename, must be theirs."""
-        self._owner = owner
         owner.give(self._directory.path)
         for output in self._outputs:
-            if output.path is not None:
-                owner.give(output.path)
+            output.give(owner.give)
         for listener in self._listeners:
             if listener.made is not None:
                 owner.give(listener.host)
@@ -364,8 +361,6 @@ class Arbiter:
         elif signum == signal.SIGUSR1:
             for output in self._outputs:
                 output.reopen()
-                if self._owner is not None and output.path is not None:
-                    self._owner.give(output.path)
             if self._logger is not None:
                 self._logger.tell(channel.REOPEN)
             for line in self._channels.values():

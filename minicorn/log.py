@@ -13,6 +13,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
@@ -34,7 +35,8 @@ class Output:
     """Where log lines go: `path`, or "-" for the stream `standard_fd`.
 
     `write` makes one system call a line and never waits. A file that has been moved away or
-    removed is followed: at once by `reopen`, by itself with the first line a second later.
+    removed is followed: at once by `reopen`, by itself with the first line a second later. One
+    that is somebody else's (`give`) is made anew by whoever may, the arbiter, within a second.
     """
 
     def __init__(self, path: str, standard_fd: int, json: bool = False) -> None:
@@ -43,6 +45,7 @@ class Output:
         self._standard_fd = standard_fd
         self._json = json
         self._also: tuple[int, ...] = ()
+        self._give: Callable[[int], None] | None = None
         self._look_at = 0.0
         self._complained = False
         self._pending = bytearray()
@@ -68,7 +71,9 @@ class Output:
             self._pending += line
 
     def flush(self) -> None:
-        """Write what waits; then say how much was lost."""
+        """Write what waits; then say how much was lost. The arbiter comes here each second."""
+        if self._give is not None and time.monotonic() >= self._look_at:
+            self._follow()
         del self._pending[: self._try(bytes(self._pending))]
         if self.lost and not self._pending:
             note = f"{self.lost} log lines were lost: nobody read them in time"
@@ -84,21 +89,40 @@ class Output:
         except OSError:
             return len(data)  # closed, or the disk is full: there is nowhere to complain
 
+    def give(self, give: Callable[[int], None]) -> None:
+        """The file is to be somebody else's from now on, whoever opens it again; `give` makes it so."""
+        if self.path is None:
+            return
+        self._give = give
+        if not os.path.islink(self.path):
+            give(self._fd)
+
     def reopen(self) -> None:
         """Open the file again by its name, after a rotation; an error leaves the old one."""
         if self.path is None:
             return
         try:
-            new = _open_file(self.path)
+            self._renew()
         except ConfigError as error:
             if not self._complained:
                 self._complained = True
                 LOGGER.error("%s", error)
-            return
-        self._complained = False
-        # In one step and under the same number: another thread may be about to write
-        os.dup2(new, self._fd, inheritable=False)
-        os.close(new)
+        else:
+            self._complained = False
+
+    def _renew(self) -> None:
+        assert self.path is not None
+        # Whom it is given to may write to its directory: a link they leave there must not lead root astray
+        new = _open_file(self.path, os.O_NOFOLLOW if self._give else 0)
+        try:
+            if self._give is not None and os.geteuid() == 0:
+                self._give(new)
+            # In one step and under the same number: another thread may be about to write
+            os.dup2(new, self._fd, inheritable=False)
+        except OSError as error:
+            raise ConfigError(f"cannot give the log file {self.path} to --user: {error.strerror}") from error
+        finally:
+            os.close(new)
         self.take_in(self._also)
 
     def take_in(self, fds: tuple[int, ...]) -> None:
@@ -118,13 +142,16 @@ class Output:
             moved = True
         except OSError:
             moved = False  # we may not look there any more
-        if moved:
+        if moved and self._give is not None and os.geteuid() != 0:
+            with suppress(ConfigError):  # the arbiter has not made it yet, or given
+                self._renew()
+        elif moved:
             self.reopen()
 
 
-def _open_file(path: str) -> int:
+def _open_file(path: str, more_flags: int = 0) -> int:
     try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | more_flags, 0o644)
     except OSError as error:
         raise ConfigError(f"cannot write the log file {path}: {error.strerror}") from error
 
@@ -148,15 +175,15 @@ def _open_stream(fd: int) -> Callable[[bytes], int]:
 
 
 class Sink(Protocol):
-    """Where lines can go; `path` where that is a file."""
-
-    path: str | None
+    """Where lines can go."""
 
     def write(self, line: bytes) -> None: ...
 
     def flush(self) -> None: ...
 
     def reopen(self) -> None: ...
+
+    def give(self, give: Callable[[int], None]) -> None: ...
 
 
 class OwnHandler(logging.Handler):

@@ -16,6 +16,7 @@ import select
 import socket
 import tomllib
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,6 @@ class AccessLogger:
 
     def __init__(self, output: Output | None) -> None:
         self._output = output
-        self.path = output.path if output is not None else None
 
     def write(self, line: bytes) -> None:
         if self._output is not None:
@@ -67,6 +67,10 @@ class AccessLogger:
     def reopen(self) -> None:
         if self._output is not None:
             self._output.reopen()
+
+    def give(self, give: Callable[[int], None]) -> None:
+        if self._output is not None:
+            self._output.give(give)
 
 
 def apply(settings: Settings) -> None:

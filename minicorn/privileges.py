@@ -27,9 +27,9 @@ class Owner:
         os.setgid(self.gid)
         os.setuid(self.uid)
 
-    def give(self, path: str) -> None:
-        """Make `path` theirs."""
-        os.chown(path, self.uid, self.gid)
+    def give(self, file: str | int) -> None:
+        """Make a path, or an open file, theirs."""
+        os.chown(file, self.uid, self.gid)
 
 
 def find_owner(settings: Settings) -> Owner | None:

@@ -162,22 +162,3 @@ def test_prometheus_forgets_the_gauges_of_the_dead(start: Starter) -> None:
     (worker,) = {int(path.stem.rpartition("_")[2]) for path in metrics.glob("gauge_livesum_*.db")}
     os.kill(worker, SIGKILL)
     wait_until(lambda: not (metrics / f"gauge_livesum_{worker}.db").exists(), "its gauge is forgotten")
-
-
-# Privileges
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another")
-def test_root_binds_and_nobody_serves_and_writes_its_logs(start: Starter) -> None:
-    start.cwd.chmod(0o777)
-    for parent in start.cwd.parents[:-2]:
-        parent.chmod(parent.stat().st_mode | 0o011)
-    start.write(
-        "who.py",
-        "import os\ndef app(environ, start_response):\n"
-        "    start_response('200 OK', [])\n    return [repr((os.getuid(), os.getgid(), os.getgroups())).encode()]\n",
-    )
-    server = start("who:app", "--user", "nobody", "--group", "nogroup", "--access-logfile", "access.log")
-    assert server.get("/").text == "(65534, 65534, [65534])"
-    assert server.heartbeats().stat().st_uid == 65534
-    assert (start.cwd / "access.log").stat().st_uid == 65534

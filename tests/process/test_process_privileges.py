@@ -1,0 +1,106 @@
+"""Bound as root, served as nobody: who the workers are, and log files that stay theirs through rotations."""
+
+import os
+import socket
+from pathlib import Path
+from signal import SIGHUP, SIGKILL, SIGUSR1
+
+import pytest
+from harness import Server, Starter, descriptors, wait_until
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another")
+
+NOBODY = 65534
+WHO = """
+import os
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [repr((os.getuid(), os.getgid(), os.getgroups())).encode()]
+"""
+
+
+def low_port() -> int:
+    """A port that only root may bind: 80, unless somebody has it."""
+    for port in range(80, 1024):
+        with socket.socket() as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                trial.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no port below 1024 is free")
+
+
+def serve(start: Starter, mode: int = 0o755) -> Server:
+    """One worker as nobody on a port below 1024, logs in files; `mode` is the directory's, which is root's."""
+    start.write("who.py", WHO)
+    start.cwd.chmod(0o755)
+    for parent in start.cwd.parents[:-2]:
+        parent.chmod(parent.stat().st_mode | 0o011)
+    logs = start.cwd / "logs"
+    logs.mkdir()
+    logs.chmod(mode)
+    flags = ("--user", "nobody", "--group", "nogroup", "--access-logformat", "%(p)s")
+    flags += ("--access-logfile", "logs/access", "--error-logfile", "logs/error")
+    server = start("who:app", "--bind", f"127.0.0.1:{low_port()}", *flags, ready=0, bind=False)
+    wait_until(lambda: read(logs / "error").count("is ready after") == 1, "it is ready")
+    server.heartbeats()
+    return server
+
+
+def read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def ask(server: Server) -> str:
+    return server.get("/", at=server.listening_port()).text
+
+
+def have_open(path: Path, server: Server) -> bool:
+    """Whether the arbiter and its worker write to what is called `path` now."""
+    return path.exists() and all(str(path) in descriptors(pid) for pid in (server.pid, *server.workers()))
+
+
+def test_root_binds_a_low_port_and_nobody_serves(start: Starter) -> None:
+    server = serve(start)
+    assert server.listening_port() < 1024
+    assert ask(server) == f"({NOBODY}, {NOBODY}, [{NOBODY}])"
+    assert server.heartbeats().stat().st_uid == NOBODY
+    first = server.workers()
+    server.signal(SIGHUP)
+    wait_until(lambda: not first & server.workers() and server.workers(), "it is replaced")
+    assert ask(server) == f"({NOBODY}, {NOBODY}, [{NOBODY}])"
+
+
+@pytest.mark.parametrize("signal", [True, False], ids=["USR1", "by inode"])
+def test_logs_that_are_rotated_after_the_drop_stay_nobodys(start: Starter, signal: bool) -> None:
+    """In a directory that is root's: only the arbiter can make the new files."""
+    server = serve(start)
+    logs = [start.cwd / "logs" / name for name in ("access", "error")]
+    ask(server)
+    wait_until(lambda: read(logs[0]), "the request is in the log")
+    for path in logs:
+        path.rename(path.with_suffix(".1"))
+    if signal:
+        server.signal(SIGUSR1)
+    # The worker looks when it has something to write
+    wait_until(lambda: ask(server) and have_open(logs[0], server), "both have the new access log")
+    assert [path.stat().st_uid for path in logs] == [NOBODY] * 2
+    os.kill(*server.workers(), SIGKILL)
+    wait_until(lambda: "SIGKILL" in read(logs[1]) and "is ready after" in read(logs[1]), "its successor logs")
+    assert ask(server)
+    assert "cannot" not in read(logs[1]) + read(logs[1].with_suffix(".1"))
+
+
+def test_a_link_that_nobody_leaves_in_place_of_a_log_does_not_lead_root_astray(start: Starter) -> None:
+    server = serve(start, mode=0o777)
+    secret = start.cwd / "secret"
+    secret.write_text("root's")
+    log = start.cwd / "logs" / "access"
+    log.unlink()
+    log.symlink_to(secret)
+    server.signal(SIGUSR1)
+    wait_until(lambda: "cannot write the log file" in read(start.cwd / "logs" / "error"), "it refuses")
+    ask(server)
+    assert (secret.stat().st_uid, secret.read_text()) == (0, "root's")
