@@ -32,12 +32,12 @@ from minicorn.configuration import Configuration
 from minicorn.errors import AppLoadError, ConfigError, ExitCode
 from minicorn.forksafety import Watch
 from minicorn.groundwork import Groundwork
+from minicorn.life import USHER
 from minicorn.listeners import Listener
 from minicorn.loader import explain, load_app
 from minicorn.log import LOGGER, Output, Sink
 from minicorn.monitor import Monitor
 from minicorn.pidfile import PidFile
-from minicorn.pool import USHER
 from minicorn.privileges import find_owner
 from minicorn.reception import Reception
 from minicorn.server import Server

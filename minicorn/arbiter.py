@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 
 from minicorn import channel, complaints, logconfig, order, spawn, terminal, upgrade
 from minicorn.accesslog import Origin, compile_format
+from minicorn.actions import Abort, Action, Drain, Excuse, Hold, Kill, Quit, Retire, Say, Seal, Spawn
 from minicorn.attendant import Attendant, Attendants
 from minicorn.cgroup import count_cpus, count_oom_kills
 from minicorn.channel import Channel, Message
@@ -29,31 +30,17 @@ from minicorn.handoff import Handoff
 from minicorn.heartbeat import Activity, Beat
 from minicorn.herald import Herald, describe, read_phase
 from minicorn.hookline import HookLine
+from minicorn.life import Exit, Worker
 from minicorn.listeners import Listener, close_all
 from minicorn.log import Sink
 from minicorn.memory import read_pss, read_rss
+from minicorn.nursery import Cradle
 from minicorn.obituary import cause_of, obituary
-from minicorn.pool import (
-    Abort,
-    Action,
-    Cradle,
-    Drain,
-    Excuse,
-    Exit,
-    Hold,
-    Kill,
-    Pool,
-    Quit,
-    Retire,
-    Say,
-    Seal,
-    Spawn,
-    Stop,
-    Worker,
-)
+from minicorn.pool import Pool
 from minicorn.privileges import Owner
 from minicorn.reloader import Reloader
 from minicorn.settings import Settings, keep_fixed
+from minicorn.shutdown import Stop
 from minicorn.signals import STACKS, Signals
 from minicorn.slow import SlowRequests
 from minicorn.spawn import Post
@@ -192,7 +179,7 @@ class Arbiter:
                 if news := self._reloader.take(now):
                     self._pool.reload()
                     if self._ground.is_outdated():
-                        self._pool.cradle = Cradle.ARBITER
+                        self._pool.nursery.cradle = Cradle.ARBITER
                 self._perform(self._pool.plan(now, self._promises()))
                 if news:
                     LOGGER.info("%s", news)  # once it is true that nothing is answered by the old code any more
@@ -275,9 +262,9 @@ class Arbiter:
                 self._pool.sealed(pid)
             elif message.word == channel.RECYCLE:
                 self._pool.recycle(pid, message.text)
-            elif message.word == channel.FAILED and self._settings.reload and pid in self._pool.templates:
+            elif message.word == channel.FAILED and self._settings.reload and pid in self._pool.nursery.templates:
                 LOGGER.debug("workers are forked without a template: %s", message.text)
-                self._pool.cradle = Cradle.ARBITER
+                self._pool.nursery.cradle = Cradle.ARBITER
             elif message.word == channel.FAILED:
                 self._tell_failure(pid, message.text)
             elif message.word == channel.DEBUGGING:
@@ -645,8 +632,8 @@ class Arbiter:
         if self._watcher is not None:
             self._watcher.tell(channel.IMPORTED, json.dumps(imported["places"]))
         if self._templates_help and self._ground.learn(imported["modules"], imported["own"]):
-            self._pool.cradle = Cradle.COMMON
-            self._pool.renew_template()
+            self._pool.nursery.cradle = Cradle.COMMON
+            self._pool.nursery.renew()
 
     def _hear_watcher(self, message: Message) -> None:
         now = time.monotonic()
@@ -716,8 +703,8 @@ class Arbiter:
             ledger_fd=self._directory.ledger_fd,
             workers=workers,
             size=pool.size,
-            generation=pool.generation,
-            newest=pool.newest,
+            generation=pool.rolls.generation,
+            newest=pool.rolls.newest,
             manager=self._manager.variables,
             arguments=self._upgrade.arguments,
             cwd=self._upgrade.cwd,
@@ -731,11 +718,11 @@ class Arbiter:
         self._chronicle = Chronicle(self._directory.ledger(), self._settings, self._listeners, upgraded=True)
         self._handoff = Handoff(estate.handoff)
         pool, now = self._pool, time.monotonic()
-        pool.generation, pool.newest, pool.booted = estate.generation, estate.newest, True
-        pool.reloads = self._chronicle.reloads
+        pool.booted = True
+        pool.rolls.generation, pool.rolls.newest = estate.generation, estate.newest
+        pool.rolls.wishes = self._chronicle.reloads
         for heir in estate.workers:
-            life = heir.born, heir.strikes, heir.ready, heir.retiring
-            pool.adopt(heir.pid, heir.slot, heir.generation, *life, now, heir.template)
+            pool.adopt(heir.worker(), now)
             self._channels[heir.pid] = channel.adopt(heir.channel_fd)
         pool.reload()
 
@@ -769,7 +756,7 @@ class Arbiter:
 
     def _bury(self, exit: Exit) -> None:
         now = time.monotonic()
-        rolled = self._pool.rolled
+        rolled = self._pool.rolls.last
         worker = self._pool.exited(exit.pid, now)
         if worker is None:
             return
@@ -788,7 +775,7 @@ class Arbiter:
         self._log_unanswered(worker, beat, cause, now)
         if not worker.template:
             self._chronicle.buried(page, cause_of(worker, exit, out_of_memory))
-        failed = self._pool.rolled is not rolled
+        failed = self._pool.rolls.last is not rolled
         if verdict == BOOT_FAILED and not worker.dismissed:
             self._hopeless = (worker.generation, self._failure)
         if verdict == BOOT_FAILED:  # it has said why

@@ -9,9 +9,9 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from minicorn.backoff import backoff, strike
 from minicorn.channel import Channel, Message
 from minicorn.listeners import Listener
-from minicorn.pool import HEALTHY, backoff
 
 
 @dataclass(slots=True, eq=False)
@@ -37,8 +37,7 @@ class Attendant:
 
     def missed(self, now: float) -> float:
         """It has died, or could not be forked; the seconds until it is tried again."""
-        healthy = self.pid > 0 and now - self.born >= HEALTHY
-        self.strikes = 1 if healthy else self.strikes + 1
+        self.strikes = strike(self.strikes, now - self.born if self.pid else 0.0)
         self.pid, self.channel = 0, None
         delay = backoff(self.strikes)
         self.due = now + delay

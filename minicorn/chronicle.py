@@ -11,7 +11,8 @@ from minicorn import upgrade
 from minicorn.heartbeat import Page
 from minicorn.ledger import Ledger
 from minicorn.listeners import Listener
-from minicorn.pool import Pool, Rolled
+from minicorn.pool import Pool
+from minicorn.rolls import Rolled
 from minicorn.settings import Settings
 from minicorn.standing import ERROR_MOST, ERRORS_MOST, TEXT_MOST, Complaint, Listening, Standing, stage_of
 from minicorn.upgrade import Upgrade
@@ -62,8 +63,8 @@ class Chronicle:
 
     def tell(self, pool: Pool, upgrading: Upgrade, now: float) -> None:
         """Write it down, where anything is new."""
-        if pool.rolled is not None and pool.rolled is not self._rolled:
-            self._note_roll(pool.rolled)
+        if pool.rolls.last is not None and pool.rolls.last is not self._rolled:
+            self._note_roll(pool.rolls.last)
         self._ledger.tell(
             Standing(
                 pid=os.getpid(),
@@ -74,9 +75,9 @@ class Chronicle:
                 started=self._started,
                 stage=stage_of(pool),
                 size=pool.size,
-                generation=pool.generation,
-                rolling=pool.roll.generation if pool.roll else 0,
-                reloads=pool.reloads,
+                generation=pool.rolls.generation,
+                rolling=pool.rolls.current.generation if pool.rolls.current else 0,
+                reloads=pool.rolls.wishes,
                 refusals=self._refusals,
                 refusal=self._refusal,
                 rolled=self._rolled,

@@ -30,7 +30,7 @@ from minicorn.counters import (
     WAITED,
     Counters,
 )
-from minicorn.pool import State
+from minicorn.life import State
 
 VERSION = 2
 SIZE = 4096

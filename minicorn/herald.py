@@ -32,7 +32,7 @@ def read_phase(pool: Pool) -> Phase:
         return Phase.STOPPING
     if not pool.booted:
         return Phase.BOOTING
-    return Phase.RELOADING if pool.roll or pool.reload_waits else Phase.SERVING
+    return Phase.RELOADING if pool.rolls.current or pool.rolls.wished else Phase.SERVING
 
 
 def describe(pool: Pool, busy: int, rate: float, reason: str) -> str:
@@ -44,10 +44,11 @@ def describe(pool: Pool, busy: int, rate: float, reason: str) -> str:
         return f"stopping: {len(pool.workers)} workers are finishing"
     if not pool.booted:
         return f"booting {pool.size} workers"
-    text = f"{serving} of {pool.size} workers serve generation {pool.generation}, {busy} busy, {rate:.1f} requests/s"
-    if pool.roll is not None:
-        return f"rolling to generation {pool.roll.generation}; {text}"
-    return f"{pool.failed_roll}: {reason}; {text}" if pool.failed_roll else text
+    rolls = pool.rolls
+    text = f"{serving} of {pool.size} workers serve generation {rolls.generation}, {busy} busy, {rate:.1f} requests/s"
+    if rolls.current is not None:
+        return f"rolling to generation {rolls.current.generation}; {text}"
+    return f"{rolls.failure}: {reason}; {text}" if rolls.failure else text
 
 
 class Herald:

@@ -2,7 +2,7 @@
 
 import signal
 
-from minicorn.pool import Exit, Worker
+from minicorn.life import Exit, Worker
 
 # Written by number: dir(signal) has two names for some
 _NAMES = {int(signum): signum.name for signum in signal.Signals}

@@ -10,7 +10,8 @@ import json
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from minicorn.pool import Pool, Rolled
+from minicorn.pool import Pool
+from minicorn.rolls import Rolled
 
 # Of a text that may be long, so many characters are kept: its end, where the cause is
 TEXT_MOST = 3000

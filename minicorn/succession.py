@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from minicorn.life import Worker
+
 VARIABLE = "MINICORN_SUCCESSION"
 # Set, to our VERSION, for a child that only sees whether the new program loads
 CHECK = "MINICORN_CHECK"
@@ -31,6 +33,19 @@ class Heirloom:
     retiring: bool
     template: bool
     channel_fd: int
+
+    def worker(self) -> Worker:
+        """It, as the next image's pool takes it on."""
+        return Worker(
+            self.pid,
+            self.slot,
+            self.generation,
+            self.born,
+            self.strikes,
+            was_ready=self.ready,
+            dismissed=self.retiring,
+            template=self.template,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from minicorn.counters import Counters
 from minicorn.directory import LEDGER, LOCK, PREFIX, default_base
 from minicorn.heartbeat import Activity, Page
 from minicorn.ledger import Ledger
-from minicorn.pool import State
+from minicorn.life import State
 from minicorn.snapshot import Snapshot, WorkerView
 from minicorn.standing import Complaint, Standing
 

@@ -9,7 +9,7 @@ from minicorn.accesslog import Entry, Origin
 from minicorn.errors import ProtocolError
 from minicorn.heartbeat import Activity, Beat
 from minicorn.http.request import Request, parse_head
-from minicorn.pool import Exit
+from minicorn.life import Exit
 
 _NAMES = {int(signum): signum.name for signum in signal.Signals}
 

@@ -23,9 +23,9 @@ from minicorn import channel, complaints, logconfig, signals, spawn
 from minicorn.capture import capture
 from minicorn.errors import ExitCode
 from minicorn.hooks import WorkerHooks
+from minicorn.life import USHER
 from minicorn.loader import explain, load_app
 from minicorn.log import Output, Sink
-from minicorn.pool import USHER
 from minicorn.privileges import find_owner
 from minicorn.server import Server
 from minicorn.settings import Settings

@@ -15,7 +15,7 @@ from pathlib import Path
 import django_project
 from servers import Running, running
 
-from minicorn.pool import HEALTHY
+from minicorn.backoff import HEALTHY
 
 
 def respawn(server: Running, victim: int) -> float:

@@ -6,7 +6,7 @@ import pytest
 
 from minicorn import channel
 from minicorn.attendant import Attendant, Attendants
-from minicorn.pool import BACKOFF_FIRST, BACKOFF_MOST, HEALTHY
+from minicorn.backoff import BACKOFF_FIRST, BACKOFF_MOST, HEALTHY
 
 
 @pytest.fixture

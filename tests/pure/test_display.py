@@ -7,7 +7,7 @@ import pytest
 from minicorn import display
 from minicorn.counters import NOTHING, ROWS, Counters
 from minicorn.display import Pace, duration, latency, pace, size
-from minicorn.pool import Rolled
+from minicorn.rolls import Rolled
 from minicorn.snapshot import QueueView, Snapshot, Usage, WorkerView, document
 from minicorn.standing import Complaint, Listening, Stage, Standing
 

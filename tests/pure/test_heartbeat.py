@@ -6,7 +6,7 @@ import pytest
 
 from minicorn.counters import BOUNDS, NOTHING
 from minicorn.heartbeat import SIZE, Activity, Entry, Identity, Page, private_page
-from minicorn.pool import State
+from minicorn.life import State
 
 
 @pytest.fixture

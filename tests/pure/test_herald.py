@@ -2,8 +2,11 @@
 
 import math
 
+from minicorn.actions import Retire, Spawn
 from minicorn.herald import EXTEND_EVERY, STATUS_EVERY, Herald, Phase, describe, read_phase
-from minicorn.pool import Exit, Pool, Retire, Spawn, Stop
+from minicorn.life import Exit
+from minicorn.pool import Pool
+from minicorn.shutdown import Stop
 
 EXTEND = "EXTEND_TIMEOUT_USEC=30000000"
 
@@ -49,7 +52,7 @@ def test_a_roll_is_a_reload_from_the_wish_to_its_end() -> None:
     for _ in range(6):
         clock.step()
     assert read_phase(clock.pool) is Phase.SERVING
-    assert clock.pool.generation == 2
+    assert clock.pool.rolls.generation == 2
 
 
 def test_a_roll_that_fails_ends_the_reload_and_stays_in_the_status() -> None:

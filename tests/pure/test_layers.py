@@ -17,7 +17,8 @@ LAYERS = {
     "pure: values in, values out": """
         tracing slow
         version errors address peers forwarded proxy certificate gunicorn settings
-        http http.grammar http.request http.body http.reply pool obituary deadlines herald
+        http http.grammar http.request http.body http.reply deadlines
+        actions backoff life rolls nursery waiting shutdown pool obituary herald
         changes reloader page
         counters standing snapshot display holdings metrics statsd
     """,

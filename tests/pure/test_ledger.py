@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from minicorn import standing
+from minicorn.actions import Spawn
 from minicorn.counters import NOTHING
 from minicorn.heartbeat import private_page
 from minicorn.ledger import SIZE, Ledger
-from minicorn.pool import Pool, Rolled, Spawn, Stop
+from minicorn.pool import Pool
+from minicorn.rolls import Rolled
+from minicorn.shutdown import Stop
 from minicorn.standing import Complaint, Listening, Stage, Standing, from_json, stage_of
 
 FULL = Standing(
@@ -135,10 +138,10 @@ def test_a_roll_answers_all_wishes_that_were_heard_as_it_began() -> None:
     pool.reload()  # for the next
     (spawn,) = (action for action in actions if isinstance(action, Spawn))
     pool.spawned(spawn, 101, 2.0)
-    assert pool.rolled is None
+    assert pool.rolls.last is None
     pool.exited(101, 3.0)
-    assert pool.rolled == Rolled(2, 2, "failed")
+    assert pool.rolls.last == Rolled(2, 2, "failed")
     pool.plan(3.0, {})
-    assert pool.roll is not None and pool.roll.wish == 3
+    assert pool.rolls.current is not None and pool.rolls.current.wish == 3
     pool.stop(Stop.GRACEFUL)
-    assert pool.rolled == Rolled(3, 3, "stopped")
+    assert pool.rolls.last == Rolled(3, 3, "stopped")

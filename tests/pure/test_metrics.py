@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from minicorn.counters import BOUNDS, NOTHING, ROWS, TOOK, Counters
 from minicorn.metrics import NAMES, family_of, render
-from minicorn.pool import Rolled
+from minicorn.rolls import Rolled
 from minicorn.snapshot import QueueView, Snapshot, Usage, WorkerView
 from minicorn.standing import Listening, Stage, Standing
 from minicorn.statsd import DATAGRAM_MOST, datagrams

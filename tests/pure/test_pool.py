@@ -4,25 +4,11 @@ import math
 
 import pytest
 
-from minicorn.pool import (
-    ABORT_GRACE,
-    BACKOFF_MOST,
-    HEALTHY,
-    QUIT_GRACE,
-    SAMPLES,
-    UNSEALED,
-    Abort,
-    Drain,
-    Kill,
-    Pool,
-    Quit,
-    Retire,
-    Say,
-    Seal,
-    Spawn,
-    State,
-    Stop,
-)
+from minicorn.actions import Abort, Drain, Kill, Quit, Retire, Say, Seal, Spawn
+from minicorn.backoff import BACKOFF_MOST, HEALTHY
+from minicorn.life import ABORT_GRACE, QUIT_GRACE, SAMPLES, State, Worker
+from minicorn.pool import Pool
+from minicorn.shutdown import UNSEALED, Stop
 
 
 class World:
@@ -140,7 +126,7 @@ def test_a_roll_replaces_every_worker_and_capacity_never_falls(world):
     assert world.generations() == [2, 2, 2, 2]
     assert old.isdisjoint(world.pool.workers)
     assert world.fewest_ready >= 4
-    assert world.pool.roll is None
+    assert world.pool.rolls.current is None
 
 
 def test_the_canary_boots_alone(world):
@@ -172,7 +158,7 @@ def test_hups_without_end_still_complete_rolls(world):
     for _ in range(200):
         world.pool.reload()
         world.run(0.5)
-    assert world.pool.generation > 10
+    assert world.pool.rolls.generation > 10
     assert world.fewest_ready >= 4
 
 
@@ -215,7 +201,7 @@ def test_a_hup_overtakes_a_roll_that_cannot_go_on(world):
     world.run(1.5)  # the canary is ready
     world.broken = True
     world.run(20)
-    assert world.pool.roll is not None
+    assert world.pool.rolls.current is not None
     assert len(world.ready()) >= 4
     world.broken = False
     world.pool.reload()
@@ -418,7 +404,7 @@ def test_a_second_term_changes_nothing_and_int_escalates(world):
 def test_graceful_does_not_slow_a_quick_stop(world):
     world.pool.stop(Stop.QUICK)
     assert not world.pool.stop(Stop.GRACEFUL)
-    assert world.pool.stopping is Stop.QUICK
+    assert world.pool.stopping.how is Stop.QUICK
 
 
 def test_the_queues_are_drained_only_when_nobody_gives_to_them_any_more(world):
@@ -549,11 +535,13 @@ def test_a_boot_between_failed_ones_begins_the_count_anew():
 def test_the_workers_of_the_image_before_are_taken_over_and_rolled():
     world = World(3)
     for pid, (ready, retiring) in enumerate([(True, False), (True, False), (False, False), (True, True)], start=7):
-        world.pool.adopt(pid, pid, 4, world.now - 50, 0, ready, retiring, world.now)
+        heir = Worker(pid, pid, 4, world.now - 50, was_ready=ready, dismissed=retiring)
+        world.pool.adopt(heir, world.now)
         world.promises[pid] = math.inf
         world.due[pid] = [(world.now + 0.2, "exit")] if retiring else []
     world.due[9] = [(world.now + 0.5, "ready")]
-    world.pool.generation = world.pool.newest = 4
+    world.pool.rolls.generation = world.pool.rolls.newest = 4
+    world.pool.booted = True
     world.pool.reload()
     world.run(20)
     assert world.generations() == [5, 5, 5]

@@ -1,19 +1,11 @@
 """The arbiter's mind with --reload: old code answers nothing, new code that fails shows itself."""
 
-from minicorn.pool import (
-    BACKOFF_FIRST,
-    IMPORT_PATIENCE,
-    USHER,
-    Drain,
-    Excuse,
-    Hold,
-    Kill,
-    Pool,
-    Retire,
-    Spawn,
-    State,
-    Stop,
-)
+from minicorn.actions import Drain, Excuse, Hold, Kill, Retire, Spawn
+from minicorn.backoff import BACKOFF_FIRST
+from minicorn.life import USHER, State
+from minicorn.pool import Pool
+from minicorn.shutdown import Stop
+from minicorn.waiting import IMPORT_PATIENCE
 
 
 class World:

@@ -3,7 +3,11 @@
 import pytest
 from test_pool import World
 
-from minicorn.pool import BACKOFF_FIRST, ORDER_PATIENCE, TEMPLATE_SLOT, Cradle, Kill, Spawn, State, Stop
+from minicorn.actions import Kill, Spawn
+from minicorn.backoff import BACKOFF_FIRST
+from minicorn.life import State
+from minicorn.nursery import ORDER_PATIENCE, TEMPLATE_SLOT, Cradle
+from minicorn.shutdown import Stop
 
 
 class Nursery(World):
@@ -22,10 +26,10 @@ class Nursery(World):
             self.due[pid] = [(self.now + (0.004 if action.parent else self.boot), "exit" if self.broken else "ready")]
 
     def templates(self):
-        return sorted(t.generation for t in self.pool.templates.values() if t.state is State.READY)
+        return sorted(t.generation for t in self.pool.nursery.templates.values() if t.state is State.READY)
 
     def template(self):
-        return next(t.pid for t in self.pool.templates.values() if t.state is State.READY)
+        return next(t.pid for t in self.pool.nursery.templates.values() if t.state is State.READY)
 
 
 @pytest.fixture
@@ -130,7 +134,7 @@ def test_a_template_that_forks_nothing_is_killed_and_replaced(world):
     world.run(0.6)
     assert [kill.pid for kill in world.done(Kill)] == [stuck]
     world.deaf = False
-    for order in list(world.pool.orders):
+    for order in list(world.pool.nursery.orders):
         if order.parent == stuck:
             world.pool.spawn_failed(order, "its template has died", world.now)
     world.run(2)
@@ -140,7 +144,7 @@ def test_a_template_that_forks_nothing_is_killed_and_replaced(world):
 def test_the_server_ends_with_its_templates(world):
     world.pool.stop(Stop.GRACEFUL)
     world.run(5)
-    assert world.pool.ended and not world.pool.templates
+    assert world.pool.ended and not world.pool.nursery.templates
 
 
 def test_parked_is_without_a_template_and_a_reload_brings_one(world):
@@ -163,7 +167,7 @@ def test_a_common_template_outlives_rolls_and_nobody_waits_for_it():
     world.run(3)
     assert world.generations() == [2, 2, 2]
     assert {spawn.parent for spawn in world.done(Spawn) if spawn.generation == 2} == {template}
-    world.pool.renew_template()
+    world.pool.nursery.renew()
     world.run(3)
     assert world.template() != template and len(world.templates()) == 1
 

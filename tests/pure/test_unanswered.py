@@ -6,7 +6,7 @@ import pytest
 
 from minicorn.accesslog import Origin, compile_format
 from minicorn.heartbeat import Page, private_page
-from minicorn.pool import Exit
+from minicorn.life import Exit
 from minicorn.settings import ACCESS_FORMAT
 from minicorn.unanswered import cause_of_death, unanswered
 

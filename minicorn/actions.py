@@ -1,0 +1,101 @@
+"""What the pool wants done, as values: the arbiter performs them in their order."""
+
+import math
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Fork a worker, or a template; then tell the pool by `spawned` or `spawn_failed`."""
+
+    slot: int
+    generation: int
+    strikes: int = 0
+    parent: int = 0  # the pid of whom to order it from; 0: the arbiter forks
+    template: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Say something to a worker over its channel; what, the kind of this tells."""
+
+    pid: int
+
+
+class Retire(Tell):
+    """Ask a worker to hand over what it can, finish the rest, and end."""
+
+
+class Seal(Tell):
+    """Tell a worker that the server stops: nothing may go into the hand-off queue any more."""
+
+
+class Drain(Tell):
+    """All are sealed: ask a worker to serve what waits in the queues, finish, and end."""
+
+
+class Hold(Tell):
+    """Its code is out of date: tell a worker to answer nothing more, and to keep who asks."""
+
+
+class Excuse(Tell):
+    """Tell a held worker to say to those who wait that the new code takes long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """SIGABRT: its stack is wanted."""
+
+    pid: int
+    late: float
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """SIGKILL."""
+
+    pid: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    """SIGQUIT: end without finishing."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """One line for the log."""
+
+    level: str
+    text: str
+
+
+Action = Spawn | Tell | Abort | Kill | Quit | Say
+
+
+@dataclass(slots=True)
+class Agenda:
+    """A plan as it is being made, by all parts of the pool: what to do, and when to plan again."""
+
+    wake_at: float = math.inf
+    _lines: list[Action] = field(default_factory=list)
+    _actions: list[Action] = field(default_factory=list)
+
+    def do(self, *actions: Action) -> None:
+        self._actions += actions
+
+    def say(self, level: str, text: str) -> None:
+        self._lines.append(Say(level, text))
+
+    def wake(self, at: float) -> None:
+        """Plan again then, or before."""
+        self.wake_at = min(self.wake_at, at)
+
+    def close(self) -> list[Action]:
+        """All of it, the lines for the log first; what comes now is for the next plan."""
+        plan = self._lines + self._actions
+        self._lines, self._actions = [], []
+        return plan
