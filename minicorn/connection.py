@@ -290,7 +290,7 @@ class Connection:
         if request.framing is not Framing.NONE:
             return self._begin_body(request, now)
         self.since = now
-        self._move(APP)
+        self.state = APP  # from HEAD, as above
         return True
 
     def _begin_body(self, request: Request, now: float) -> bool:
@@ -398,6 +398,11 @@ class Connection:
         self.begun = now
         self.interest = poller.READ
         self.body.close()
+        if keep_alive and not (self.outbox.size or self._input):
+            self.request = None
+            self.state = IDLE  # from APP it is legal, and where most requests end
+            self.deadline = now + self.settings.keep_alive
+            return
         asked = self.request is not None and not self.request.keep_alive
         self.request = None
         self._closing = not keep_alive

@@ -73,7 +73,7 @@ class Loop:
         self._accepting = False
         self._refused = False  # the queue has been full in this turn of the helper's
         self._next_tick = 0.0
-        self._date = (0, "")
+        self._set_date(time.monotonic())
         self._idle_patience = max(settings.timeout, IDLE_SLACK) if settings.timeout else float("inf")
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._capacity = limit - min(SPARE_DESCRIPTORS, limit // 2)
@@ -141,6 +141,8 @@ class Loop:
         if taking and timeout:
             self._idle_map.mark(self._slot, False)
         now = time.monotonic()
+        if now >= self._date_over:
+            self._set_date(now)
         others = []
         connections, turns = self.connections, self._turns
         for fd, event in events:
@@ -185,7 +187,7 @@ class Loop:
     def _tick(self, now: float, taking: bool) -> None:
         self._next_tick = now + TICK
         for connection in self._deadlines.due(now) if not self.holding else ():
-            self._attempt(connection, partial(connection.expire, self.date_line(), now))
+            self._attempt(connection, partial(connection.expire, self.date, now))
         if taking and not (self.leaving or self.closing):
             self._set_accepting(True)
             # An exclusive wake-up can be lost on a process that has just stopped waiting
@@ -226,7 +228,7 @@ class Loop:
         """Answer with an error, and close."""
         LOGGER.info("%s: refused with %d: %s", connection.peer or connection.listener.name, error.status, error.detail)
         self._page.refused(connection.take_received())
-        self._attempt(connection, partial(connection.refuse, error.status, self.date_line(), now))
+        self._attempt(connection, partial(connection.refuse, error.status, self.date, now))
 
     def _weigh(self, connection: Connection) -> None:
         """See what the connection holds in memory."""
@@ -513,9 +515,7 @@ class Loop:
         for connection in list(self.connections.values()):
             self._give(connection)
 
-    def date_line(self) -> str:
-        """The Date field for now."""
-        now = int(time.time())
-        if self._date[0] != now:
-            self._date = (now, http_date(now))
-        return self._date[1]
+    def _set_date(self, now: float) -> None:
+        seconds = time.time()
+        self.date = http_date(seconds)  # the Date field of what is sent in this turn
+        self._date_over = now + 1 - seconds % 1

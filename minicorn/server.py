@@ -352,7 +352,7 @@ class Server:
         head = "" if self._access is None else request.head  # should we die of it, the arbiter logs it
         deadline = began + self._request_patience
         self._page.begin(request.method, request.target, environ["REMOTE_ADDR"], began, deadline, name, head)
-        exchange = Exchange(connection, request, self._loop.date_line(), self._doors)
+        exchange = Exchange(connection, request, self._loop.date, self._doors)
         gone: ClientGone | None = None
         try:
             exchange.run(self.app, environ)

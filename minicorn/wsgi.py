@@ -158,7 +158,9 @@ class Exchange:
         "broken",
         "handed",
         "headers",
+        "keep_alive",
         "status",
+        "unbounded",
     )
 
     def __init__(self, connection: Connection, request: Request, date: str, doors: Doors) -> None:
@@ -176,15 +178,8 @@ class Exchange:
         self.status: str | None = None
         self.headers: list[tuple[str, str]] = []
         self.broken = False  # the reply ended early: only a close can tell
-
-    @property
-    def keep_alive(self) -> bool:
-        return self._head is not None and self._head.keep_alive and not self.broken
-
-    @property
-    def unbounded(self) -> bool:
-        """The reply has no end but the connection's."""
-        return self._head is not None and self._head.delimiter is CLOSE
+        self.keep_alive = False
+        self.unbounded = False  # the reply has no end but the connection's
 
     @property
     def sent(self) -> int:
@@ -246,11 +241,11 @@ class Exchange:
             raise self._gone
 
     def _deliver(self, result: Iterable[bytes]) -> None:
-        if isinstance(result, FileWrapper) and self._head is None and (span := result.span()) is not None:
-            self._send_file(*span)
-        elif isinstance(result, (list, tuple)) and len(result) == 1:
+        if isinstance(result, (list, tuple)) and len(result) == 1:
             if result[0]:
                 self._send(result[0], len(result[0]))
+        elif isinstance(result, FileWrapper) and self._head is None and (span := result.span()) is not None:
+            self._send_file(*span)
         else:
             blocks = iter(result)
             while (block := self._inside(partial(next, blocks, _END))) is not _END:
@@ -270,8 +265,10 @@ class Exchange:
         if self._fields is None:
             raise ApplicationFault("start_response was not called before the body")
         keep_alive = self._request.keep_alive and self._doors.is_willing(self._connection)
-        self._head = reply.render_head(self._request, self._fields, known, keep_alive, self._date)
-        return self._head
+        self._head = head = reply.render_head(self._request, self._fields, known, keep_alive, self._date)
+        self.keep_alive = head.keep_alive
+        self.unbounded = head.delimiter is CLOSE
+        return head
 
     def _send(self, data: bytes, known: int) -> None:
         """One block, with the head before the first; `known` is the whole body's length or -1."""
@@ -331,7 +328,7 @@ class Exchange:
         if head.delimiter is CHUNKED:
             self._hand_over(reply.LAST_CHUNK)
         elif head.delimiter is LENGTH and self._produced != head.length:
-            self.broken = True
+            self._break()
             LOGGER.error(
                 "%s: the application gave %d bytes where its Content-Length says %d",
                 self._subject,
@@ -339,8 +336,12 @@ class Exchange:
                 head.length,
             )
 
+    def _break(self) -> None:
+        self.broken, self.keep_alive = True, False
+
     def _fail(self, error: BaseException) -> None:
-        self.broken = not self._complete
+        if not self._complete:
+            self._break()
         if isinstance(error, ApplicationFault):
             LOGGER.error("%s: the application broke WSGI: %s", self._subject, error)
         else:

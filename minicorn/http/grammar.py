@@ -13,14 +13,14 @@ TOKEN = re.compile(rf"{_TCHAR}++")
 # RFC 7239 and its forerunners: what a proxy says of its client, and everybody can send
 CLAIM = re.compile(r"forwarded|x-forwarded-.*|x-real-ip", re.IGNORECASE)
 
-# RFC 9110 5.5: field-value = VCHAR, obs-text, SP and HTAB. So a head without these octets is
-# line ends and nothing else, which is checked in one pass of C.
-FIELD_OCTETS = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
+# RFC 9110 5.5: field-value, of VCHAR, obs-text, SP and HTAB
+FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*+")
 
 # RFC 9112 3.2: the target is visible ASCII. RFC 3986 knows no "#" in it and asks to encode
 # some more, but browsers send those ("|", "[", "{") raw in queries.
-# RFC 9112 2.3: the version is case-sensitive, one digit each.
-REQUEST_LINE = re.compile(rf"({_TCHAR}++) ([\x21\x22\x24-\x7e]++) HTTP/([0-9])\.([0-9])")
+TARGET = re.compile(r"[\x21\x22\x24-\x7e]++")
+# RFC 9112 2.3: case-sensitive, one digit each
+VERSION = re.compile(r"HTTP/([0-9])\.[0-9]")
 
 # RFC 9112 2.2: a line feed without its carriage return, or the reverse, ends nothing.
 BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")

@@ -35,7 +35,7 @@ NOTHING, LENGTH, CHUNKED, CLOSE = Delimiter
 class Fields:
     """A status and field lines that may be sent, and what they say of framing."""
 
-    __slots__ = ("code", "dated", "length", "lines", "status")
+    __slots__ = ("code", "dated", "length", "lines", "rendered", "status")
 
     def __init__(self, status: str, code: int, lines: str, length: int, dated: bool) -> None:
         self.status = status
@@ -43,6 +43,7 @@ class Fields:
         self.lines = lines
         self.length = length
         self.dated = dated
+        self.rendered: tuple[object, Head | None] = None, None  # the last head made of it, and for what
 
 
 class Head:
@@ -159,6 +160,17 @@ def render_head(request: Request, fields: Fields, known: int, keep_alive: bool, 
     `known` is the length of the whole body where it is known (-1 otherwise), `keep_alive`
     whether the connection may go on, `date` the line for Date (see `http_date`).
     """
+    version, bodiless = request.version, request.method == "HEAD"
+    wanted = (known, date, keep_alive, version, bodiless)
+    made, head = fields.rendered
+    if head is not None and made == wanted:
+        return head
+    head = _render_head(fields, *wanted)
+    fields.rendered = wanted, head
+    return head
+
+
+def _render_head(fields: Fields, known: int, date: str, keep_alive: bool, version: str, bodiless: bool) -> Head:
     code, length, lines = fields.code, fields.length, fields.lines
     if not fields.dated:
         lines += date
@@ -167,7 +179,7 @@ def render_head(request: Request, fields: Fields, known: int, keep_alive: bool, 
         # RFC 9110 15.3.6: no content, and unlike a 204 it must say so
         delimiter = NOTHING
         lines += "Content-Length: 0\r\n"
-    elif request.method == "HEAD" or code in (204, 304):
+    elif bodiless or code in (204, 304):
         delimiter = NOTHING
         if length < 0 and known > 0 and code not in (204, 304):
             lines += f"Content-Length: {known}\r\n"
@@ -176,7 +188,7 @@ def render_head(request: Request, fields: Fields, known: int, keep_alive: bool, 
     elif known >= 0:
         delimiter, length = LENGTH, known
         lines += f"Content-Length: {known}\r\n"
-    elif request.version == "HTTP/1.1":
+    elif version == "HTTP/1.1":
         delimiter = CHUNKED
         lines += "Transfer-Encoding: chunked\r\n"
     else:
@@ -185,7 +197,7 @@ def render_head(request: Request, fields: Fields, known: int, keep_alive: bool, 
     # RFC 9112 9.3 and 9.6: persistence is the default in 1.1 and named in 1.0
     if not keep_alive:
         lines += "Connection: close\r\n"
-    elif request.version == "HTTP/1.0":
+    elif version == "HTTP/1.0":
         lines += "Connection: keep-alive\r\n"
     return Head(f"HTTP/1.1 {fields.status}\r\n{lines}\r\n".encode("latin-1"), delimiter, length, keep_alive)
 

@@ -1,20 +1,16 @@
 """A request's head: bytes -> `Request`, or "need more" (None), or ProtocolError; in linear time.
 
-The octets of the whole head are checked in one pass, lines when they are first seen (most of
-what a client sends is what it has sent before). Fields are kept under their CGI names (RFC 3875 4.1.18), which
-is how WSGI wants them.
+A field line is checked when it is first seen, and remembered: most of what clients send is what
+they have sent before. Fields are kept under their CGI names (RFC 3875 4.1.18), which is how WSGI
+wants them.
 """
 
-from collections.abc import Callable
 from enum import Enum
 from functools import lru_cache
-from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
 from minicorn.errors import ProtocolError
 from minicorn.http import grammar
-
-T = TypeVar("T")
 
 
 class Framing(Enum):
@@ -119,12 +115,9 @@ def _parse(head: bytes, most_fields: int) -> Request:
     lines = text.split("\r\n")
     if most_fields and len(lines) - 3 > most_fields:
         raise ProtocolError(431, f"more than {most_fields} field lines")
-    # What is no field octet must be the ends of these lines, and nothing else
-    if head.translate(None, grammar.FIELD_OCTETS) != b"\r\n" * (len(lines) - 1):
-        raise ProtocolError(400, "control character in the head")
     request = _parse_request_line(lines[0])
     request.head = text
-    pairs = [*map(_FIELD_LINES.__getitem__, lines[1:-2])]
+    pairs = [*map(_LINES.__getitem__, lines[1:-2])]
     request.fields = fields = dict(pairs)
     if "" in fields:
         request.aside = tuple(line for key, line in pairs if not key)
@@ -139,56 +132,77 @@ def _parse(head: bytes, most_fields: int) -> Request:
     return request
 
 
+# RFC 9110 9.3: what need not be looked at
+_METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
+
+
 def _parse_request_line(line: str) -> Request:
-    match = grammar.REQUEST_LINE.fullmatch(line)
+    try:
+        method, target, version = line.split(" ")
+    except ValueError:
+        raise ProtocolError(400, "malformed request line") from None
+    if not grammar.TARGET.fullmatch(target) or (method not in _METHODS and not grammar.TOKEN.fullmatch(method)):
+        raise ProtocolError(400, "malformed request line")
+    if version not in ("HTTP/1.1", "HTTP/1.0"):
+        version = _lower_version(version)
+    return Request(method, target, version, {})
+
+
+def _lower_version(version: str) -> str:
+    """RFC 9110 6.2: a higher minor version is answered as the highest that we know."""
+    match = grammar.VERSION.fullmatch(version)
     if match is None:
         raise ProtocolError(400, "malformed request line")
-    method, target, major, minor = match.groups()
-    if major != "1":
-        raise ProtocolError(505, f"HTTP/{major}.{minor}")
-    # RFC 9110 6.2: a higher minor version is answered as the highest we know
-    return Request(method, target, "HTTP/1.0" if minor == "0" else "HTTP/1.1", {})
-
-
-class _Memory(dict[str, T]):
-    """Results by text, of which clients send the same again and again; bounded, for they choose it."""
-
-    def __init__(self, make: Callable[[str], T], most: int, longest: int) -> None:
-        self._make, self._most, self._longest = make, most, longest
-
-    def __missing__(self, text: str) -> T:
-        made = self._make(text)
-        if len(text) <= self._longest:
-            if len(self) >= self._most:
-                self.clear()  # what is in use comes back at once
-            self[text] = made
-        return made
-
-
-def _parse_field(line: str) -> tuple[str, str]:
-    """Environ key and value of a field line; "" and the line itself for one that is set aside."""
-    name, colon, value = line.partition(":")
-    key = _CGI_NAMES[name]
-    if not colon:
-        raise ProtocolError(400, "field line without a colon")
-    return (key, value.strip(" \t")) if key else ("", line)
-
-
-def _cgi_name(name: str) -> str:
-    """The environ key of a field name; "" for one that is set aside. ProtocolError for no name."""
-    if not grammar.TOKEN.fullmatch(name):
-        # RFC 9112 5.1 and 5.2: no space before the colon, no folded line
-        raise ProtocolError(400, "malformed field name")
-    if "_" in name or grammar.CLAIM.fullmatch(name):
-        # "Content_Length" would become the same key as "Content-Length"
-        return ""
-    key = name.upper().replace("-", "_")
-    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+    if match[1] != "1":
+        raise ProtocolError(505, version)
+    return "HTTP/1.1"
 
 
 REMEMBERED = 1024
-_CGI_NAMES = _Memory(_cgi_name, REMEMBERED, longest=64)
-_FIELD_LINES = _Memory(_parse_field, REMEMBERED, longest=256)
+# Clients choose what is remembered, so there is a bound to it: what is in use comes back at once
+_LONGEST_NAME, _LONGEST_LINE = 64, 256
+
+
+class _Names(dict[str, str]):
+    """The environ key of a field name; "" for one that is set aside. ProtocolError for no name."""
+
+    def __missing__(self, name: str) -> str:
+        if not grammar.TOKEN.fullmatch(name):
+            # RFC 9112 5.1 and 5.2: no space before the colon, no folded line
+            raise ProtocolError(400, "malformed field name")
+        key = name.upper().replace("-", "_")
+        if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            key = f"HTTP_{key}"
+        if "_" in name or grammar.CLAIM.fullmatch(name):
+            # "Content_Length" would become the same key as "Content-Length"
+            key = ""
+        if len(name) <= _LONGEST_NAME:
+            if len(self) >= REMEMBERED:
+                self.clear()
+            self[name] = key
+        return key
+
+
+class _Lines(dict[str, tuple[str, str]]):
+    """Environ key and value of a field line; "" and the line itself for one that is set aside."""
+
+    def __missing__(self, line: str) -> tuple[str, str]:
+        name, colon, value = line.partition(":")
+        key = _NAMES[name]
+        if not colon:
+            raise ProtocolError(400, "field line without a colon")
+        if not (value.isascii() and value.isprintable()) and not grammar.FIELD_VALUE.fullmatch(value):
+            raise ProtocolError(400, "control character in the head")
+        pair = (key, value.strip(" \t")) if key else ("", line)
+        if len(line) <= _LONGEST_LINE:
+            if len(self) >= REMEMBERED:
+                self.clear()
+            self[line] = pair
+        return pair
+
+
+_NAMES = _Names()
+_LINES = _Lines()
 
 
 _SINGLE = frozenset(["HTTP_HOST", "CONTENT_LENGTH", "CONTENT_TYPE"])

@@ -434,14 +434,14 @@ def test_what_is_remembered_of_names_and_lines_is_bounded_and_what_is_beyond_sti
         names = [f"X-Unheard-{number}" for number in range(part * 800, part * 800 + 800)]
         request = accepted(head(*(f"{name}: {name}".encode() for name in names)))
         assert all(request.fields["HTTP_" + name.upper().replace("-", "_")] == name for name in names)
-    assert 0 < len(request_module._CGI_NAMES) <= request_module.REMEMBERED
-    assert 0 < len(request_module._FIELD_LINES) <= request_module.REMEMBERED
+    assert 0 < len(request_module._NAMES) <= request_module.REMEMBERED
+    assert 0 < len(request_module._LINES) <= request_module.REMEMBERED
 
 
 def test_a_long_line_is_not_remembered() -> None:
     line = "X-Long: " + "x" * 1000
     accepted(head(line.encode()))
-    assert line not in request_module._FIELD_LINES
+    assert line not in request_module._LINES
 
 
 def test_a_line_that_is_refused_is_refused_again() -> None:
