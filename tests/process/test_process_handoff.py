@@ -391,11 +391,12 @@ def test_a_body_is_received_while_its_worker_is_busy(start: Starter) -> None:
 
 
 def test_deadlines_hold_while_the_worker_is_busy(start: Starter) -> None:
-    server = start(APP, "--recv-timeout", "0.3", "--keep-alive", "0.3")
-    half, idle, other = keep(server), keep(server), keep(server)
+    server = start(APP, "--recv-timeout", "1", "--keep-alive", "1")
+    half, idle = keep(server), keep(server)
     assert ask(idle).status == 200
     half.sock.sendall(HEAD)
     wait_read(server, half)
+    other = keep(server)  # only now: it too must speak in time
     hold(server, other)
     assert half.sock.recv(12) == b"HTTP/1.1 408"
     assert idle.sock.recv(1) == b""
