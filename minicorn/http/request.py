@@ -263,7 +263,9 @@ def _resolve_target(request: Request) -> None:
             raise ProtocolError(400, "malformed request target")
         # RFC 9112 3.2.2: the target's authority replaces Host
         request.fields["HTTP_HOST"] = match[1]
-        path, request.query = match[2] or "/", match[3] or ""
+        # RFC 9110 4.2.3 and RFC 9112 3.2.4: nothing behind the authority is "/", and "*" for OPTIONS
+        path = match[2] or ("" if request.method == "OPTIONS" and match[3] is None else "/")
+        request.query = match[3] or ""
         request.secure = target[4] in "sS"
     request.path = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
 
@@ -305,6 +307,8 @@ def _decide_connection(request: Request) -> None:
         request.keep_alive = "close" not in listed and (request.version == "HTTP/1.1" or "keep-alive" in listed)
     expectation = request.fields.get("HTTP_EXPECT")
     if expectation is not None and request.version == "HTTP/1.1":
-        if expectation.lower() != "100-continue":
+        # RFC 9110 5.6.1.2: empty elements of a list are ignored
+        expected = {member.strip(" \t") for member in expectation.lower().split(",")} - {""}
+        if expected - {"100-continue"}:
             raise ProtocolError(417, "unknown expectation")
-        request.expects_continue = True
+        request.expects_continue = bool(expected)

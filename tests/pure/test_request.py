@@ -269,6 +269,23 @@ def test_an_asterisk_is_for_options_alone() -> None:
     assert refused(head(start=b"GET * HTTP/1.1")) == 400
 
 
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        ("http://h", "", ""),
+        ("HTTP://h:80", "", ""),
+        ("http://h/", "/", ""),
+        ("http://h?", "/", ""),
+        ("http://h?h", "/", "h"),
+    ],
+)
+def test_options_of_an_absolute_target_without_a_path_are_those_of_the_whole_server(
+    target: str, path: str, query: str
+) -> None:
+    request = accepted(head(start=f"OPTIONS {target} HTTP/1.1".encode()))
+    assert (request.path, request.query) == (path, query)
+
+
 @pytest.mark.parametrize("target", [b"h:443", b"/", b"http://h/"], ids=labels)
 def test_connect_is_501(target: bytes) -> None:
     assert refused(head(start=b"CONNECT " + target + b" HTTP/1.1")) == 501
@@ -472,6 +489,9 @@ def test_a_valid_host_is_kept_as_it_came(host: str) -> None:
         b"a\\b",
         b"user@h",
         b"h:port",
+        b"h" * 262,
+        b"[v1.a]",
+        b"[fe80::1%25eth0]",
         b"h:+80",
         b"h:123456",
         b"h:80:80",
@@ -649,7 +669,15 @@ def test_an_expected_continue_is_known(value: bytes) -> None:
     assert accepted(head(b"Expect: " + value, b"Content-Length: 5")).expects_continue
 
 
-@pytest.mark.parametrize("value", [b"200-ok", b"", b"100-continue, x", b"100", b"100-continue\xa0"], ids=labels)
+@pytest.mark.parametrize(
+    ("values", "expects"),
+    [([b""], False), ([b" , ,"], False), ([b",100-continue ,"], True), ([b"100-continue", b"100-Continue"], True)],
+)
+def test_expectations_are_a_list_whose_empty_elements_are_ignored(values: list[bytes], expects: bool) -> None:
+    assert accepted(head(*(b"Expect: " + value for value in values))).expects_continue == expects
+
+
+@pytest.mark.parametrize("value", [b"200-ok", b"100-continue, x", b"100", b"100-continue\xa0"], ids=labels)
 def test_an_unknown_expectation_is_417(value: bytes) -> None:
     assert refused(head(b"Expect: " + value)) == 417
 

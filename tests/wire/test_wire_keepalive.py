@@ -102,6 +102,14 @@ def test_the_last_of_the_requests_that_a_connection_may_make_is_told_so(serve, r
     assert client.rest() == b""
 
 
+def test_nothing_behind_the_last_request_that_a_connection_may_make_is_parsed(serve, recorder):
+    client = serve(recorder, max_keepalive_requests=2).connect()
+    client.send(b"".join(client.render(f"/{number}") for number in range(4)))
+    assert [client.reply().body for _ in range(2)] == [b"/0", b"/1"]
+    assert client.rest() == b""
+    assert recorder.seen == ["/0", "/1"]
+
+
 def test_no_limit_of_requests_is_no_limit(serve, recorder):
     client = serve(recorder, max_keepalive_requests=0).connect()
     assert all("Connection" not in client.ask() for _ in range(150))

@@ -27,12 +27,20 @@ def app(environ, start_response):
     elif path == "/stream":
         start_response("200 OK", [("Content-Type", "text/plain")])
         return (BIG[start : start + 100_000] for start in range(0, len(BIG), 100_000))
+    elif path == "/cut":
+        start_response("200 OK", [])
+        return interrupted()
     elif path == "/length":
         body = str(len(environ["wsgi.input"].read())).encode()
     else:
         body = json.dumps({k: v for k, v in environ.items() if isinstance(v, str)}).encode()
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [body]
+
+
+def interrupted():
+    yield BIG[:1000]
+    raise RuntimeError("a block that cannot be made")
 
 
 @pytest.fixture
@@ -140,6 +148,28 @@ def test_close_notify_ends_a_reply(server):
         alerts = re.findall(r"(<<<|>>>) TLS.*Alert.*\n.*\n?.*", said)
         assert "HTTP/1.1 200" in said
         assert alerts[0] == "<<<", said  # the server's comes first
+
+
+def test_a_reply_that_was_cut_ends_without_close_notify(server, pair):
+    """Nothing else would tell it from a whole one: it has no length (RFC 9112 9.8)."""
+    client = TlsClient(server, pair)
+    client.sock.sendall(b"GET /cut HTTP/1.0\r\nHost: a.test\r\n\r\n")
+    with pytest.raises((ssl.SSLEOFError, ConnectionResetError)):
+        while client.receive():
+            pass
+
+
+def test_the_connection_says_the_scheme_whatever_an_absolute_target_says(server, pair):
+    client = TlsClient(server, pair)
+    for target in ("http://other.test/path", "https://other.test/path"):
+        client.ask(target)
+        environ = json.loads(client.reply()[1])
+        assert (environ["wsgi.url_scheme"], environ["HTTP_HOST"]) == ("https", "other.test")
+
+
+def test_tls_compresses_nothing(server):
+    """RFC 9110 17.6: else its length would tell of secrets."""
+    assert "Compression: NONE" in s_client(server, "-tls1_2", "-comp", send=REQUEST)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
