@@ -1,7 +1,8 @@
 """The arbiter's line to the child that runs its hooks: told in order, answered, judged by a deadline.
 
 The arbiter never waits: what a hook guards is done when its answer comes, or not at all. A child
-that is late is killed, and a new one reads the file again.
+that is late is killed, and a new one reads the file again and is told the rest. While there is none,
+calls wait, but not for ever and not without bound: what is not run is said.
 """
 
 import json
@@ -9,7 +10,8 @@ import logging
 import math
 import os
 import signal
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from minicorn.attendant import Attendant
@@ -18,6 +20,8 @@ from minicorn.hooks import ARBITERS, RAN, attend
 from minicorn.settings import Settings
 
 LOGGER = logging.getLogger("minicorn")
+# Calls that wait at most: fewer than a channel holds
+WAITING_MOST = 500
 
 
 @dataclass(slots=True)
@@ -39,7 +43,8 @@ class HookLine:
         self._address = address
         self._calls: dict[int, Call] = {}
         self._number = 0
-        self._leaving = 0  # the pid of a child that has read a file that does not count any more
+        self._missed: Counter[str] = Counter()  # those that were too many, by name
+        self._leaving = 0  # the pid of a child that is told nothing more: its file is old, or it has been killed
         self._pid = 0
         self.attendant = Attendant("hooks process", self._run, self._hear, due=math.inf)
         self._appoint()
@@ -60,36 +65,60 @@ class HookLine:
         """Run the hook `name`, if there is one, then do `then(whether all went well)`."""
         if name not in self._settings.hooks:
             then(True)
-            return
-        self._number += 1
-        self._calls[self._number] = Call(name, args, then)
+        elif len(self._calls) >= WAITING_MOST:
+            self._missed[name] += 1
+            then(False)
+        else:
+            self._number += 1
+            self._calls[self._number] = Call(name, args, then)
 
     def step(self, now: float) -> float:
         """Send what waits, judge what runs; when to come again."""
         child = self.attendant
-        if child.pid != self._pid:  # it has died, or is new: what it had in hand is lost
-            self._pid = child.pid
-            self._fail([number for number, call in self._calls.items() if call.sent])
-            if child.pid == 0 and not set(self._settings.hooks) & set(ARBITERS):
-                child.due = math.inf
+        if child.pid != self._pid:
+            self._change(child.pid)
         if child.channel is not None and child.pid != self._leaving:
             for number, call in self._calls.items():
                 if not call.sent:
                     child.tell(call.name, json.dumps([number, *call.args]))
                     call.sent = True
-        if first := next((call for call in self._calls.values() if call.sent), None):
-            first.deadline = min(first.deadline, now + self._settings.config_timeout)
-            if now >= first.deadline and child.pid:
-                LOGGER.error("hook %s takes longer than %g s: it is killed", first.name, self._settings.config_timeout)
-                os.kill(child.pid, signal.SIGKILL)
-                self._fail([number for number, call in self._calls.items() if call.sent])
-                return math.inf
-            return first.deadline
-        return math.inf
+        if not self._calls:
+            self._fail((), "too many calls have waited")
+            return math.inf
+        first = next(iter(self._calls.values()))
+        first.deadline = min(first.deadline, now + self._settings.config_timeout)
+        if now >= first.deadline:
+            self._give_up(first)
+            return now
+        return first.deadline
 
-    def _fail(self, numbers: list[int]) -> None:
-        for number in numbers:
-            self._calls.pop(number).then(False)
+    def _change(self, pid: int) -> None:
+        """The child has died, or is new: what it was running is lost, what it had not begun is the next one's."""
+        self._pid, self._leaving = pid, 0
+        if pid == 0 and not set(self._settings.hooks) & set(ARBITERS):
+            self.attendant.due = math.inf
+        self._fail([number for number, call in self._calls.items() if call.sent][:1], "the hooks process has died")
+        for call in self._calls.values():
+            call.sent = False
+
+    def _give_up(self, first: Call) -> None:
+        """The call in front has had its time."""
+        patience = self._settings.config_timeout
+        if not first.sent:
+            self._fail(list(self._calls), f"there is no hooks process for {patience:g} s")
+        elif self.attendant.pid:
+            LOGGER.error("hook %s takes longer than %g s: it is killed", first.name, patience)
+            self._leaving = self.attendant.pid
+            os.kill(self.attendant.pid, signal.SIGKILL)
+            first.deadline = math.inf
+
+    def _fail(self, numbers: Iterable[int], why: str) -> None:
+        lost = [self._calls.pop(number) for number in numbers]
+        missed, self._missed = self._missed + Counter(call.name for call in lost), Counter()
+        if missed:
+            LOGGER.error("%s; not run: %s", why, ", ".join(f"{name} ({n})" for name, n in missed.items()))
+        for call in lost:
+            call.then(False)
 
     def _run(self, channel: Channel) -> int:
         variables = dict(pair.partition("=")[::2] for pair in self._settings.env)

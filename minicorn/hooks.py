@@ -169,7 +169,8 @@ def attend(channel: Channel, settings: Settings, address: list[str], variables: 
                 values = [make_worker(settings, pid, slot, arbiter)]
             elif message.word == "nworkers_changed":
                 server.num_workers = values[0]
-            well = run_hook(message.word, namespace[message.word], server, *values)
+            hook = namespace.get(message.word)  # of a call from before the file was changed there may be none
+            well = hook is None or run_hook(message.word, hook, server, *values)
             channel.send(RAN, json.dumps([number, well]))
         if not alive:
             return 0

@@ -5,7 +5,7 @@ from pathlib import Path
 from signal import SIGHUP, SIGKILL, SIGTTIN, SIGUSR2
 
 import pytest
-from harness import Starter, wait_until
+from harness import Server, Starter, wait_until
 
 ALL = """
 import os
@@ -45,6 +45,11 @@ def notes(cwd: Path, name: str) -> list[list[str]]:
     path = cwd / "notes"
     lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
     return [rest for first, *rest in lines if first == name]
+
+
+def ready(server: Server, count: int) -> list[int]:
+    """The pids of the first so many workers."""
+    return [int(server.wait_log(r"worker (\d+) \(slot.*is ready after", count=nth + 1)[1]) for nth in range(count)]
 
 
 def test_every_hook_runs_where_it_should(start: Starter) -> None:
@@ -136,6 +141,42 @@ def test_a_hook_that_hangs_is_killed_and_the_server_goes_on(start: Starter) -> N
     os.kill(int(server.wait_log(r"worker (\d+) \(slot")[1]), SIGKILL)
     server.wait_log("hook child_exit takes longer than 0.5 s: it is killed")
     assert server.get("/").status == 200
+
+
+def test_a_hooks_process_that_dies_loses_the_call_in_hand_and_no_other(start: Starter) -> None:
+    """What was not run is said."""
+    start.write(
+        "minicorn.conf.py",
+        "import os, signal\n"
+        "def child_exit(server, worker):\n"
+        "    if not os.path.exists('mended'):\n        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    with open('told', 'a') as file:\n        print(worker.pid, file=file)\n",
+    )
+    server = start("plain:app", "--workers", "3")
+    first, *others = ready(server, 3)
+    os.kill(first, SIGKILL)
+    server.wait_log(r"the hooks process has died; not run: child_exit \(1\)")
+    (start.cwd / "mended").touch()
+    for pid in others:
+        os.kill(pid, SIGKILL)
+    told = start.cwd / "told"
+    wait_until(lambda: told.exists() and len(told.read_text().split()) == 2, "child_exit runs for both")
+    assert sorted(map(int, told.read_text().split())) == sorted(others)
+
+
+def test_what_waits_behind_a_hook_that_hangs_is_run_by_the_next_process(start: Starter) -> None:
+    start.write(
+        "minicorn.conf.py",
+        "import os, time\n"
+        "def child_exit(server, worker):\n"
+        "    if os.path.exists('begun'):\n        open('run', 'w').close()\n"
+        "    else:\n        open('begun', 'w').close()\n        time.sleep(99)\n",
+    )
+    server = start("plain:app", "--workers", "2", "--config-timeout", "1")
+    for pid in ready(server, 2):
+        os.kill(pid, SIGKILL)
+    server.wait_log("hook child_exit takes longer than 1 s: it is killed")
+    wait_until((start.cwd / "run").exists, "the other call is run")
 
 
 # Vendors' recipes

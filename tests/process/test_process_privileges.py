@@ -87,7 +87,8 @@ def test_logs_that_are_rotated_after_the_drop_stay_nobodys(start: Starter, signa
     # The worker looks when it has something to write
     wait_until(lambda: ask(server) and have_open(logs[0], server), "both have the new access log")
     assert [path.stat().st_uid for path in logs] == [NOBODY] * 2
-    os.kill(*server.workers(), SIGKILL)
+    (worker,) = server.workers()
+    os.kill(worker, SIGKILL)
     wait_until(lambda: "SIGKILL" in read(logs[1]) and "is ready after" in read(logs[1]), "its successor logs")
     assert ask(server)
     assert "cannot" not in read(logs[1]) + read(logs[1].with_suffix(".1"))
