@@ -26,6 +26,7 @@ from minicorn import (
 )
 from minicorn.arbiter import Arbiter
 from minicorn.attendant import Attendant
+from minicorn.belongings import Belongings
 from minicorn.cgroup import count_cpus
 from minicorn.channel import Channel
 from minicorn.configuration import Configuration
@@ -107,7 +108,7 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, estat
             app = _usher() if post.generation == USHER else None
             return Worker(post, settings, outputs, directory(called_in, settings), app).run()
 
-        def template(post: Post, settings: Settings, ground: Groundwork) -> int:
+        def template(ground: Groundwork, post: Post, settings: Settings) -> int:
             place = directory(called_in, settings)
 
             def prepare() -> Boot:
@@ -118,17 +119,16 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, estat
             return Template(post, prepare, outputs, settings.title).run()
 
         def watch(line: Channel) -> int:
-            return Monitor(settings, desk, arbiter.directory, line).run()
+            return Monitor(settings, desk, belongings.directory.path, line).run()
 
         attendants = [Attendant("monitor", watch, lambda message: None, desk)] if monitor.is_wanted(settings) else []
         upgrade = Upgrade(called_in, settings.boot_timeout)
         try:
             fd = pidfile.fd if pidfile else -1
-            arbiter = Arbiter(
-                settings, size, bound, outputs, boot, template, upgrade, manager, fd, estate, config, attendants
-            )
+            belongings = Belongings(settings, bound, outputs, manager, fd, estate)
             if owner is not None:
-                arbiter.give(owner)
+                belongings.give(owner)
+            arbiter = Arbiter(settings, size, belongings, boot, template, upgrade, estate, config, attendants)
         except OSError as error:
             raise ConfigError(f"cannot start: {error.strerror}; it takes more descriptors (ulimit -n)") from error
         begun = "Started" if estate is None else f"minicorn {VERSION} goes on as"

@@ -2,16 +2,24 @@
 
 An attendant serves the arbiter, never a client: its death changes nothing for requests. It is
 forked when it is due, started again when it dies, ever more slowly when it dies young, and it
-ends by itself when its channel does. Nothing is forked here: the arbiter asks what is due.
+ends by itself when its channel does.
 """
 
+import logging
 import math
+import os
+import select
+import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from minicorn import channel, spawn
 from minicorn.backoff import backoff, strike
 from minicorn.channel import Channel, Message
 from minicorn.listeners import Listener
+
+LOGGER = logging.getLogger("minicorn")
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +50,45 @@ class Attendant:
         delay = backoff(self.strikes)
         self.due = now + delay
         return delay
+
+    def start(self, let_go: Callable[[], None], now: float) -> None:
+        """Fork it; the child does `let_go()` first."""
+        ours, theirs = channel.pair()
+
+        def be() -> int:
+            ours.close()
+            let_go()
+            spawn.attend()
+            return self.run(theirs)
+
+        try:
+            pid = spawn.fork(be)
+        except OSError as error:
+            ours.close()
+            delay = self.missed(now)
+            LOGGER.error("cannot start the %s: %s; the next try in %g s", self.name, error.strerror, delay)
+        else:
+            self.spawned(pid, ours, now)
+        finally:
+            theirs.close()
+
+    def listen(self) -> None:
+        """Hear what it has said."""
+        if self.channel is not None:
+            for message in self.channel.receive()[0]:
+                self.hear(message)
+
+    def bury(self, code: int, wanted: bool, now: float) -> None:
+        """It has been reaped; another comes if it is still `wanted`."""
+        self.listen()  # its last words
+        if self.channel is not None:
+            self.channel.close()
+        name, cause = str(self), f"with exit code {code}" if code >= 0 else f"of {signal.Signals(-code).name}"
+        delay = self.missed(now)
+        if wanted:
+            LOGGER.warning("the %s has died %s; the next comes in %g s", name, cause, delay)
+        else:
+            LOGGER.debug("the %s has ended %s", name, cause)
 
     def tell(self, word: str, text: str = "") -> None:
         """Say something to it, if it lives."""
@@ -81,3 +128,18 @@ class Attendants:
         for attendant in self.members:
             if attendant.channel is not None:
                 yield attendant, attendant.channel
+
+    def end(self, deadline: float) -> None:
+        """They end as soon as their channels do; whoever does not by `deadline` is killed. Waits for that."""
+        lines = {line.fd: line for _, line in self.channels}
+        for line in lines.values():
+            line.finish()
+        while lines and (left := deadline - time.monotonic()) > 0:
+            for fd in select.select(list(lines), [], [], left)[0]:
+                if not lines[fd].receive()[1]:
+                    del lines[fd]
+        for attendant, line in self.channels:
+            if line.fd in lines:
+                os.kill(attendant.pid, signal.SIGKILL)
+            os.waitpid(attendant.pid, 0)
+            line.close()

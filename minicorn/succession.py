@@ -34,6 +34,21 @@ class Heirloom:
     template: bool
     channel_fd: int
 
+    @classmethod
+    def of(cls, worker: Worker, channel_fd: int) -> "Heirloom":
+        """It, as the image before knew it."""
+        return cls(
+            worker.pid,
+            worker.slot,
+            worker.generation,
+            worker.born,
+            worker.strikes,
+            worker.was_ready,
+            worker.dismissed,
+            worker.template,
+            channel_fd,
+        )
+
     def worker(self) -> Worker:
         """It, as the next image's pool takes it on."""
         return Worker(

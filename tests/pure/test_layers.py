@@ -31,7 +31,10 @@ LAYERS = {
     """,
     "one client, one request": "connection preface secured reception wsgi warmup claims showing",
     "the event loop": "loop helper server",
-    "processes": "logconfig worker arbiter attendant upgrade template chronicle watcher hookline monitor",
+    "processes": """
+        logconfig worker template monitor
+        arbiter belongings births deaths rounds reloading rereading attendant upgrade chronicle watcher hookline
+    """,
     "what joins them": "app api cli __init__ __main__ demo ctl",
 }
 LEVELS = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules.split()}
