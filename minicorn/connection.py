@@ -117,7 +117,7 @@ class Connection:
         self.filed = 0  # belongs to the server's Deadlines
         self.holds = False  # `held` may be other than 0; never set by a request that comes and goes in one piece
         self.interest = poller.READ
-        self.polled = poller.READ  # what the server polls for
+        self.polled: int | None = None  # what the server polls for; None: not yet at all
         self.served = 0
         self.request: Request | None = None
         self.body: IO[bytes] = io.BytesIO()

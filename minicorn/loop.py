@@ -276,13 +276,13 @@ class Loop:
 
     def _follow(self, connection: Connection) -> None:
         """Bring poller, deadlines and turns to what the connection wants now."""
-        if connection.interest != connection.polled:
-            self.poll_for(connection)
         if connection.state == CLOSED or (connection.state == IDLE and self.closing):
             self._drop(connection)
         elif connection.state == IDLE and self.leaving and self._depart(connection):
             pass
         else:
+            if connection.interest != connection.polled:
+                self.poll_for(connection)
             if connection.state == HEAD and connection.has_input:
                 self._turns[connection] = None
             self._deadlines.note(connection)
@@ -290,10 +290,15 @@ class Loop:
                 self._weigh(connection)
 
     def poll_for(self, connection: Connection) -> None:
-        """Poll for what the connection is interested in."""
-        if connection.interest != connection.polled:
+        """Poll for what the connection is interested in.
+
+        Not before there is something to wait for: a connection of one request that has come at once needs none.
+        """
+        if connection.polled is None:
+            self._poller.register(connection.fd, connection.interest)
+        elif connection.interest != connection.polled:
             self._poller.modify(connection.fd, connection.interest)
-            connection.polled = connection.interest
+        connection.polled = connection.interest
 
     def part(self, connection: Connection, gone: ClientGone, reset: bool = False) -> None:
         """The client has gone, or must go."""
@@ -307,13 +312,12 @@ class Loop:
     def _adopt(self, connection: Connection) -> None:
         self.connections[connection.fd] = connection
         self._page.holds(len(self.connections))
-        self._poller.register(connection.fd, poller.READ)
-        self._deadlines.note(connection)
 
     def _forget(self, connection: Connection) -> None:
         # Before it is closed: a child of the application's may hold the socket, and its epoll entry with it
         try:
-            self._poller.unregister(connection.fd)
+            if connection.polled is not None:
+                self._poller.unregister(connection.fd)
         except OSError:
             pass  # ssl has closed it, for a client that was gone before its handshake
         del self.connections[connection.fd]
@@ -433,7 +437,9 @@ class Loop:
         try:
             if connection.resume(parcel, now):
                 self._turns[connection] = None
-            self._deadlines.note(connection)
+            else:
+                self.poll_for(connection)
+                self._deadlines.note(connection)
             if connection.holds:
                 self._weigh(connection)
                 self._relieve(now)

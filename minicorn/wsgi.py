@@ -11,9 +11,8 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from types import TracebackType
-from typing import IO, Any, Protocol, TypeVar
+from typing import IO, Any, Protocol
 from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 from minicorn.connection import Connection
@@ -27,7 +26,6 @@ from minicorn.outbox import PIECE
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
-T = TypeVar("T")
 _END: Any = object()
 
 LOGGER = logging.getLogger("minicorn")
@@ -248,16 +246,16 @@ class Exchange:
             self._send_file(*span)
         else:
             blocks = iter(result)
-            while (block := self._inside(partial(next, blocks, _END))) is not _END:
+            while (block := self._inside(next, blocks, _END)) is not _END:
                 if block:  # an empty one would end a chunked reply
                     self._send(block, -1)
         self._conclude()
 
-    def _inside(self, call: Callable[[], T]) -> T:
+    def _inside(self, call: Callable[..., Any], *arguments: object) -> Any:
         """Do `call` inside the application: the connections are the helper's meanwhile."""
         self._doors.leave()
         try:
-            return call()
+            return call(*arguments)
         finally:
             self._doors.enter()
 
