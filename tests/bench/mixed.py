@@ -12,27 +12,23 @@ import heapq
 import random
 import socket
 import statistics
-import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
 
 from servers import running
 
 WORKERS, CONNECTIONS = 8, 40
 PAUSE, SLOW, SLOW_SHARE = 0.05, 0.5, 0.02
 LATE = 0.1
-APPLICATION = """
-import time
+
 
 def app(environ, start_response):
     if environ["PATH_INFO"] == "/slow":
-        time.sleep(0.5)
+        time.sleep(SLOW)
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "2")])
     return [b"ok"]
-"""
 
 
 def stream(seed: int, number: int) -> Iterator[tuple[float, bool]]:
@@ -43,30 +39,51 @@ def stream(seed: int, number: int) -> Iterator[tuple[float, bool]]:
 
 
 class Client(threading.Thread):
-    """One connection."""
+    """One connection, opened for the first request and again where the server has closed it."""
 
     def __init__(self, port: int, seed: int, number: int, end: float) -> None:
         super().__init__()
         self.stream = stream(seed, number)
-        self.sock = socket.create_connection(("127.0.0.1", port))
+        self.port = port
+        self.sock: socket.socket | None = None
         self.end = end
         self.instant: list[float] = []
-        self.slow = 0
 
     def run(self) -> None:
-        with self.sock:
-            for pause, slow in self.stream:
-                time.sleep(pause)
-                began = time.monotonic()
-                if began > self.end:
-                    return
-                self.sock.sendall(b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % (b"slow" if slow else b"fast"))
-                reply = self.sock.recv(4096)
-                assert reply.startswith(b"HTTP/1.1 200") and reply.endswith(b"ok"), reply
-                if slow:
-                    self.slow += 1
-                else:
-                    self.instant.append(time.monotonic() - began)
+        for pause, slow in self.stream:
+            time.sleep(pause)
+            began = time.monotonic()
+            if began > self.end:
+                return
+            self.ask(b"slow" if slow else b"fast")
+            if not slow:
+                self.instant.append(time.monotonic() - began)
+
+    def ask(self, path: bytes) -> None:
+        self.sock = self.sock or socket.create_connection(("127.0.0.1", self.port))
+        self.sock.sendall(b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+        reply = b""
+        while not reply.endswith(b"\r\n\r\nok"):
+            data = self.sock.recv(4096)
+            assert data, reply
+            reply += data
+        assert reply.startswith(b"HTTP/1.1 200"), reply
+        if b"connection: close" in reply.lower():
+            self.sock.close()
+            self.sock = None
+
+
+def load(port: int, seed: int, seconds: float) -> list[float]:
+    """How long the instant requests took."""
+    end = time.monotonic() + seconds
+    clients = [Client(port, seed, number, end) for number in range(CONNECTIONS)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+        if client.sock:
+            client.sock.close()
+    return [wait for client in clients for wait in client.instant]
 
 
 def simulate(seed: int, seconds: float, service: float) -> list[float]:
@@ -114,18 +131,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--extra", default="")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "main.py").write_text(APPLICATION)
-        extra = "--max-keepalive-requests 0 " + options.extra
-        with running("minicorn", "main:app", workers=WORKERS, cwd=Path(folder), extra=extra) as server:
-            server.wait_log("is ready", WORKERS)
-            end = time.monotonic() + options.seconds
-            clients = [Client(server.port, options.seed, number, end) for number in range(CONNECTIONS)]
-            for client in clients:
-                client.start()
-            for client in clients:
-                client.join()
-    waits = [wait for client in clients for wait in client.instant]
+    extra = "--max-keepalive-requests 0 " + options.extra
+    with running("minicorn", "mixed:app", workers=WORKERS, extra=extra) as server:
+        server.wait_log("is ready", WORKERS)
+        waits = load(server.port, options.seed, options.seconds)
     best = simulate(options.seed, options.seconds, statistics.median(waits))
     for name, figures in (("minicorn", waits), ("single queue", best)):
         late = late_share(figures)

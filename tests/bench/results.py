@@ -1,0 +1,102 @@
+"""results.json: what was measured, with which versions, where and when; and what is asked of it.
+
+By version of Python, then by workload: `{"date", "commit", "rounds", "seconds", "figures": {server: {figure:
+median}}}`. A workload's figures are all of one run, in interleaved rounds; a new run of it replaces them.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from servers import CHECKOUT, HERE
+
+from minicorn.version import VERSION
+
+FILE = HERE / "results.json"
+PYTHON = platform.python_version()
+PACKAGES = ("gunicorn", "waitress", "granian", "bjoern", "fastpysgi", "uWSGI", "flask", "django")
+
+Document = dict[str, Any]
+
+# What is asked: our figure, at most so many times a peer's (or so much at most, without one)
+GOALS = (
+    ("hello", "cpu_us", "granian", 1.0),
+    ("hello", "cpu_us", "bjoern", 1.5),
+    ("hello", "cpu_us", "gunicorn-sync", 1 / 9),
+    ("hello", "cpu_us", "waitress", 1 / 7),
+    ("close", "cpu_us", "granian", 1.0),
+    ("close", "cpu_us", "bjoern", 1.3),
+    ("reply-100k", "cpu_us", "bjoern", 1.0),
+    ("post", "cpu_us", "granian", 1.2),
+    ("upload", "cpu_us", "gunicorn-sync", 1 / 4),
+    ("flask", "cpu_us", "bjoern", 1.08),
+    ("flask", "cpu_us", "granian", 1.0),
+    ("django", "cpu_us", "bjoern", 1.08),
+    ("django", "cpu_us", "granian", 1.0),
+    ("start", "first_ms", "gunicorn-sync", 0.6),
+    ("idle", "connection_kb", "", 4.0),
+    ("idle", "share", "", 0.95),  # at least
+)
+
+
+def load() -> Document:
+    return json.loads(FILE.read_text()) if FILE.exists() else {}
+
+
+def store(kind: str, name: str, content: Document) -> None:
+    """Keep `content` as what is known of `name` with this Python; with it, who measured."""
+    document = load()
+    mine = document.setdefault(PYTHON, {})
+    mine["machine"], mine["versions"] = _machine(), mine.get("versions", {}) | _versions()
+    stamp = {"date": time.strftime("%Y-%m-%d %H:%M", time.gmtime()), "commit": _commit()}
+    mine.setdefault(kind, {})[name] = stamp | content
+    FILE.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def latest(document: Document) -> str:
+    """The Python with most workloads measured."""
+    return max(document, key=lambda python: len(document[python].get("workloads", {})))
+
+
+def reached(figures: Document, figure: str, peer: str) -> float | None:
+    """What a goal is judged by, where it was measured: a ratio, or our figure."""
+    ours, theirs = figures.get("minicorn", {}).get(figure), figures.get(peer, {}).get(figure)
+    if ours is None or (peer and theirs is None):
+        return None
+    return ours / theirs if peer else ours
+
+
+def is_met(figure: str, value: float, limit: float) -> bool:
+    return value >= limit if figure == "share" else value <= limit
+
+
+def _machine() -> Document:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "processor": model or platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(memory),
+        "kernel": platform.release(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"minicorn": VERSION}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            pass
+    return found
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
