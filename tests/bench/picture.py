@@ -14,7 +14,7 @@ PANELS = (
     ("reply-100k", "cpu_us", "Reply of 100 KB", "µs of CPU a request"),
     ("flask", "cpu_us", "Flask", "µs of CPU a request"),
     ("django", "cpu_us", "Django", "µs of CPU a request"),
-    ("mixed", "p99_ms", "Quick requests among slow ones, 4 workers", "ms, 99th percentile"),
+    ("mixed", "p99_ms", "Quick requests among slow ones", "ms, 99th percentile"),
     ("start", "first_ms", "From start to first reply", "ms"),
 )
 WIDTH, COLUMN, LABEL, BAR, ROW, TOP = 880, 430, 104, 240, 21, 64
@@ -24,7 +24,7 @@ svg { color-scheme: light dark; --ink: #1f2328; --dim: #59636e; --paper: #ffffff
   svg { --ink: #e6edf3; --dim: #9198a1; --paper: #0d1117; --bar: #474f58; --ours: #4493f8; } }
 text { font: 13px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill: var(--ink); }
 .title { font-size: 20px; font-weight: 600; } .panel { font-weight: 600; font-size: 14px; }
-.dim { fill: var(--dim); font-size: 12px; } .ours { font-weight: 600; }
+.dim { fill: var(--dim); font-size: 12px; font-weight: normal; } .ours { font-weight: 600; }
 .paper { fill: var(--paper); } .bar { fill: var(--bar); } .our-bar { fill: var(--ours); }
 """
 
@@ -36,14 +36,12 @@ def draw(python: str, mine: dict[str, Any]) -> str:
     for number, (workload, figure, title, unit) in enumerate(panels):
         side = number % 2
         figures = {name: each[figure] for name, each in mine["workloads"][workload]["figures"].items()}
-        parts.append(_panel(20 + side * COLUMN, heights[side], f"{title}", unit, figures))
+        parts.append(_panel(20 + side * COLUMN, heights[side], title, unit, figures))
         heights[side] += 44 + ROW * len(figures)
     height = max(heights) + 44
     machine, versions = mine["machine"], mine["versions"]
     dates = sorted(mine["workloads"][panel[0]]["date"] for panel in panels)
-    where = (
-        f"CPython {python}, one worker on one core unless said otherwise, wrk on another; medians; shorter is better."
-    )
+    where = f"CPython {python}; one worker on one core, four where requests are slow; medians; shorter is better."
     which = ", ".join(f"{name} {version}" for name, version in versions.items())
     foot = f"{machine['processor']}, Linux {machine['kernel']}, {dates[-1][:10]}"
     return (

@@ -1,7 +1,7 @@
-"""`hello`, in a worker that notes where its user time goes; asked for /samples, it tells.
+"""`hello`, in a worker that notes where its time goes; asked for /samples, it tells.
 
-It is interrupted each time it has used a millisecond outside the kernel (ITIMER_VIRTUAL, as finely as
-the kernel keeps it), and the function that it is in is counted.
+It is interrupted after each millisecond of CPU time (or as often as the kernel's clock ticks), and the
+function that it is in is counted.
 """
 
 import json
@@ -24,5 +24,5 @@ def app(environ, start_response):
     return [json.dumps(SEEN).encode()]
 
 
-signal.signal(signal.SIGVTALRM, _sample)
-signal.setitimer(signal.ITIMER_VIRTUAL, 0.001, 0.001)
+signal.signal(signal.SIGPROF, _sample)
+signal.setitimer(signal.ITIMER_PROF, 0.001, 0.001)

@@ -100,10 +100,12 @@ def running(
             env = os.environ | {"PYTHONPATH": str(CHECKOUT)}
             process = subprocess.Popen(command, cwd=cwd, env=env, stdout=output, stderr=output)
             try:
-                await_true(lambda: _answers(port), 30, f"{name} answers; its log: {log.read_text()}")
+                await_true(lambda: process.poll() is not None or _answers(port), 30, f"{name} answers")
+                if process.poll() is not None:
+                    raise SystemExit(f"{name} has ended: {log.read_text()}")
                 yield Running(process, port, log)
             finally:
-                left = psutil.Process(process.pid).children(recursive=True)
+                left = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
                 process.send_signal(signal.SIGTERM)
                 process.wait(60)
                 for child in left:  # not every server ends its own

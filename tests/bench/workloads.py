@@ -31,7 +31,6 @@ WITH_WORKERS = ("minicorn", "gunicorn-sync", "granian", "bjoern", "fastpysgi", "
 PATIENT = {
     "minicorn": "--keep-alive 300 --max-keepalive-requests 0 --worker-connections 20000",
     "granian": "--backlog 20000",
-    "waitress": "--connection-limit=20000 --channel-timeout=300 --asyncore-use-poll",
 }
 
 
@@ -151,9 +150,15 @@ WORKLOADS = {
     "django": Workload("Django", saturate, "apps_django:app"),
     "two": Workload("hello-world, 2 workers, 2 cores", saturate, workers=2, only=WITH_WORKERS),
     "idle": Workload(
-        "beside 10,000 idle connections", beside_idle, only=("minicorn", "granian", "bjoern", "waitress"), extra=PATIENT
+        "beside 10,000 idle connections", beside_idle, only=("minicorn", "granian", "bjoern"), extra=PATIENT
     ),
-    "mixed": Workload("instant requests among slow ones, 4 workers", fast_and_slow, "mixed:app", workers=4),
+    "mixed": Workload(
+        "instant requests among slow ones, 4 at a time",
+        fast_and_slow,
+        "mixed:app",
+        workers=4,
+        extra={"granian": "--blocking-threads 1"},
+    ),
     "start": Workload("start-up to first reply", first_reply),
     "memory": Workload("memory of each worker", each_worker, only=WITH_WORKERS),
 }
