@@ -261,4 +261,6 @@ def set_up(path: str, level: str, format: str = "text") -> Output:
     LOGGER.addHandler(OwnHandler(output, _JsonFormatter() if format == "json" else plain))
     LOGGER.setLevel(level.upper())
     LOGGER.propagate = False
+    # Where gunicorn's users find its handlers and level, to lead their application's log there too
+    logging.root.manager.loggerDict["gunicorn.error"] = LOGGER
     return output

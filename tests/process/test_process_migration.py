@@ -1,11 +1,20 @@
-"""Deployments of gunicorn's, run by both servers: the same requests get the same answers."""
+"""Deployments of gunicorn's, run by both servers: the same requests get the same answers, and leave the same behind."""
 
-import os
+import gzip
+import http.server
+import re
 import shlex
 import socket
 import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from signal import SIGHUP
 
-from harness import Server, Starter, wait_until
+import pytest
+from harness import CHECKOUT, Server, Starter, wait_until
+from sentry_sdk.envelope import Envelope
+from service_manager import ServiceManager
 
 GUNICORN = (sys.executable, "-m", "gunicorn")
 MINICORN = (sys.executable, "-m", "minicorn")
@@ -28,17 +37,53 @@ def echo():
 def fail():
     raise RuntimeError("as it must")
 """
-PROMETHEUS = """
+MEASURED = f"""{SHOP}
+from opentelemetry import trace
+from prometheus_client import CollectorRegistry, Counter, generate_latest, multiprocess
+requests = Counter("requests", "By path.", ["path"])
+
+@app.before_request
+def measure():
+    requests.labels(request.path).inc()
+    with trace.get_tracer("shop").start_as_current_span(f"{{request.method}} {{request.path}}"):
+        pass
+
+@app.get("/metrics")
+def metrics():
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)
+    return sorted(generate_latest(registry).decode().splitlines())
+"""
+# prometheus_client's and OpenTelemetry's documentation
+HOOKS = """
+import os
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from prometheus_client import multiprocess
+
 bind = "127.0.0.1:0"
-workers = 2
 raw_env = ["STAGE=counted"]
+place = os.environ["PROMETHEUS_MULTIPROC_DIR"]
+
+class ToFile(SpanExporter):
+    def export(self, spans):
+        with open("left", "a") as file:
+            print(*(span.name for span in spans), end="", file=file)
+        return SpanExportResult.SUCCESS
 
 def post_fork(server, worker):
     server.log.info("Worker spawned (pid: %s)", worker.pid)
+    trace.set_tracer_provider(TracerProvider())
+    processor = BatchSpanProcessor(ToFile(), schedule_delay_millis=600_000)
+    trace.get_tracer_provider().add_span_processor(processor)
 
 def child_exit(server, worker):
     multiprocess.mark_process_dead(worker.pid)
+
+def on_exit(server):
+    for name in os.listdir(place):
+        os.remove(os.path.join(place, name))
 """
 # gunicorn's documentation: run Django with settings in a file
 DJANGO = """
@@ -50,9 +95,26 @@ reload = False
 accesslog = errorlog = "-"
 capture_output = False
 """
+# gunicorn's documentation: systemd
+SOCKET = "[Socket]\nListenStream=127.0.0.1:{port}\n"
+SERVICE = """[Unit]
+Requires=shop.socket
+
+[Service]
+Type=notify
+NotifyAccess=main
+WorkingDirectory={cwd}
+Environment=PYTHONPATH={checkout}
+ExecStart={command} shop:app
+ExecReload=/bin/kill -s HUP $MAINPID
+KillMode=mixed
+TimeoutStopSec=5
+"""
+
+Answer = tuple[int, str | None, bytes]
 
 
-def answers(server: Server, paths: tuple[str, ...]) -> list[tuple[int, str | None, bytes]]:
+def answers(server: Server, paths: tuple[str, ...]) -> list[Answer]:
     """Status, type and body of each path, once the server listens."""
     port = server.listening_port()
     found = []
@@ -66,15 +128,21 @@ def answers(server: Server, paths: tuple[str, ...]) -> list[tuple[int, str | Non
     return found
 
 
-def both(start: Starter, line: str, paths: tuple[str, ...], **environment: str) -> list[tuple[int, str | None, bytes]]:
-    """What both servers answer when they are called by `line`, which must be one thing."""
+def both(start: Starter, line: str, paths: tuple[str, ...], **environment: str) -> list[Answer]:
+    """What both servers answer when they are called by `line`, which must be one thing.
+
+    What they leave in the file `left`, if they leave it, must be one thing too; it stays.
+    """
     found = []
+    left = start.cwd / "left"
     for command in SERVERS.values():
+        left.unlink(missing_ok=True)
         server = start.command(*command, *shlex.split(line), env=environment)
-        found.append(answers(server, paths))
+        answered = answers(server, paths)
         assert server.stop() == 0
+        found.append((answered, left.read_text() if left.exists() else None))
     assert found[0] == found[1]
-    return found[0]
+    return found[0][0]
 
 
 def test_a_procfile_line(start: Starter) -> None:
@@ -87,17 +155,28 @@ def test_a_procfile_line(start: Starter) -> None:
 
 def test_django_with_a_file_as_gunicorns_documentation_has_it(start: Starter) -> None:
     start.write("gunicorn.conf.py", DJANGO)
-    found = both(start, "", ("/", "/missing"))
-    assert found[0][0] in (200, 404)
+    found = both(start, "", ("/stream", "/admin/login/style.css", "/fail"))
+    assert [status for status, _, _ in found] == [200, 302, 500]
 
 
-def test_a_file_with_prometheus_hooks(start: Starter) -> None:
-    start.write("shop.py", SHOP)
-    start.write("gunicorn.conf.py", PROMETHEUS)
+def test_django_by_its_settings_alone(start: Starter) -> None:
+    """No manage.py and no wsgi.py: DJANGO_SETTINGS_MODULE, and Django's own factory."""
+    line = "'django.core.wsgi:get_wsgi_application()' --bind 127.0.0.1:0"
+    for way, environment in (("", {"DJANGO_SETTINGS_MODULE": "django_site.settings"}), (" -e %s=%s", {})):
+        flag = way % ("DJANGO_SETTINGS_MODULE", "django_site.settings") if way else ""
+        found = both(start, line + flag, ("/stream", "/missing"), **environment)
+        assert [status for status, _, _ in found] == [200, 404]
+
+
+def test_a_file_with_the_hooks_of_prometheus_and_opentelemetry(start: Starter) -> None:
+    start.write("shop.py", MEASURED)
+    start.write("gunicorn.conf.py", HOOKS)
     metrics = start.cwd / "metrics"
     metrics.mkdir()
-    found = both(start, "-c gunicorn.conf.py shop:app", ("/", "/echo"), PROMETHEUS_MULTIPROC_DIR=str(metrics))
+    paths = ("/", "/echo", "/", "/metrics")
+    found = both(start, "-c gunicorn.conf.py shop:app", paths, PROMETHEUS_MULTIPROC_DIR=str(metrics))
     assert found[0][2] == b"shop counted"
+    assert (start.cwd / "left").read_text() == "GET / POST /echo GET / GET /metrics"
 
 
 def test_a_docker_command_with_gunicorn_cmd_args(start: Starter) -> None:
@@ -114,31 +193,35 @@ def test_gunicorn_cmd_args_are_honoured_with_a_note(start: Starter) -> None:
     server.wait_ready()
 
 
-def test_a_systemd_socket(start: Starter) -> None:
-    """What a socket unit does: the listening socket as descriptor 3, and LISTEN_FDS."""
+@pytest.fixture
+def manager() -> Iterator[ServiceManager]:
+    manager = ServiceManager()
+    yield manager
+    for kind in ("shop.socket", "shop.service"):
+        manager.run("stop", kind)
+    manager.end()
+
+
+def test_a_systemd_socket_unit(start: Starter, manager: ServiceManager) -> None:
+    """The two units of gunicorn's documentation, run by systemd; what listens is the manager's."""
     start.write("shop.py", SHOP)
-    activate = (
-        "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid())); "
-        "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
-    )
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    manager.write("shop.socket", SOCKET.format(port=port))
     found = []
     for command in SERVERS.values():
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            port = listening.getsockname()[1]
-            os.set_inheritable(listening.fileno(), True)
-            server = start.command(
-                sys.executable,
-                "-c",
-                activate,
-                str(listening.fileno()),
-                *command[1:],
-                "shop:app",
-                pass_fds=(listening.fileno(),),
-            )
-            reply = server.get("/", at=port)
-            found.append((reply.status, reply.body))
-            assert server.stop() == 0
-    assert found == [(200, b"shop none")] * 2
+        manager.write("shop.service", SERVICE.format(cwd=start.cwd, command=" ".join(command), checkout=CHECKOUT))
+        manager.do("daemon-reload")
+        manager.do("start", "shop.socket")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as reply:  # starts the service
+            first = reply.read()
+        pid = manager.pid("shop.service")
+        manager.do("reload", "shop.service")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as reply:
+            found.append((first, reply.read(), manager.pid("shop.service") == pid))
+        manager.do("stop", "shop.socket", "shop.service")
+        assert manager.show("shop.service", "Result") == "success"
+    assert found == [(b"shop none", b"shop none", True)] * 2
 
 
 def test_whitenoise_serves_files_the_same(start: Starter) -> None:
@@ -154,67 +237,94 @@ def test_whitenoise_serves_files_the_same(start: Starter) -> None:
     assert [(status, body) for status, _, body in found] == [(200, b"body { color: black }"), (404, b"missing")]
 
 
-# What vendors' exporters have kept is sent at a worker's end: their documented recipes, unchanged
+# Flask's documentation, as gunicorn's users have it: the application's log goes where the server's goes
 
-OPENTELEMETRY = """
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+LOGGING = """
+import logging
+from flask import Flask
+app = Flask(__name__)
+gunicorn_logger = logging.getLogger("gunicorn.error")
+app.logger.handlers = gunicorn_logger.handlers
+app.logger.setLevel(gunicorn_logger.level)
 
-class ToFile(SpanExporter):
-    def export(self, spans):
-        with open("spans", "a") as file:
-            print(*(span.name for span in spans), file=file)
-        return SpanExportResult.SUCCESS
-
-def post_fork(server, worker):
-    server.log.info("Worker spawned (pid: %s)", worker.pid)
-    provider = TracerProvider()
-    provider.add_span_processor(BatchSpanProcessor(ToFile(), schedule_delay_millis=60000))
-    trace.set_tracer_provider(provider)
+@app.get("/")
+def index():
+    app.logger.info("one is sold")
+    app.logger.warning("one is left")
+    return "ok"
 """
-TRACED = """
-from opentelemetry import trace
 
-def app(environ, start_response):
-    with trace.get_tracer("shop").start_as_current_span("checkout"):
-        start_response("200 OK", [])
-        return [b"ok"]
-"""
+
+@pytest.mark.parametrize(("level", "told"), [("info", ["INFO", "WARNING"]), ("warning", ["WARNING"])])
+def test_the_log_of_flask_goes_to_the_error_log_at_its_level(start: Starter, level: str, told: list[str]) -> None:
+    start.write("shop.py", LOGGING)
+    found = []
+    for command in SERVERS.values():
+        server = start.command(
+            *command, "shop:app", "-b", "127.0.0.1:0", "--log-level", level, "--error-logfile", "left"
+        )
+        answers(server, ("/",))
+        assert server.stop() == 0
+        log = start.cwd / "left"
+        found.append(re.findall(r"(INFO|WARNING)\W+(one is \w+)$", log.read_text(), re.MULTILINE))
+        log.unlink()
+    assert found[0] == found[1]
+    assert [level for level, _ in found[0]] == told
+
+
+# Sentry's own transport, which sends from a thread, to a server that is here
+
 SENTRY = """
-import sentry_sdk
-from sentry_sdk.transport import Transport
-
-class ToFile(Transport):
-    def capture_envelope(self, envelope):
-        with open("events", "a") as file:
-            print(envelope.get_event()["exception"]["values"][0]["type"], file=file)
+import os, sentry_sdk
 
 def post_fork(server, worker):
-    sentry_sdk.init(dsn="http://key@127.0.0.1:9/1", transport=ToFile)
+    sentry_sdk.init(dsn=os.environ["SENTRY"], auto_session_tracking=False)
 """
 
 
-def test_opentelemetry_flushes_its_spans_at_a_workers_end(start: Starter) -> None:
-    start.write("gunicorn.conf.py", OPENTELEMETRY)
-    start.write("traced.py", TRACED)
-    server = start("traced:app")
-    assert server.get("/").status == 200
-    assert not (start.cwd / "spans").exists()
-    assert server.stop() == 0
-    assert (start.cwd / "spans").read_text() == "checkout\n"
+@pytest.fixture
+def sentry() -> Iterator[tuple[str, list[str]]]:
+    """A DSN, and the exceptions that have come there."""
+    told: list[str] = []
+
+    class Ingest(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            event = Envelope.deserialize(gzip.decompress(body)).get_event()
+            told.extend(each["type"] for each in event["exception"]["values"])
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Ingest) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://key@127.0.0.1:{server.server_port}/1", told
+        server.shutdown()
+        thread.join()
 
 
-def test_sentry_is_told_of_what_a_request_raises(start: Starter) -> None:
+def test_sentry_has_been_told_of_what_a_request_raised_when_the_server_has_ended(
+    start: Starter, sentry: tuple[str, list[str]]
+) -> None:
+    dsn, told = sentry
     start.write("gunicorn.conf.py", SENTRY)
-    start.write(
-        "watched.py",
-        "from sentry_sdk.integrations.wsgi import SentryWsgiMiddleware\n"
-        "def fail(environ, start_response):\n    raise KeyError('as it must')\n"
-        "app = SentryWsgiMiddleware(fail)\n",
-    )
-    server = start("watched:app")
-    assert server.get("/").status == 500
-    wait_until(lambda: (start.cwd / "events").exists(), "Sentry is told")
-    assert server.stop() == 0
-    assert "KeyError" in (start.cwd / "events").read_text()
+    start.write("shop.py", SHOP)
+    found = both(start, "shop:app --bind 127.0.0.1:0", ("/", "/fail"), SENTRY=dsn)
+    assert [status for status, _, _ in found] == [200, 500]
+    assert told == ["RuntimeError"] * 2
+
+
+def test_opentelemetry_flushes_the_spans_of_workers_that_are_replaced(start: Starter) -> None:
+    start.write("gunicorn.conf.py", HOOKS)
+    start.write("shop.py", MEASURED)
+    (start.cwd / "metrics").mkdir()
+    server = start("shop:app", env={"PROMETHEUS_MULTIPROC_DIR": "metrics"})
+    assert server.get("/").status == 200
+    assert not (start.cwd / "left").exists()
+    server.signal(SIGHUP)
+    wait_until((start.cwd / "left").exists, "its spans are flushed")
+    assert (start.cwd / "left").read_text() == "GET /"
