@@ -18,6 +18,9 @@ job "shop" {
       port "http" {
         to = 8000
       }
+      port "monitor" {
+        to = 9100
+      }
     }
 
     service {
@@ -27,7 +30,8 @@ job "shop" {
 
       check {
         type     = "http"
-        path     = "/"
+        port     = "monitor"
+        path     = "/ready"
         interval = "5s"
         timeout  = "2s"
       }
@@ -40,8 +44,8 @@ job "shop" {
 
       config {
         image           = "registry.example.com/shop:1"
-        args            = ["main:app", "--bind", "0.0.0.0:8000", "--workers", "2", "--drain-delay", "10"]
-        ports           = ["http"]
+        args            = ["main:app", "--bind", "0.0.0.0:8000", "--workers", "2", "--monitor", "0.0.0.0:9100", "--monitor-allow", "--drain-delay", "10"]
+        ports           = ["http", "monitor"]
         readonly_rootfs = true
         cap_drop        = ["ALL"]
         mount {

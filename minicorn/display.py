@@ -71,9 +71,8 @@ def condition(snapshot: Snapshot) -> str:
         parts.append(f"{states['busy']} busy")
     if standing.rolling:
         parts.append(f"rolling to generation {standing.rolling}")
-    silent = snapshot.now - snapshot.heard
-    if silent > 5:
-        parts.append(f"the arbiter has not been heard for {duration(silent)}")
+    if snapshot.silence:
+        parts.append(f"the arbiter has not been heard for {duration(snapshot.silence)}")
     return ", ".join(parts)
 
 

@@ -56,7 +56,7 @@ class Monitor:
             "/metrics": lambda: ("200 OK", metrics.CONTENT_TYPE, metrics.render(self._look(), time.time())),
             "/status": lambda: ("200 OK", _JSON, json.dumps(document(self._look()))),
             "/ready": self._ready,
-            "/live": lambda: ("200 OK", _TEXT, "alive\n"),
+            "/live": self._live,
         }
 
     def run(self) -> int:
@@ -102,6 +102,11 @@ class Monitor:
     def _ready(self) -> Page:
         reason = survey.look(self._directory).unready
         return ("503 Service Unavailable", _TEXT, f"{reason}\n") if reason else ("200 OK", _TEXT, "ready\n")
+
+    def _live(self) -> Page:
+        silence = survey.look(self._directory).silence
+        text = f"the arbiter has not been heard for {silence:.0f} s\n" if silence else "alive\n"
+        return "503 Service Unavailable" if silence else "200 OK", _TEXT, text
 
     def _page(self) -> Page:
         html = _HTML_FILE.read_text("utf-8")

@@ -11,6 +11,7 @@ from minicorn.counters import BOUNDS, NOTHING, Counters, Histogram, add_up
 from minicorn.standing import Complaint, Stage, Standing
 
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+LONG_SILENCE = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,12 @@ class Snapshot:
     queues: tuple[QueueView, ...] = ()
     cpu_at_least: float = 0.0
     others: tuple[Usage, ...] = ()  # of its templates, its watcher, its monitor, ...
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the arbiter, which has something to say every second, was heard; 0 when that is not long."""
+        silent = self.now - self.heard
+        return silent if silent > LONG_SILENCE else 0.0
 
     @property
     def cpu(self) -> float:

@@ -94,6 +94,16 @@ def test_ready_says_503_with_the_reason_while_booting_and_draining(start: Starte
     server.wait()
 
 
+def test_a_server_whose_arbiter_hangs_is_not_alive_but_serves(start: Starter) -> None:
+    server = start("plain:app", *MONITOR)
+    server.signal(signal.SIGSTOP)
+    wait_until(lambda: ask(server, "/live").status == 503, "it is missed")
+    assert re.fullmatch(r"the arbiter has not been heard for \d+ s\n", ask(server, "/live").text)
+    assert server.get("/").status == ask(server, "/ready").status == 200
+    server.signal(signal.SIGCONT)
+    wait_until(lambda: ask(server, "/live").text == "alive\n", "it is back")
+
+
 def test_the_death_of_the_monitor_changes_nothing_for_requests(start: Starter) -> None:
     server = start("handoff_app:app", "--workers", "2", *MONITOR)
     with Load(server.port, 3) as load:
