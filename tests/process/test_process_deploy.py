@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import hcl2
@@ -13,6 +14,7 @@ import kubernetes_validate
 import psutil
 import pytest
 import yaml
+from compose_spec import PyCompose
 from harness import ANY_PORT, CHECKOUT, MINICORN, Starter, environment, wait_until
 
 DEPLOY = CHECKOUT / "deploy"
@@ -58,6 +60,16 @@ COMMANDS = {
 }
 
 
+def test_health_checks_ask_the_monitor_that_the_command_has() -> None:
+    (container,) = POD["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    probes = {kind: container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "readiness", "liveness")}
+    assert {probe["port"] for probe in probes.values()} == {"monitor"} and ports["monitor"] == 9100
+    assert [probes[kind]["path"] for kind in ("startup", "readiness", "liveness")] == ["/ready", "/ready", "/live"]
+    for arguments in COMMANDS.values():
+        assert arguments[arguments.index("--monitor") + 1].endswith(":9100")
+
+
 @pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
 def test_minicorn_takes_the_flags(arguments: list[str], tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text("def app(environ, start_response): ...\n")
@@ -67,10 +79,24 @@ def test_minicorn_takes_the_flags(arguments: list[str], tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_linter_has_no_word_on_the_image() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("hadolint"), DEPLOY / "Dockerfile"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
 def test_the_image_runs_as_nobody_of_note_and_without_a_shell() -> None:
     text = (DEPLOY / "Dockerfile").read_text()
     assert docker_words("ENTRYPOINT") == ["minicorn"]
     assert re.search(r"(?m)^USER 10001$", text) and re.search(r"(?m)^STOPSIGNAL SIGTERM$", text)
+
+
+def test_the_compose_file_fits_the_specification_and_leaves_time_to_stop() -> None:
+    text = (DEPLOY / "compose.yaml").read_text()
+    PyCompose.from_yaml(text).validate()
+    app = yaml.safe_load(text)["services"]["app"]
+    assert int(app["stop_grace_period"].removesuffix("s")) > seconds(app["command"], "--graceful-timeout", 30)
 
 
 @pytest.mark.skipif(not shutil.which("systemd-sysusers"), reason="NOT TESTED: no systemd-sysusers")
