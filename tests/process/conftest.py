@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from harness import Starter
+from service_manager import ServiceManager
 
 
 def _started(cwd: Path) -> Iterator[Starter]:
@@ -24,3 +25,11 @@ def start(tmp_path: Path) -> Iterator[Starter]:
 def start_for_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
     """The same, for servers that the tests of a module share."""
     yield from _started(tmp_path_factory.mktemp("site"))
+
+
+@pytest.fixture
+def manager() -> Iterator[ServiceManager]:
+    """A service manager of the test's own."""
+    manager = ServiceManager()
+    yield manager
+    manager.end()

@@ -59,6 +59,12 @@ def wait_until(condition: Callable[[], object], why: str, timeout: float = PATIE
         time.sleep(0.01)
 
 
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
 def environment(**extra: str) -> dict[str, str]:
     """The environment of a server: ours without what would steer it."""
     steering = ("PORT", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "NO_COLOR", "PYTHONUNBUFFERED", "NOTIFY_SOCKET")

@@ -22,13 +22,6 @@ stream {{ {stream} }}
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
 def nginx(folder: Path, port: int, http: str = "", stream: str = "") -> Iterator[subprocess.Popen[bytes]]:
     """nginx with these blocks, once it listens on `port`."""

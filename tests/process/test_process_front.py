@@ -1,20 +1,21 @@
-"""nginx and HAProxy, real ones with the files of `deploy/`, in front of a server that is replaced under load."""
+"""nginx, HAProxy and Caddy, real ones with the files of `deploy/`, in front of servers that are replaced under load."""
 
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import ExitStack
 
 import pytest
-from harness import CHECKOUT, Server, Starter, wait_until
+from fronts import ALL, Front, haproxy, nginx, read_states
+from harness import Server, Starter, free_port, wait_until
 from load import Load
+from service_manager import ServiceManager
+from service_site import UNITS, Site
 
-DEPLOY = CHECKOUT / "deploy"
 APP = """
 import os
 def app(environ, start_response):
@@ -26,60 +27,22 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Length", str(len(reply)))])
     return [reply]
 """
-needs_nginx = pytest.mark.skipif(not shutil.which("nginx"), reason="NOT TESTED: nginx is not installed")
-needs_haproxy = pytest.mark.skipif(not shutil.which("haproxy"), reason="NOT TESTED: haproxy is not installed")
-needs_wrk = pytest.mark.skipif(not shutil.which("wrk"), reason="NOT TESTED: wrk is not installed")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def change(text: str, **places: str) -> str:
-    """`text` with each pattern, which must be there, replaced."""
-    for name, new in places.items():
-        pattern = {"listen": r"listen 80;", "path": r"/run/minicorn-shop/http\.sock(?= fail)", "bind": r"bind :80"}
-        pattern |= {"server": r"127\.0\.0\.1:8000(?= send)"}
-        text, count = re.subn(pattern[name], new, text)
-        assert count == 1, name
-    return text
-
-
-class Proxy:
-    """A proxy in the foreground, and its error log."""
-
-    def __init__(self, command: list[str], port: int, folder: Path) -> None:
-        self.port = port
-        self.folder = folder
-        self._process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_until(self._answers, f"{command[0]} listens")
-
-    def _answers(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def end(self) -> None:
-        self._process.terminate()
-        self._process.wait(15)
-
-    @property
-    def errors(self) -> str:
-        return (self.folder / "error.log").read_text()
+PROXY_PROTOCOL = {"nginx": (), "caddy": (), "haproxy": ("--proxy-protocol",)}
 
 
 @pytest.fixture
-def nginx(start: Starter) -> Iterator[Proxy]:
-    port = free_port()
-    site = change((DEPLOY / "nginx.conf").read_text(), listen=f"listen 127.0.0.1:{port};", path=f"{start.cwd}/s")
-    (start.cwd / "main.conf").write_text(
-        f"daemon off; master_process off; pid {start.cwd}/nginx.pid; error_log {start.cwd}/error.log notice;\n"
-        f"events {{ worker_connections 1024; }}\nhttp {{ access_log off; {site} }}\n"
-    )
-    (start.cwd / "error.log").touch()
-    proxy = Proxy(["nginx", "-p", str(start.cwd), "-c", str(start.cwd / "main.conf")], port, start.cwd)
-    yield proxy
-    proxy.end()
+def ends() -> Iterator[ExitStack]:
+    """What is to be ended after the test."""
+    with ExitStack() as ends:
+        yield ends
+
+
+@pytest.fixture(params=ALL)
+def front(request: pytest.FixtureRequest, start: Starter, ends: ExitStack) -> Front:
+    """A proxy in front of the Unix socket `s`."""
+    front = ALL[request.param](start.cwd, start.cwd / "s")
+    ends.callback(front.end)
+    return front
 
 
 def serve(start: Starter, *flags: str) -> Server:
@@ -87,55 +50,83 @@ def serve(start: Starter, *flags: str) -> Server:
     return start("shop:app", "--workers", "2", *flags, bind=False)
 
 
-def roll(server: Server, load: Load, times: int) -> None:
-    """So many rolls, with requests served in each."""
-    for number in range(times):
-        before = load.least_replies()
-        server.hup(number + 1)
-        wait_until(lambda before=before: load.least_replies() > before + 10, "all are served")
-
-
-def complaints(text: str) -> list[str]:
-    return [line for line in text.splitlines() if re.search(r"\[(warn|error|crit|alert|emerg)\]", line)]
-
-
-@needs_nginx
-def test_nginx_sees_nothing_of_rolls_under_load(start: Starter, nginx: Proxy) -> None:
-    server = serve(start, "--bind", f"unix:{start.cwd}/s")
-    with Load(nginx.port, 16) as load:
-        roll(server, load, 4)
+def check(load: Load) -> None:
     assert (load.tally.failures, load.tally.idle_closes) == ([], [])
+
+
+def test_a_proxy_sees_nothing_of_rolls_under_load_and_tells_the_client(
+    start: Starter, front: Front, request: pytest.FixtureRequest
+) -> None:
+    flags = PROXY_PROTOCOL[request.node.callspec.params["front"]]
+    server = serve(start, "--bind", f"unix:{start.cwd}/s", *flags)
+    with Load(front.port, 16) as load:
+        for number in range(4):
+            before = load.least_replies()
+            server.hup(number + 1)
+            wait_until(lambda before=before: load.least_replies() > before + 10, "all are served")
+    check(load)
     assert len(load.tally.words) >= 10
-    assert complaints(nginx.errors) == []
-    reply = server.get("/who", at=nginx.port)
-    assert reply.text == "127.0.0.1 http"
+    assert front.complaints == []
+    assert server.get("/who", at=front.port).text == "127.0.0.1 http"
 
 
-@needs_haproxy
-def test_haproxy_sees_nothing_of_rolls_under_load_and_tells_the_client(start: Starter) -> None:
-    server = serve(start, "--bind", "127.0.0.1:0", "--proxy-protocol")
-    port = free_port()
-    text = change(
-        (DEPLOY / "haproxy.cfg").read_text(), bind=f"bind 127.0.0.1:{port}", server=f"127.0.0.1:{server.port}"
-    )
-    (start.cwd / "haproxy.cfg").write_text(text)
-    proxy = Proxy(["haproxy", "-db", "-f", str(start.cwd / "haproxy.cfg")], port, start.cwd)
-    try:
-        wait_until(lambda: server.get("/who", at=port).text == "127.0.0.1 http", "the check has found the server")
-        with Load(port, 16) as load:
-            roll(server, load, 4)
-        assert (load.tally.failures, load.tally.idle_closes) == ([], [])
-    finally:
-        proxy.end()
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALL)
+def test_a_proxy_sees_nothing_of_restarts_of_the_unit(
+    manager: ServiceManager, name: str, start: Starter, ends: ExitStack
+) -> None:
+    site = Site(manager, UNITS / "minicorn@.service")
+    path = manager.home / "shop.sock"
+    manager.write("minicorn@.socket", (UNITS / "minicorn@.socket").read_text())
+    manager.write("minicorn@.socket.d/here.conf", f"[Socket]\nListenStream=\nListenStream={path}\nSocketGroup=\n")
+    site.configure(" ".join(["--workers 2", *PROXY_PROTOCOL[name]]))
+    manager.do("start", "minicorn@shop.socket")
+    front = ALL[name](start.cwd, path)
+    ends.callback(front.end)
+    with Load(front.port, 16) as load:
+        for _ in range(3):
+            wait_until(lambda: load.least_replies() > 20, "all are served")
+            site.do("restart")
+            before = load.least_replies()
+            wait_until(lambda before=before: load.least_replies() > before + 20, "all are served again")
+    check(load)
+    assert front.complaints == []
+
+
+@pytest.mark.slow
+def test_haproxy_serves_on_while_one_server_of_two_at_a_time_is_started_anew(start: Starter, ends: ExitStack) -> None:
+    ports = [(free_port(), free_port()) for _ in range(2)]
+
+    def begin(port: int, monitor: int) -> Server:
+        flags = ("--bind", f"127.0.0.1:{port}", "--monitor", f"127.0.0.1:{monitor}")
+        return serve(start, *flags, "--proxy-protocol", "--drain-delay", "5")
+
+    servers = [begin(*each) for each in ports]
+    front = haproxy(start.cwd, ports)
+    ends.callback(front.end)
+    both = {"shop1": "UP", "shop2": "UP"}
+    wait_until(lambda: read_states(start.cwd) == both, "both are up")
+    with Load(front.port, 8) as load:
+        for number, server in enumerate(servers):
+            wait_until(lambda: load.least_replies() > 20, "all are served")
+            assert server.stop(timeout=30) == 0
+            assert read_states(start.cwd)[f"shop{number + 1}"] == "DOWN"
+            begin(*ports[number])
+            wait_until(lambda: read_states(start.cwd) == both, "both are up again")
+    check(load)
+
+
+needs_wrk = pytest.mark.skipif(not shutil.which("wrk"), reason="NOT TESTED: wrk is not installed")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-@needs_nginx
 @needs_wrk
-def test_a_minute_of_hups_behind_nginx_shows_200_clients_nothing_but_200(start: Starter, nginx: Proxy) -> None:
+def test_a_minute_of_hups_behind_nginx_shows_200_clients_nothing_but_200(start: Starter, ends: ExitStack) -> None:
     server = serve(start, "--bind", f"unix:{start.cwd}/s")
-    url = f"http://127.0.0.1:{nginx.port}/echo/t"
+    front = nginx(start.cwd, start.cwd / "s")
+    ends.callback(front.end)
+    url = f"http://127.0.0.1:{front.port}/echo/t"
     wrk = subprocess.Popen(["wrk", "-t2", "-c200", "-d60s", "--timeout", "20s", url], stdout=subprocess.PIPE, text=True)
     while wrk.poll() is None:
         os.kill(server.pid, signal.SIGHUP)
@@ -143,5 +134,5 @@ def test_a_minute_of_hups_behind_nginx_shows_200_clients_nothing_but_200(start: 
     report = wrk.communicate()[0]
     print(report)
     assert "requests in" in report
-    assert "Non-2xx" not in report and "Socket errors" not in report, report
-    assert complaints(nginx.errors) == []
+    assert not re.search("Non-2xx|Socket errors", report), report
+    assert front.complaints == []

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from harness import Starter
-from nginx import free_port, nginx
+from harness import Starter, free_port
+from nginx import nginx
 
 # nginx comes from 127.0.0.1, which is trusted; the client from another address, which is not
 CLIENT = ("127.0.0.9", 0)
