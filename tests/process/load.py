@@ -9,6 +9,7 @@ import random
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 PATIENCE = 30.0
@@ -62,13 +63,16 @@ class Tally:
 class Client(threading.Thread):
     """Sends to `path`/<unique> without pause; the reply must be `<word> <unique> <body sent>`."""
 
-    def __init__(self, port: int, path: str, number: int, stop: threading.Event, pause: float) -> None:
+    def __init__(
+        self, port: int, path: str, number: int, stop: threading.Event, pause: float, body: Callable[[int], bytes]
+    ) -> None:
         super().__init__(daemon=True)
         self.port = port
         self.path = path
         self.number = number
         self.stop = stop
         self.pause = pause
+        self.body = body
         self.tally = Tally()
         self.sock: socket.socket | None = None
 
@@ -78,7 +82,7 @@ class Client(threading.Thread):
             serial += 1
             token = f"{self.number}-{serial}"
             began = time.monotonic()
-            self._try(token, _body(serial))
+            self._try(token, self.body(serial))
             self.tally.requests += 1
             self.tally.waits.append(time.monotonic() - began)
             if self.pause:
@@ -115,11 +119,13 @@ class Client(threading.Thread):
 
     def check(self, data: bytes, token: str, sent: bytes) -> None:
         while b"\r\n\r\n" not in data:
-            data += self._more()
-        head, _, body = data.partition(b"\r\n\r\n")
+            data = self._more(data)
+        head, end, _ = data.partition(b"\r\n\r\n")
         fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
-        while len(body) < int(fields[b"content-length"]):
-            body += self._more()
+        begin = len(head + end)
+        while len(data) < begin + int(fields[b"content-length"]):
+            data = self._more(data)
+        body = data[begin:]
         word, _, echoed = body.partition(b" ")
         if not head.startswith(b"HTTP/1.1 200 ") or echoed != f"{token} ".encode() + sent:
             raise ValueError(f"wrong reply {head[:60]!r} {body[:60]!r}")
@@ -127,15 +133,15 @@ class Client(threading.Thread):
         if fields.get(b"connection") == b"close":
             self.drop()
 
-    def _more(self) -> bytes:
+    def _more(self, data: bytes) -> bytes:
         assert self.sock is not None
-        data = self.sock.recv(65536)
-        if not data:
-            raise Cut("within it")
-        return data
+        more = self.sock.recv(65536)
+        if not more:
+            raise Cut(f"within it: {len(data)} bytes, {data[:200]!r}")
+        return data + more
 
 
-def _body(serial: int) -> bytes:
+def bodies(serial: int) -> bytes:
     """Nothing for a GET; now and then more than the hand-off takes along."""
     if serial % 2:
         return b""
@@ -155,9 +161,17 @@ def _request(target: str, body: bytes) -> list[bytes]:
 class Load:
     """`count` clients against `port`, from `with` to its end; then `tally` is their sum."""
 
-    def __init__(self, port: int, count: int, pause: float = 0.0, path: str = "/echo") -> None:
+    def __init__(
+        self,
+        port: int,
+        count: int,
+        pause: float = 0.0,
+        path: str = "/echo",
+        body: Callable[[int], bytes] = bodies,
+    ) -> None:
+        """`body`: what a client's request of that number sends."""
         self._stop = threading.Event()
-        self._clients = [Client(port, path, number, self._stop, pause) for number in range(count)]
+        self._clients = [Client(port, path, number, self._stop, pause, body) for number in range(count)]
         self.tally = Tally()
 
     def __enter__(self) -> "Load":

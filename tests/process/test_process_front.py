@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import pytest
 from fronts import ALL, Front, haproxy, nginx, read_states
 from harness import Server, Starter, free_port, wait_until
-from load import Load
+from load import Load, bodies
 from service_manager import ServiceManager
 from service_site import UNITS, Site
 
@@ -28,6 +28,8 @@ def app(environ, start_response):
     return [reply]
 """
 PROXY_PROTOCOL = {"nginx": (), "caddy": (), "haproxy": ("--proxy-protocol",)}
+# Go's proxy cuts a reply that comes while it still looks whether the request's body has ended: golang/go#40747
+BODIES = {"nginx": bodies, "haproxy": bodies, "caddy": lambda serial: b""}
 
 
 @pytest.fixture
@@ -57,9 +59,9 @@ def check(load: Load) -> None:
 def test_a_proxy_sees_nothing_of_rolls_under_load_and_tells_the_client(
     start: Starter, front: Front, request: pytest.FixtureRequest
 ) -> None:
-    flags = PROXY_PROTOCOL[request.node.callspec.params["front"]]
-    server = serve(start, "--bind", f"unix:{start.cwd}/s", *flags)
-    with Load(front.port, 16) as load:
+    name = request.node.callspec.params["front"]
+    server = serve(start, "--bind", f"unix:{start.cwd}/s", *PROXY_PROTOCOL[name])
+    with Load(front.port, 16, body=BODIES[name]) as load:
         for number in range(4):
             before = load.least_replies()
             server.hup(number + 1)
@@ -83,7 +85,7 @@ def test_a_proxy_sees_nothing_of_restarts_of_the_unit(
     manager.do("start", "minicorn@shop.socket")
     front = ALL[name](start.cwd, path)
     ends.callback(front.end)
-    with Load(front.port, 16) as load:
+    with Load(front.port, 16, body=BODIES[name]) as load:
         for _ in range(3):
             wait_until(lambda: load.least_replies() > 20, "all are served")
             site.do("restart")
