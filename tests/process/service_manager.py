@@ -42,12 +42,12 @@ class ServiceManager:
         self.units.mkdir(parents=True)
         (self.home / "run").mkdir(mode=0o700)
         self.write("nothing.target", NOTHING)
-        self._env = environment(XDG_RUNTIME_DIR=f"{self.home}/run", XDG_CONFIG_HOME=f"{self.home}/config")
-        self._env.pop("DBUS_SESSION_BUS_ADDRESS", None)
+        self.env = environment(XDG_RUNTIME_DIR=f"{self.home}/run", XDG_CONFIG_HOME=f"{self.home}/config")
+        self.env.pop("DBUS_SESSION_BUS_ADDRESS", None)
         self._log = (self.home / "log").open("w")
         self._process = subprocess.Popen(
             [str(SYSTEMD), "--user", "--unit=nothing.target", "--log-target=console"],
-            env=self._env,
+            env=self.env,
             stdout=self._log,
             stderr=self._log,
         )
@@ -63,7 +63,7 @@ class ServiceManager:
     def run(self, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """systemctl."""
         command = ["systemctl", "--user", "--no-pager", *words]
-        return subprocess.run(command, env=self._env, capture_output=True, text=True, timeout=timeout, check=False)
+        return subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=timeout, check=False)
 
     def do(self, *words: str, timeout: float = 60) -> None:
         """systemctl, which must succeed."""

@@ -1,23 +1,34 @@
 """The units of `systemd/`, run by a real systemd manager."""
 
+import gzip
+import http.client
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from signal import SIGSTOP, SIGUSR2
 
 import pytest
-from harness import Starter, free_port, wait_until
+from harness import CHECKOUT, Starter, free_port, wait_until
 from load import Load
 from service_manager import ServiceManager
 from service_site import ECHO, UNITS, Site
+
+DEPLOY = CHECKOUT / "deploy"
 
 
 @pytest.fixture(params=[UNITS / "minicorn@.service", UNITS / "user/minicorn@.service"], ids=["system", "user"])
 def site(manager: ServiceManager, request: pytest.FixtureRequest) -> Site:
     return Site(manager, request.param)
+
+
+def wait_over(seconds: float) -> None:
+    """Until a limit of the manager's is over."""
+    end = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() > end, "a limit is over")
 
 
 def test_start_returns_when_requests_are_served_and_not_before(site: Site) -> None:
@@ -79,6 +90,43 @@ def test_an_arbiter_that_hangs_is_restarted_by_the_watchdog(site: Site) -> None:
     assert site.manager.show(site.unit, "NRestarts") == "1"
 
 
+LONG = """
+import os, time
+def wait_for(name):
+    while not os.path.exists("../../" + name):
+        time.sleep(0.01)
+wait_for("booted")
+def app(environ, start_response):
+    open("../../begun", "w").close()
+    wait_for("end")
+    start_response("200 OK", [])
+    return [b"done"]
+"""
+
+
+@pytest.mark.slow
+def test_a_long_boot_and_a_long_request_outlast_the_managers_limits(manager: ServiceManager) -> None:
+    """EXTEND_TIMEOUT_USEC: the arbiter has deadlines of its own, the manager's are for one that hangs."""
+    site = Site(manager, UNITS / "minicorn@.service")
+    here = site.home / "site"
+    site.release("2", LONG)
+    site.configure("--bind 127.0.0.1:0", "[Service]\nTimeoutStartSec=5\nTimeoutStopSec=5\n")
+    site.manager.do("start", "--no-block", site.unit)
+    wait_over(6)
+    assert site.state() == "activating"
+    (here / "booted").touch()
+    site.do("start")
+    client = http.client.HTTPConnection("127.0.0.1", site.port, timeout=30)
+    client.request("GET", "/")
+    wait_until((here / "begun").exists, "it is in hand")
+    site.manager.do("stop", "--no-block", site.unit)
+    wait_over(7)  # --drain-delay and the limit
+    assert site.state() == "deactivating"
+    (here / "end").touch()
+    assert client.getresponse().read() == b"done"
+    wait_until(lambda: site.state() == "inactive", "it has ended well")
+
+
 def test_a_restart_finds_the_listeners_in_the_store(site: Site) -> None:
     site.do("start")
     port = site.port
@@ -110,6 +158,40 @@ def test_a_restart_behind_the_socket_unit_loses_no_request(manager: ServiceManag
             wait_until(lambda before=before: load.least_replies() > before + 20, "all are served again")
     assert (load.tally.failures, load.tally.idle_closes) == ([], [])
     assert f"unix:{manager.home}/s" in site.log
+
+
+@pytest.mark.skipif(not shutil.which("logrotate"), reason="NOT TESTED: logrotate is not installed")
+def test_rotation_under_load_loses_no_line(manager: ServiceManager) -> None:
+    site = Site(manager, UNITS / "minicorn@.service")
+    logs = manager.home / "config/log/minicorn"  # LogsDirectory=, of a user's manager
+    log = logs / "shop.access.log"
+    site.configure(f"--workers 2 --bind 127.0.0.1:0 --access-logfile {log} --access-logformat %(U)s")
+    text = (DEPLOY / "logrotate.conf").read_text()
+    for there, here in (
+        ("/var/log/minicorn", str(logs)),
+        ("su minicorn minicorn", ""),
+        ("systemctl", "systemctl --user"),
+    ):
+        assert there in text
+        text = text.replace(there, here)
+    (manager.home / "logrotate.conf").write_text(text)
+    site.do("start")
+    with Load(site.port, 4) as load:
+        for rotation in range(1, 5):
+            wait_until(lambda: log.exists() and log.stat().st_size > 10_000, "it is written again")
+            rotate = ["logrotate", "--force", "--state", f"{manager.home}/rotated", f"{manager.home}/logrotate.conf"]
+            subprocess.run(rotate, env=manager.env, check=True)
+            assert len(list(logs.iterdir())) >= rotation
+    site.do("stop")
+    kept = sorted(logs.iterdir())
+    assert [path.name for path in kept if path.suffix == ".gz"] == [f"shop.access.log.{n}.gz" for n in (2, 3, 4)]
+    lines = [line for path in kept for line in read_lines(path)]
+    assert len(lines) == len(set(lines)) == load.tally.requests
+
+
+def read_lines(path: Path) -> list[str]:
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    return data.decode().splitlines()
 
 
 # The files themselves
