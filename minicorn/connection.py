@@ -58,7 +58,8 @@ MOVES: Mapping[State, frozenset[State]] = {
 }
 
 RECEIVE = 65536
-BODY_IN_MEMORY = 65536
+# A temporary file costs three times what memory does; --max-buffered-size bounds what all clients hold
+BODY_IN_MEMORY = 2**20
 LINGER_TIME = 2.0
 LINGER_BYTES = 16 * 2**20
 _LAST_DATA_RECEIVED = 52  # tcpi_last_data_recv in struct tcp_info, linux/tcp.h
@@ -284,18 +285,22 @@ class Connection:
         self.request = request
         self._raw = bytes(data)
         self._input, self._searched = data[end:], 0
-        if self._input:
-            self.holds = True
         self.body = io.BytesIO()
         if request.framing is not Framing.NONE:
             return self._begin_body(request, now)
+        if self._input:
+            self.holds = True
         self.since = now
         self.state = APP  # from HEAD, as above
         return True
 
     def _begin_body(self, request: Request, now: float) -> bool:
         data, self._input = bytes(self._input), b""
-        self._decoder = decoder_for(request, self.settings.max_body_size)
+        decoder = decoder_for(request, self.settings.max_body_size)
+        if request.framing is Framing.LENGTH and request.content_length <= len(data):
+            self.body = io.BytesIO(decoder.feed(data))
+            return self._complete(request, decoder.rest, request.content_length, now)
+        self._decoder = decoder
         self.holds = True
         self._began, self._moved = now, len(data)
         self.deadline = self._body_due(now)
@@ -320,17 +325,24 @@ class Connection:
         self._store(decoder.feed(data))
         if not decoder.done:
             return False
-        self._input = decoder.rest
         self._decoder = None
-        # wsgi.input_terminated, and its length known: what has framed it is decoded and gone
-        self.request.fields["CONTENT_LENGTH"] = str(self.body.tell())
+        length = self.body.tell()
         self.body.seek(0)
+        return self._complete(self.request, decoder.rest, length, now)
+
+    def _complete(self, request: Request, rest: bytes, length: int, now: float) -> bool:
+        """The body is here, `length` bytes, and `rest` came behind it."""
+        self._input = rest
+        if rest:
+            self.holds = True
+        # wsgi.input_terminated, and its length known: what has framed it is decoded and gone
+        request.fields["CONTENT_LENGTH"] = str(length)
         self.since = now
         self._move(APP)
         return True
 
     def _store(self, content: bytes) -> None:
-        """Memory first; a body beyond 64 KiB goes to a temporary file."""
+        """Memory first; a body beyond 1 MiB goes to a temporary file."""
         try:
             if isinstance(self.body, io.BytesIO) and self.body.tell() + len(content) > BODY_IN_MEMORY:
                 spool = tempfile.TemporaryFile()

@@ -18,7 +18,7 @@ def lines_of(total):
     return b"".join(blocks)[:-1] + b"."
 
 
-BODIES = {"in memory": lines_of(1000), "in a file": lines_of(200_000), "at the border": lines_of(65536)[:65536]}
+BODIES = {"in memory": lines_of(1000), "in a file": lines_of(1_200_000), "at the border": lines_of(2**20)[: 2**20]}
 
 
 def read_all(stream):
@@ -102,7 +102,7 @@ def send(client, body, framing):
 @pytest.mark.parametrize("read", WAYS)
 def test_the_body_is_read_as_it_was_sent(serve, read, body, framing):
     reader = Reader(read)
-    client = serve(reader).connect()
+    client = serve(reader, max_body_size=0).connect()
     send(client, body, framing)
     assert client.reply().body == b"ok"
     (got,) = reader.got
@@ -179,10 +179,10 @@ def test_no_limit_is_no_limit(serve):
 
 
 def test_the_file_of_a_body_is_closed_with_its_request(serve, open_descriptors, wait_until):
-    server = serve(Reader(lambda stream: []))
+    server = serve(Reader(lambda stream: []), max_body_size=0)
     client = server.connect()
     client.ask()
     before = open_descriptors()
     for _ in range(5):
-        assert client.ask(method="POST", body=os.urandom(100_000)).body == b"ok"
+        assert client.ask(method="POST", body=os.urandom(1_100_000)).body == b"ok"
     wait_until(lambda: open_descriptors() == before)
