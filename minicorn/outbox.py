@@ -29,6 +29,10 @@ class Span:
     owned: bool = False
 
 
+# Most connections never have anything that waits: they share the empty queue, which nothing is put into
+_EMPTY: deque[memoryview | Span] = deque()
+
+
 class Outbox:
     """The unsent part of a socket's output, in order. ClientGone when the peer has gone."""
 
@@ -36,11 +40,11 @@ class Outbox:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._queue: deque[memoryview | Span] = deque()
+        self._queue = _EMPTY
         self._memory = 0
         self._spool: IO[bytes] | None = None
         self._spooled = 0
-        self._spools: deque[IO[bytes]] = deque()
+        self._spools: list[IO[bytes]] = []
         self.size = 0
 
     @property
@@ -69,7 +73,7 @@ class Outbox:
 
     def send_file(self, fd: int, offset: int, count: int) -> None:
         """Send `count` bytes of the open file `fd`; the caller may close its descriptor."""
-        self._queue.append(Span(os.fdopen(os.dup(fd), "rb", buffering=0), offset, count, owned=True))
+        self._append(Span(os.fdopen(os.dup(fd), "rb", buffering=0), offset, count, owned=True))
         self.size += count
         self.flush()
 
@@ -102,15 +106,20 @@ class Outbox:
         for item in self._queue:
             if isinstance(item, Span):
                 self._release(item)
-        self._queue.clear()
+        self._queue = _EMPTY
         self.size = self._memory = 0
         self._close_spools(None)
 
     def _keep(self, data: bytes | memoryview) -> None:
         self.size += len(data)
         if self._memory + len(data) <= MEMORY_MOST or not self._spill(data):
-            self._queue.append(memoryview(data))
+            self._append(memoryview(data))
             self._memory += len(data)
+
+    def _append(self, item: memoryview | Span) -> None:
+        if self._queue is _EMPTY:
+            self._queue = deque()
+        self._queue.append(item)
 
     def _spill(self, data: bytes | memoryview) -> bool:
         """Append to the temporary file; False when there is no room on the disk."""
@@ -127,7 +136,7 @@ class Outbox:
         if isinstance(last, Span) and last.file is self._spool:
             last.count += written
         else:
-            self._queue.append(Span(self._spool, self._spooled, written))
+            self._append(Span(self._spool, self._spooled, written))
         self._spooled += written
         return True
 
@@ -140,7 +149,7 @@ class Outbox:
 
     def _close_spools(self, kept: IO[bytes] | None) -> None:
         while self._spools and self._spools[0] is not kept:
-            self._spools.popleft().close()
+            self._spools.pop(0).close()
         if not self._spools:
             self._spool, self._spooled = None, 0
 
