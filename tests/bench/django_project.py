@@ -26,7 +26,7 @@ DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "site.d
 """
 # About 100 MB: a list, a dict, two strings and a float a row
 URLS = """
-import gc, random
+import gc, itertools, random
 from django.contrib import admin
 from django.http import HttpResponse
 from django.urls import path
@@ -36,9 +36,10 @@ TABLE = [
 ]
 # Those that requests read: one in a hundred, anywhere; or all, a hundredth in each request
 HOT = random.Random(1).sample(range({rows}), {rows} // 100)
+REQUESTS = itertools.count(1)
 
 def look(request):
-    if request and random.random() < {collections}:
+    if {collections} and next(REQUESTS) % {collections} == 0:
         gc.collect()
     rows = random.sample({pool}, {reads})
     return HttpResponse(str(sum(len(TABLE[n]["name"]) + TABLE[n]["tags"][0] for n in rows)))
@@ -56,9 +57,9 @@ import site_urls
 
 def write(folder: Path, rows: int, everything: bool = False, collections: bool = False) -> None:
     """The project, with a table of so many rows; `everything`: each request reads 1% of it, anywhere;
-    `collections`: one request in a thousand collects garbage."""
+    `collections`: a process's every 500th request collects garbage."""
     pool, reads = (f"range({rows})", rows // 100) if everything else ("HOT", 20)
     (folder / "site_settings.py").write_text(SETTINGS)
-    values = {"rows": rows, "pool": pool, "reads": max(1, reads), "collections": 0.001 if collections else 0.0}
+    values = {"rows": rows, "pool": pool, "reads": max(1, reads), "collections": 500 if collections else 0}
     (folder / "site_urls.py").write_text(URLS.format(**values))
     (folder / "site_wsgi.py").write_text(WSGI)
