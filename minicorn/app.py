@@ -178,7 +178,14 @@ def _preload(post: Post, settings: Settings, outputs: list[Sink], directory: str
         LOGGER.warning("--preload: %s", finding)
     if findings and settings.preload_strict:
         raise AppLoadError(f"--preload-strict: {len(findings)} found that a fork breaks or shares, told above")
-    return lambda post: Worker(post, settings, outputs, directory, app).run()
+
+    def boot(post: Post) -> int:
+        return Worker(post, settings, outputs, directory, app, promote if settings.refork_after else None).run()
+
+    def promote(post: Post) -> int:
+        return Template(post, lambda: boot, outputs, settings.title).run()
+
+    return boot
 
 
 def _lay_ground(post: Post, settings: Settings, outputs: list[Sink], directory: str, ground: Groundwork) -> Boot:

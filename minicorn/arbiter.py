@@ -147,6 +147,8 @@ class Arbiter:
             self._next_round = now + TICK
             self._deaths.look_around()
             self._rounds.weigh(self._settings.max_worker_memory)
+            if self._settings.refork_after:
+                self._rounds.count()
         news = self._reloading.turn(now)
         for action in self._pool.plan(now, self._rounds.promises()):
             self._perform(action)
@@ -392,12 +394,15 @@ def _make_pool(size: int, settings: Settings) -> Pool:
         max_boot_failures=settings.max_boot_failures,
         cradle=_find_cradle(settings),
         eager=settings.reload,
+        refork_after=settings.refork_after,
     )
 
 
 def _find_cradle(settings: Settings) -> Cradle:
     """Where workers come from; a template's can be the arbiter's children only where it adopts them."""
-    if settings.reload or not settings.preload:  # what --preload would import is what changes
+    if settings.reload and settings.preload:
+        LOGGER.info("--reload goes before --preload: what that would import once is what changes")
+    if settings.reload or not settings.preload:
         return Cradle.ARBITER
     if spawn.become_subreaper():
         return Cradle.TEMPLATE

@@ -1,4 +1,4 @@
-"""What an application's import has left that a fork breaks, or shares where nobody wants it: told, not guessed.
+"""What an application has left that a fork breaks, or shares where nobody wants it: told, not guessed.
 
 Threads stay behind in the template, and a lock that one of them held is held for ever. Sockets,
 database connections and files are the same ones in every worker: two of them talk over one line,
@@ -16,7 +16,8 @@ import socket
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from functools import wraps
 from types import FrameType, ModuleType
 from typing import Any
@@ -28,10 +29,12 @@ _HARMLESS = ("/dev/", "/proc/", "/sys/", "/memfd:", "anon_inode:[eventfd]", "ano
 _SQLITE = b"SQLite format 3\0"
 # Steps from a file to the module that holds it: file, buffer, text, object, its attributes, module
 _REACH = 6
+# Seconds that a thread which has ended for Python may take to end for the system
+_ENDING = 0.1
 
 
 class Watch:
-    """Watches an import; then `findings` says what it has left open and running."""
+    """What the application has left running and open since this was made."""
 
     def __init__(self) -> None:
         self._origins: WeakKeyDictionary[object, str] = WeakKeyDictionary()
@@ -58,20 +61,24 @@ class Watch:
         return note
 
     def findings(self) -> list[str]:
-        """A sentence for each thing that should not be there, with what to do about it."""
-        return [*self._find_threads(), *self._find_descriptors()]
+        """A sentence for each thing that a template should not have, with what to do about it."""
+        alone = "in the template: it does not live on in workers; start it in post_fork, or when it is first needed"
+        shared = "in the template, and shared by all workers: open it in post_fork, or lazily"
+        threads = [f"{each} runs {alone}" for each in self.threads()]
+        return threads + [f"{each} is open {shared}" for each in self.descriptors()]
 
-    def _find_threads(self) -> Iterator[str]:
-        advice = "it does not live on in workers; start it in post_fork, or when it is first needed"
+    def threads(self) -> Iterator[str]:
+        """The threads besides the main one, each with where it was started if that was watched."""
         living = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
         for thread in living:
-            yield f"thread {thread.name!r}{_from(self._origins.get(thread, ''))} runs in the template: {advice}"
-        native = _count_tasks() - len(living) - 1
-        if native > 0:
-            yield f"{native} thread{'s' * (native > 1)} of C code run{'s' * (native == 1)} in the template: {advice}"
+            yield f"thread {thread.name!r}{_from(self._origins.get(thread, ''))}"
+        for number in range(1, _count_tasks(1 + len(living)) - len(living)):
+            yield f"thread {number} of C code"
 
-    def _find_descriptors(self) -> Iterator[str]:
-        new = {fd: link for fd, link in _descriptors().items() if fd not in self._before}
+    def descriptors(self, ours: Collection[int] = ()) -> Iterator[str]:
+        """Sockets, databases, files, ... that were opened, but for `ours`, each with who holds it."""
+        before = {*self._before, *ours}
+        new = {fd: link for fd, link in _descriptors().items() if fd not in before}
         told = {fd: what for fd, link in new.items() if (what := _describe(fd, link))}
         holders = _find_holders(set(told))
         for fd, what in told.items():
@@ -79,7 +86,7 @@ class Watch:
             where = _from(self._origins.get(holder, "")) if holder is not None else ""
             if holder is not None and not where and (name := _find_name(holder)):
                 where = f" (held by {name})"
-            yield f"{what}{where} is open in the template, and shared by all workers: open it in post_fork, or lazily"
+            yield f"{what}{where}"
 
 
 def _from(origin: str) -> str:
@@ -107,9 +114,13 @@ def _descriptors() -> dict[int, str]:
     return found
 
 
-def _count_tasks() -> int:
+def _count_tasks(expected: int) -> int:
+    """How many threads the system sees; one that has been joined is seen for a moment longer."""
+    deadline = time.monotonic() + _ENDING
     try:
-        return len(os.listdir("/proc/self/task"))
+        while (count := len(os.listdir("/proc/self/task"))) > expected and time.monotonic() < deadline:
+            time.sleep(0.001)
+        return count
     except OSError:
         return 0
 

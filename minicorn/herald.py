@@ -32,7 +32,8 @@ def read_phase(pool: Pool) -> Phase:
         return Phase.STOPPING
     if not pool.booted:
         return Phase.BOOTING
-    return Phase.RELOADING if pool.rolls.current or pool.rolls.wished else Phase.SERVING
+    roll = pool.rolls.current
+    return Phase.RELOADING if pool.rolls.wished or (roll and not roll.promoted) else Phase.SERVING
 
 
 def describe(pool: Pool, busy: int, rate: float, reason: str) -> str:

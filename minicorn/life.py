@@ -73,6 +73,8 @@ class Worker:
     dismissed: bool = False  # its end is wanted
     wish: str = ""  # why it should be replaced when its turn comes
     memory: int = 0  # bytes, last seen
+    answered: int = 0  # requests, last seen
+    asked: int = 0  # how many they were when it was last asked to fork a template
     heavy: int = 0  # samples in a row above the limit
     sealing: bool = False  # it was told that the server stops
     draining: bool = False  # it was told to finish

@@ -115,6 +115,7 @@ class Loop:
         """In a forked child: close our copies, and leave the connections to the parent."""
         for connection in self.connections.values():
             connection.sock.close()
+        self.connections.clear()
         for listener in self._listeners:
             listener.close()
         self._poller.close()

@@ -115,10 +115,11 @@ class Nursery:
     def _is_provided(self) -> bool:
         """Whether a template that is wanted is there, or on its way."""
         # One that is being killed is waited for: its end is a failed boot, and may end the roll
-        standing = [t for t in self.templates.values() if not t.dismissed]
+        standing = [t.generation for t in self.templates.values() if not t.dismissed]
+        coming = [order.generation for order in self.orders if order.template]
         if self.cradle is Cradle.TEMPLATE:
-            standing = [t for t in standing if t.generation == self.rolls.wanted]
-        return bool(standing) or any(order.template for order in self.orders)
+            return self.rolls.wanted in (*standing, *coming)
+        return bool(standing or coming)
 
     def _is_past_use(self, template: Worker, workers: Collection[Worker]) -> bool:
         """Its generation has been given up, or its last worker has gone."""

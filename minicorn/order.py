@@ -45,6 +45,17 @@ def drop(post: Post) -> None:
     os.close(post.stack_fd)
     os.close(post.trace_fd)
     post.channel.close()
+    leave_service(post)
+
+
+def leave_service(post: Post) -> None:
+    """In a template: it holds neither port nor queue."""
     post.handoff.close()
     for listener in post.listeners:
         listener.close()
+
+
+def descriptors(post: Post) -> list[int]:
+    """Those that came with an order."""
+    own = [post.stack_fd, post.trace_fd, post.channel.fd]
+    return [*own, *post.handoff.ends, *(listener.fd for listener in post.listeners)]

@@ -6,7 +6,8 @@ disasters are tested in milliseconds. Times are monotonic seconds.
 
 The pool keeps the workers at their number, and knows what became of each: a `life`. Its parts
 have a matter each, and write into one agenda: `rolls` (new code), `nursery` (whom workers are
-forked by), `vacancies` (who died young waits), `waiting` (clients, for new code), `stopping`.
+forked by), `reforks` (who is warm enough to fork others), `vacancies` (who died young waits),
+`waiting` (clients, for new code), `stopping`.
 
 Rules: start new, wait for READY, then retire old; the first worker of a generation is its
 canary; generations only grow; a crash is answered at once, a crash loop ever more slowly.
@@ -19,6 +20,7 @@ from minicorn.actions import Action, Agenda, Spawn
 from minicorn.backoff import Vacancies
 from minicorn.life import SAMPLES, USHER, State, Worker
 from minicorn.nursery import Cradle, Nursery
+from minicorn.reforks import Reforks
 from minicorn.rolls import Rolls
 from minicorn.shutdown import Shutdown, Stop
 from minicorn.waiting import Waiting
@@ -36,6 +38,7 @@ class Pool:
         max_boot_failures: int = 0,
         cradle: Cradle = Cradle.ARBITER,
         eager: bool = False,
+        refork_after: tuple[int, ...] = (),
     ) -> None:
         """`max_memory`: bytes, of each worker; `max_boot_failures`: in a row; 0 for no limit. `eager`: --reload."""
         self.size = size
@@ -48,6 +51,7 @@ class Pool:
         self.rolls = Rolls(self._agenda, eager)
         self.nursery = Nursery(self._agenda, self.rolls, cradle)
         self.waiting = Waiting(self._agenda, self.nursery)
+        self._reforks = Reforks(self._agenda, self.rolls, self.nursery, refork_after)
         self.vacancies = Vacancies(self._agenda)
         self.stopping: Shutdown | None = None
         self.booted = False  # one boot has succeeded: from now on no worker's exit ends the server
@@ -62,6 +66,8 @@ class Pool:
     def spawned(self, action: Spawn, pid: int, now: float) -> None:
         """The fork that `action` asked for has happened."""
         self.nursery.orders.pop(action, None)
+        if action.template and action.parent in self.workers:
+            self._reforks.born(action, self.workers[action.parent])
         self._add(Worker(pid, action.slot, action.generation, now, action.strikes, since=now, template=action.template))
 
     def adopt(self, worker: Worker, now: float) -> None:
@@ -79,6 +85,9 @@ class Pool:
     def spawn_failed(self, action: Spawn, reason: str, now: float) -> None:
         """The fork was not to be had (EAGAIN, ENOMEM, no room for a heartbeat file, its template died)."""
         self.nursery.orders.pop(action, None)
+        if action.template and action.parent:
+            self._reforks.refused(action, self.workers.get(action.parent), reason, now)
+            return
         self._agenda.say("error", f"cannot start a {'template' if action.template else 'worker'}: {reason}")
         if action.template:
             self.nursery.missed(action.strikes + 1, now)
@@ -123,6 +132,7 @@ class Pool:
             self._boot_failed(worker)
         if worker.template:
             self.nursery.missed(worker.strikes_after(now), now)
+            self._reforks.forget(worker.generation)
         elif worker.generation <= self.rolls.wanted:
             self.vacancies.add(worker.strikes_after(now), now)
         return worker
@@ -163,6 +173,10 @@ class Pool:
         worker.heavy = worker.heavy + 1 if self._max_memory and memory > self._max_memory else 0
         if worker.heavy >= SAMPLES:
             self.recycle(pid, f"it uses {memory >> 20} MiB, {self._max_memory >> 20} are allowed")
+
+    def answered(self, pid: int, requests: int) -> None:
+        """How many requests the worker has answered by now."""
+        self.workers[pid].answered = requests
 
     def debugging(self, pid: int) -> None:
         """Somebody debugs the worker: it is never late again."""
@@ -278,6 +292,7 @@ class Pool:
             self.nursery.hurry()
         self._plan_births(now)
         self._plan_retirements(now)
+        self._reforks.plan(workers, self.size, now)
         if self.eager:
             self.waiting.plan_usher(workers, self.graceful_timeout, now)
 

@@ -24,6 +24,7 @@ class Roll:
     wish: int  # how many wishes for new code had been heard: it answers them all
     canary_ready: bool = False
     stumbled: bool = False  # a worker of it failed to boot
+    promoted: bool = False  # to the code that serves already, from a warm template: it answers no wish
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +90,9 @@ class Rolls:
         """End a roll that is complete, begin one that waits, if only `since`; whether one has begun."""
         roll = self.current
         if roll is not None:
-            if (roll.stumbled or self.eager) and self.wished:
+            if (roll.stumbled or roll.promoted or self.eager) and self.wished:
                 newer = f"roll to generation {roll.generation} is given up for a newer one"
-                self.agenda.say("debug" if self.eager else "warning", newer)
+                self.agenda.say("warning" if roll.stumbled and not self.eager else self.murmur, newer)
                 self.end("superseded")
             elif self._is_complete(roll, workers, size):
                 self._tell_done(roll, size, now - roll.began)
@@ -99,17 +100,33 @@ class Rolls:
         if self.current is not None or not self.wished or not (booted or self.eager):
             return False
         self.wished = False
-        self.newest += 1
-        self.current = Roll(self.newest, min(now, since), self.wishes)
+        self._begin(min(now, since))
         self.failure = ""
         self.agenda.say(self.murmur, f"rolling to generation {self.newest}")
         return True
 
+    def _begin(self, began: float, promoted: bool = False) -> None:
+        self.newest += 1
+        self.current = Roll(self.newest, began, self.wishes, promoted=promoted)
+
+    def promote(self, now: float) -> int:
+        """Begin a roll to the code that serves already; its generation."""
+        self._begin(now, promoted=True)
+        return self.newest
+
+    def withdraw(self, generation: int) -> bool:
+        """A promoted roll has nobody to begin with: as if it had not been; False if it is over already."""
+        if self.current is None or self.current.generation != generation:
+            return False
+        self.newest -= 1
+        self.current = None
+        return True
+
     def end(self, outcome: str) -> None:
         """The roll under way, if there is one, has ended."""
-        if self.current is not None:
+        if self.current is not None and not self.current.promoted:
             self.last = Rolled(self.current.generation, self.current.wish, outcome)
-            self.current = None
+        self.current = None
 
     def _is_complete(self, roll: Roll, workers: Collection[Worker], size: int) -> bool:
         new = [worker for worker in workers if worker.generation == roll.generation]

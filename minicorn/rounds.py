@@ -57,6 +57,11 @@ class Rounds:
             weight = read_rss(pid)
             self._pool.weighed(pid, read_pss(pid) if limit and weight > limit else weight)
 
+    def count(self) -> None:
+        """See how many requests each worker has answered."""
+        for pid, beat in self._beats().items():
+            self._pool.answered(pid, beat.requests)
+
     def look_for_slow(self, limit: float, now: float) -> float:
         """Show the stack of a request that takes longer than `limit` (0: of none); when to look again."""
         self._slow.limit = limit

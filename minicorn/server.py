@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 from wsgiref.types import WSGIApplication, WSGIEnvironment
 
@@ -112,7 +112,8 @@ class Server:
         self._wake_fd, self._wake_write_fd = os.pipe()
         os.set_blocking(self._wake_fd, False)
         os.set_blocking(self._wake_write_fd, False)
-        self._loop.watch(self._wake_fd, lambda: signals.drain(self._wake_fd))
+        self._soon: list[Callable[[], object]] = []
+        self._loop.watch(self._wake_fd, self._wake_up)
 
     # The public face
 
@@ -138,10 +139,23 @@ class Server:
         """
         self._drain = drain
         self.should_exit = True
+        self._wake()
+
+    def soon(self, act: Callable[[], object]) -> None:
+        """Call `act` in the thread that serves, between two requests; from any thread."""
+        self._soon.append(act)
+        self._wake()
+
+    def _wake(self) -> None:
         try:
             os.write(self._wake_write_fd, b".")
         except OSError:
             pass  # EAGAIN: it is awake; EBADF: it has ended
+
+    def _wake_up(self) -> None:
+        signals.drain(self._wake_fd)
+        while self._soon:
+            self._soon.pop(0)()
 
     def shutdown(self) -> None:
         """Close everything now."""
@@ -178,6 +192,16 @@ class Server:
     def limit_requests(self, limit: int, at_limit: Callable[[], object]) -> None:
         """Call `at_limit` once, after `limit` requests; serving goes on."""
         self._limit, self._at_limit = limit, at_limit
+
+    def pause(self) -> None:
+        """Be without a thread of our own, until the next request."""
+        if self._helper is not None:
+            self._helper.stop()
+
+    @property
+    def connections(self) -> Collection[Connection]:
+        """Those that this process holds."""
+        return self._loop.connections.values()
 
     # Life
 

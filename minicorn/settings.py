@@ -196,6 +196,14 @@ def _show_umask(value: int | None) -> str:
     return f"{value:03o}"
 
 
+def _parse_counts(text: str) -> tuple[int, ...]:
+    return tuple(count(1).parse(each) for each in text.split(","))
+
+
+def _show_counts(value: int | Sequence[int]) -> str:
+    return str(value) if isinstance(value, int) else ",".join(map(str, value))
+
+
 def _parse_switch(text: str) -> bool:
     word = text.lower()
     if word not in _SWITCHED:
@@ -224,6 +232,9 @@ PORT: Kind[int] = Kind("a port from 0 to 65535", parse_port, types=(int,))
 BIND: Kind[Address] = Kind("host:port, [v6]:port, unix:/path or fd://N", parse_address, render_address)
 WORKERS: Kind[int | Literal["auto"]] = Kind("a whole number from 1 to 1000, or auto", _parse_workers, types=(int,))
 UMASK: Kind[int | None] = Kind("an octal mode such as 027", _parse_umask, _show_umask, (int,))
+COUNTS: Kind[tuple[int, ...]] = Kind(
+    "whole numbers, 1 or more, with commas", _parse_counts, _show_counts, (int, tuple, list)
+)
 MILLISECONDS = Kind("milliseconds, 0 or more", seconds().parse, "{:g}".format, (int, float))
 PEERS = Kind("addresses, networks such as 10.0.0.0/8, unix, or *, with commas", _parse_peers)
 # With the spellings of gunicorn and the numbers of Python's ssl, which its files have
@@ -279,6 +290,7 @@ class Settings:
     config_timeout: float = setting(10.0, seconds(0.1), "--config-timeout", metavar="S", help="Longest that reading the configuration file, or a hook of the arbiter, may take.")
     preload: bool = switch(False, "--preload", help="Import the application once, in a template from which workers are forked.", called="preload_app", fixed=True)
     preload_strict: bool = switch(False, "--preload-strict", help="With --preload, refuse an application whose import leaves threads, sockets or files open.")
+    refork_after: tuple[int, ...] = setting((), COUNTS, "--refork-after", metavar="N[,N...]", help="With --preload, fork all workers anew from one that has answered so many requests: what those have loaded is shared too; each number counts once.", fixed=True)
     queue_timeout: float = setting(0.0, seconds(), "--queue-timeout", metavar="S", help="Answer 503 to a request that has waited longer for a worker; 0: never.")
     reuse_port: bool = switch(False, "--reuse-port", help="Let another server listen on the same port (SO_REUSEPORT).", fixed=True)
     sendfile: bool = switch(True, "--sendfile", help="Send files by the kernel; --no-sendfile: block by block.")
@@ -481,7 +493,11 @@ def settle(layers: Iterable[Layer], environ: Mapping[str, str]) -> Outcome:
     if environ.get("PORT") and "port" not in merged:
         port = {"port": Given((environ["PORT"],), "PORT"), "host": Given(("0.0.0.0",), "PORT")}
         merged, values = port | merged, _values(port) | values
-    return Outcome(Settings(**values), {name: given.origin for name, given in merged.items()})  # type: ignore[arg-type]
+    settings = Settings(**values)  # type: ignore[arg-type]
+    if settings.refork_after and not settings.preload:
+        given = merged["refork_after"]
+        raise given.error(f"{given.origin} needs --preload: without a template there is nothing to share")
+    return Outcome(settings, {name: given.origin for name, given in merged.items()})
 
 
 def from_options(app: str, **options: object) -> Settings:

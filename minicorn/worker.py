@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from wsgiref.types import WSGIApplication
 
@@ -27,6 +28,7 @@ from minicorn.life import USHER
 from minicorn.loader import explain, load_app
 from minicorn.log import Output, Sink
 from minicorn.privileges import find_owner
+from minicorn.promotion import Promotion
 from minicorn.server import Server
 from minicorn.settings import Settings
 from minicorn.signals import Signals
@@ -66,15 +68,24 @@ class Worker:
     """One worker, from its fork to its end."""
 
     def __init__(
-        self, post: Post, settings: Settings, outputs: list[Sink], directory: str, app: WSGIApplication | None = None
+        self,
+        post: Post,
+        settings: Settings,
+        outputs: list[Sink],
+        directory: str,
+        app: WSGIApplication | None = None,
+        be_template: Callable[[Post], int] | None = None,
     ) -> None:
         """`outputs` are the error log and, where there is one, the access log; `directory` is
         entered anew by each worker, so that a release behind a symlink is seen. `app` is what its
-        template has imported and warmed up, if it has one; or an usher's page."""
+        template has imported and warmed up, if it has one; or an usher's page. `be_template`, if it
+        may be promoted, is the life of what it forks then."""
         self._post = post
         self._settings = settings
         self._listeners = post.listeners
         self._app = app
+        self._be_template = be_template
+        self._promotion: Promotion | None = None
         self._outputs = outputs
         self._directory = directory
         self._signals = Signals(TAKEN)
@@ -159,6 +170,8 @@ class Worker:
             hooks.guard("post_worker_init", hooks.worker)
         if self._app is None:
             self._server.warm_up()
+        if self._be_template is not None:
+            self._promotion = Promotion(self._post, self._server, self._signals, self._be_template)
         return self._server
 
     def _tell_imports(self) -> None:
@@ -229,6 +242,8 @@ class Worker:
             elif message.word == channel.SEAL:
                 self._server.seal()
                 self._post.channel.send(channel.SEALED)
+            elif message.word == channel.ORDER and self._promotion is not None:
+                self._promotion.take(message)
             elif message.word == channel.HOLD:
                 self._server.hold()
             elif message.word == channel.EXCUSE:

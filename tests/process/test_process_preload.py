@@ -59,6 +59,23 @@ def preloaded(start: Starter, app: str = "plain:app", count: int = 2, *flags: st
     return server
 
 
+def check_that_they_differ(server: Server, count: int) -> None:
+    """Each of so many workers of state_app.py has chances of its own, and has run the hooks of a fork."""
+    told: dict[int, dict[str, object]] = {}
+
+    def all_told() -> bool:
+        connections = [server.send("/state") for _ in range(2 * count)]
+        for connection in connections:
+            state = json.loads(connection.getresponse().read())
+            told.setdefault(state["pid"], state)
+        return len(told) == count
+
+    wait_until(all_told, f"each of {count} workers has answered")
+    for name in ("random", "ssl", "uuid1", "uuid4"):
+        assert len({state[name] for state in told.values()}) == count, name
+    assert all(state["forked"] == [pid] for pid, state in told.items())
+
+
 # What it is for
 
 
@@ -80,20 +97,7 @@ def test_the_template_holds_neither_port_nor_queue(start: Starter) -> None:
 
 def test_workers_differ_in_what_must_not_be_shared(start: Starter) -> None:
     start.write("state_app.py", STATE)
-    server = preloaded(start, "state_app:app", 3)
-    told: dict[int, dict[str, object]] = {}
-
-    def all_told() -> bool:
-        connections = [server.send("/state") for _ in range(6)]
-        for connection in connections:
-            state = json.loads(connection.getresponse().read())
-            told.setdefault(state["pid"], state)
-        return len(told) == 3
-
-    wait_until(all_told, "each of three workers has answered")
-    for name in ("random", "ssl", "uuid1", "uuid4"):
-        assert len({state[name] for state in told.values()}) == 3, name
-    assert all(state["forked"] == [pid] for pid, state in told.items())
+    check_that_they_differ(preloaded(start, "state_app:app", 3), 3)
 
 
 def test_exit_functions_run_in_workers_and_not_in_the_template(start: Starter) -> None:

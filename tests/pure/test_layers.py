@@ -18,7 +18,7 @@ LAYERS = {
         tracing slow
         version errors address peers forwarded proxy certificate gunicorn settings
         http http.grammar http.request http.body http.reply deadlines
-        actions backoff life rolls nursery waiting shutdown pool obituary herald
+        actions backoff life rolls nursery reforks waiting shutdown pool obituary herald
         changes reloader page
         counters standing snapshot display holdings metrics statsd
     """,
@@ -32,7 +32,7 @@ LAYERS = {
     "one client, one request": "connection preface secured reception wsgi warmup claims showing",
     "the event loop": "loop helper server",
     "processes": """
-        logconfig worker template monitor
+        logconfig promotion worker template monitor
         arbiter belongings births deaths rounds reloading rereading attendant upgrade chronicle watcher hookline
     """,
     "what joins them": "app api cli __init__ __main__ demo ctl",

@@ -11,7 +11,7 @@ import minicorn
 from minicorn.address import Descriptor, Tcp, Unix
 from minicorn.cli import main
 from minicorn.errors import ConfigError, UsageError
-from minicorn.settings import ACCESS_FORMAT, OPTIONS, Settings, from_strings
+from minicorn.settings import ACCESS_FORMAT, OPTIONS, Settings, from_options, from_strings
 
 GUNICORN_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
 
@@ -32,6 +32,7 @@ CONTRACT: dict[str, tuple[str, object]] = {
     "warmup": ("--warmup", ()),
     "preload": ("--preload", False),
     "preload_strict": ("--preload-strict", False),
+    "refork_after": ("--refork-after", ()),
     "queue_timeout": ("--queue-timeout", 0.0),
     "handoff_after": ("--handoff-after", 10.0),
     "recv_timeout": ("--recv-timeout", 10.0),
@@ -187,6 +188,7 @@ WRONG: dict[str, list[str]] = {
     "warmup": ["", "health", "/a b", "/a\r\nHost: b", "/ä", "/#top"],
     "preload": ["", "perhaps"],
     "preload_strict": ["", "perhaps"],
+    "refork_after": ["", "0", "-1", "1,,2", "1,", "soon", "1.5", "1 2"],
     "queue_timeout": ["-1", "nan", "x"],
     "handoff_after": ["-1", "nan", "x"],
     "recv_timeout": ["0", "nan", "x"],
@@ -280,6 +282,17 @@ def test_a_line_end_in_a_value_does_not_make_two_lines() -> None:
     with pytest.raises(UsageError) as caught:
         given(port="80\n81")
     assert "\n" not in str(caught.value)
+
+
+def test_reforks_need_a_template() -> None:
+    assert given(preload="on", refork_after="50,1000").refork_after == (50, 1000)
+    assert from_options("main:app", preload=True, refork_after=[50, 1000]).refork_after == (50, 1000)
+    assert from_options("main:app", preload=True, refork_after=50).refork_after == (50,)
+    with pytest.raises(UsageError, match=r"^--refork-after needs --preload") as caught:
+        given(refork_after="50")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="MINICORN_REFORK_AFTER needs --preload"):
+        given({"MINICORN_REFORK_AFTER": "50"})
 
 
 # Where to listen, and what titles say
