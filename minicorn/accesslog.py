@@ -1,8 +1,10 @@
 """The access log: a format in gunicorn's atoms, or JSON, compiled once; one `write` a line.
 
-`compile_format` turns a format into a %-template and the functions that fill it, so that
-a line costs what its atoms cost. Where gunicorn lets control characters, backslashes and
-octets beyond ASCII through as they are, they are escaped: no client can forge a line.
+An atom is an expression over `entry` and its `environ`; `compile_format` makes one function of
+those that a format has, so that a line costs what its atoms cost. What requests have in common
+(a browser's name, a method, the second) is quoted once and remembered. Where gunicorn lets
+control characters, backslashes and octets beyond ASCII through as they are, they are escaped:
+no client can forge a line.
 """
 
 import json
@@ -10,6 +12,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 from wsgiref.types import WSGIEnvironment
 
 from minicorn.errors import ConfigError
@@ -37,32 +40,39 @@ class Entry:
     seconds: float  # in the application and in handing its reply over
     origin: Origin
     request_id: str = "-"
-    started: float | None = None  # when a trusted proxy took it on, seconds since 1970
     reading: float = 0.0  # from its first byte to its last
-    waited: float = 0.0  # from then until the application was called
+    queued: float = 0.0  # from then, or since a trusted proxy took it on, until the application was called
     inside: float = 0.0  # in the application
     cause: str = ""  # of its end, where nobody has answered it: "timeout", "crash", ...
 
     @property
-    def queued(self) -> float:
-        """From when the proxy took it on, or else from its last byte, until the application was called."""
-        if self.started is None:
-            return self.waited
-        return max(0.0, time.time() - self.seconds - self.started)
-
-    @property
     def writing(self) -> float:
         """In handing the reply over; a slow client takes it later, and costs the worker nothing."""
-        return max(0.0, self.seconds - self.inside)
+        return self.seconds - self.inside
 
 
-Getter = Callable[[Entry], object]
 Renderer = Callable[[Entry], bytes]
+K = TypeVar("K")
 
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {34: '\\"', 92: "\\\\"}
 
 
-def _quoted(value: object) -> str:
+class _Memory(dict[K, str]):
+    """Texts made of what clients send again and again; bounded, for they choose it."""
+
+    def __init__(self, make: Callable[[K], str], most: int = 1024, longest: int = 256) -> None:
+        self._make, self._most, self._longest = make, most, longest
+
+    def __missing__(self, value: K) -> str:
+        made = self._make(value)
+        if len(made) <= self._longest:
+            if len(self) >= self._most:
+                self.clear()  # what is in use comes back at once
+            self[value] = made
+        return made
+
+
+def _quote(value: object) -> str:
     """A client's text inside the format's quotes: it can end neither them nor the line."""
     text = str(value)
     if text.isprintable() and '"' not in text and "\\" not in text:
@@ -70,45 +80,16 @@ def _quoted(value: object) -> str:
     return text.translate(_ESCAPES)
 
 
-def _from_environ(key: str) -> Getter:
-    return lambda entry: _quoted(entry.environ.get(key, "-"))
+_quoted = _Memory(_quote)
+_local = _Memory[int](lambda second: time.strftime("[%d/%b/%Y:%H:%M:%S %z]", time.localtime(second)), most=1)
+_utc = _Memory[int](lambda second: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)), most=1)
 
 
-def _request_line(entry: Entry) -> str:
-    environ = entry.environ
-    # The application may have done anything to it
-    return _quoted(f"{environ.get('REQUEST_METHOD')} {environ.get('RAW_URI')} {environ.get('SERVER_PROTOCOL')}")
-
-
-class _Clock:
-    """A time in words, rendered once a second."""
-
-    def __init__(self, render: Callable[[float], str]) -> None:
-        self._render = render
-        self._second = -1
-        self._text = ""
-
-    def read(self, now: float) -> str:
-        second = int(now)
-        if second != self._second:
-            self._second, self._text = second, self._render(second)
-        return self._text
-
-
-_local = _Clock(lambda now: time.strftime("[%d/%b/%Y:%H:%M:%S %z]", time.localtime(now)))
-_utc = _Clock(lambda now: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)))
-
-
-def timestamp(now: float) -> str:
-    """RFC 3339, in UTC, with milliseconds."""
-    return f"{_utc.read(now)}.{int(now % 1 * 1000):03d}Z"
-
-
-def _user(entry: Entry) -> str:
+def _user(environ: WSGIEnvironment) -> str:
     """The name in Basic credentials, checked by nobody here; "" where there is none."""
     import base64  # only for this atom's rare case
 
-    scheme, _, credentials = str(entry.environ.get("HTTP_AUTHORIZATION", "")).partition(" ")
+    scheme, _, credentials = str(environ.get("HTTP_AUTHORIZATION", "")).partition(" ")
     if scheme.lower() != "basic":
         return ""
     try:
@@ -118,71 +99,84 @@ def _user(entry: Entry) -> str:
     return name
 
 
-ATOMS: dict[str, Getter] = {
+def _from_environ(key: str) -> str:
+    return f"_quoted[environ.get({key!r}, '-')]"
+
+
+ATOMS = {
     "h": _from_environ("REMOTE_ADDR"),
-    "l": lambda entry: "-",
-    "u": lambda entry: _quoted(_user(entry)) or "-" if "HTTP_AUTHORIZATION" in entry.environ else "-",
-    "t": lambda entry: _local.read(time.time()),
-    "r": _request_line,
-    "s": lambda entry: entry.status.partition(" ")[0] or "-",
+    "l": "'-'",
+    "u": "_quote(_user(environ)) or '-' if 'HTTP_AUTHORIZATION' in environ else '-'",
+    "t": "_local[int(time.time())]",
+    # The application may have done anything to it
+    "r": "_quote(f\"{environ.get('REQUEST_METHOD')} {environ.get('RAW_URI')} {environ.get('SERVER_PROTOCOL')}\")",
+    "s": "entry.status[:3] or '-'",
     "m": _from_environ("REQUEST_METHOD"),
-    "U": _from_environ("PATH_INFO"),
-    "q": _from_environ("QUERY_STRING"),
+    "U": "_quote(environ.get('PATH_INFO', '-'))",
+    "q": "_quote(environ.get('QUERY_STRING', '-'))",
     "H": _from_environ("SERVER_PROTOCOL"),
-    "b": lambda entry: str(entry.sent) if entry.status else "-",
-    "B": lambda entry: entry.sent,
+    "b": "str(entry.sent) if entry.status else '-'",
+    "B": "entry.sent",
     "f": _from_environ("HTTP_REFERER"),
     "a": _from_environ("HTTP_USER_AGENT"),
-    "T": lambda entry: int(entry.seconds),
-    "D": lambda entry: int(entry.seconds * 1e6),
-    "M": lambda entry: int(entry.seconds * 1e3),
-    "L": lambda entry: f"{entry.seconds:.6f}",
-    "p": lambda entry: f"<{entry.origin.pid}>",
+    "T": "int(entry.seconds)",
+    "D": "int(entry.seconds * 1e6)",
+    "M": "int(entry.seconds * 1e3)",
+    "L": "f'{entry.seconds:.6f}'",
+    "p": "f'<{entry.origin.pid}>'",
 }
 # Beyond gunicorn's, as %({name}x)s; durations are seconds
-EXTRAS: dict[str, Getter] = {
-    "request_id": lambda entry: _quoted(entry.request_id),
-    "worker": lambda entry: entry.origin.slot,
-    "generation": lambda entry: entry.origin.generation,
-    "queue": lambda entry: f"{entry.queued:.6f}",
-    "read": lambda entry: f"{entry.reading:.6f}",
-    "app": lambda entry: f"{entry.inside:.6f}",
-    "write": lambda entry: f"{entry.writing:.6f}",
-    "cause": lambda entry: entry.cause or "-",
+EXTRAS = {
+    "request_id": "_quote(entry.request_id)",
+    "worker": "entry.origin.slot",
+    "generation": "entry.origin.generation",
+    "queue": "f'{entry.queued:.6f}'",
+    "read": "f'{entry.reading:.6f}'",
+    "app": "f'{entry.inside:.6f}'",
+    "write": "f'{entry.writing:.6f}'",
+    "cause": "entry.cause or '-'",
 }
 
 
-def _in_headers(name: str) -> Getter:
-    wanted = name.lower()
-
-    def get(entry: Entry) -> str:
-        # Of several it is the last, as in gunicorn
-        return next((_quoted(value) for key, value in reversed(entry.headers) if key.lower() == wanted), "-")
-
-    return get
+def _in_headers(name: str) -> str:
+    return f"_find({name.lower()!r}, entry.headers)"
 
 
-def _in_request(name: str) -> Getter:
+def _find(wanted: str, headers: list[tuple[str, str]]) -> str:
+    # Of several it is the last, as in gunicorn
+    return next((_quote(value) for name, value in reversed(headers) if name.lower() == wanted), "-")
+
+
+def _in_request(name: str) -> str:
     key = name.upper().replace("-", "_")
     return _from_environ(key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}")
 
 
-def _extra(name: str) -> Getter:
+def _extra(name: str) -> str:
     if name not in EXTRAS:
         raise ConfigError(f"--access-logformat: %({{{name}}}x)s is no atom: there are {' '.join(EXTRAS)}")
     return EXTRAS[name]
 
 
-_NAMED = {"i": _in_request, "o": _in_headers, "e": _from_environ, "x": _extra}
+def _in_environ(key: str) -> str:
+    return f"_quote(environ.get({key!r}, '-'))"  # of any kind: no key of a memory
+
+
+_NAMED = {"i": _in_request, "o": _in_headers, "e": _in_environ, "x": _extra}
 _ATOM = re.compile(r"%\((?:\{([^}]+)\}([ioex])|([A-Za-z]))\)([-+ #0]*[0-9]*(?:\.[0-9]+)?[sdif])|%%")
 _EXAMPLE = Entry({}, "200 OK", [], 0, 0.0, Origin(1, 1, 1))
+
+
+def tells_inside(format: str) -> bool:
+    """Whether its lines tell how long the application took, which must be measured then."""
+    return format.lower() == JSON or "%({app}x)" in format or "%({write}x)" in format
 
 
 def compile_format(format: str) -> Renderer:
     """A function from an entry to its line; ConfigError names what is no atom."""
     if format.lower() == JSON:
         return render_json
-    getters: list[Getter] = []
+    atoms: list[str] = []
     template, position = "", 0
     for match in _ATOM.finditer(format):
         template += _literal(format[position : match.start()], format)
@@ -193,15 +187,18 @@ def compile_format(format: str) -> Renderer:
             continue
         template += f"%{conversion}"
         if name is not None:
-            getters.append(_NAMED[kind](name))
+            atoms.append(_NAMED[kind](name))
         elif letter in ATOMS:
-            getters.append(ATOMS[letter])
+            atoms.append(ATOMS[letter])
         else:
             raise ConfigError(f"--access-logformat: %({letter})s is no atom: there are {' '.join(ATOMS)}")
     template += _literal(format[position:], format)
 
+    source = f"lambda entry, environ: template % ({''.join(f'{atom}, ' for atom in atoms)})"
+    fill: Callable[[Entry, WSGIEnvironment], str] = eval(source, globals() | {"template": template})
+
     def render(entry: Entry) -> bytes:
-        line = template % tuple([get(entry) for get in getters])
+        line = _with_text(fill, entry)
         if entry.cause:
             line += f" killed={entry.cause}"
         return f"{line}\n".encode("ascii", "backslashreplace")
@@ -219,12 +216,44 @@ def _literal(text: str, format: str) -> str:
     return text
 
 
+def _with_text(fill: Callable[[Entry, WSGIEnvironment], str], entry: Entry) -> str:
+    try:
+        return fill(entry, entry.environ)
+    except TypeError:  # the application may have put anything into environ
+        return fill(entry, {key: str(value) for key, value in entry.environ.items()})
+
+
 _encode = json.encoder.encode_basestring_ascii
 
 
-def _string(value: object) -> str:
-    """As JSON; the application may have put anything into environ."""
-    return _encode(value if isinstance(value, str) else str(value))
+def _optional(name: str, encode: Callable[[str], str] = _encode) -> _Memory[str | None]:
+    """The members for values of an environ key; none where it is missing, or nothing comes of it."""
+
+    def make(value: str | None) -> str:
+        encoded = encode(value) if value is not None else ""
+        return f',"{name}":{encoded}' if encoded else ""
+
+    return _Memory(make)
+
+
+def _number(text: str) -> str:
+    return str(int(text)) if text.isascii() and text.isdecimal() and len(text) < 20 else ""
+
+
+def _outcome(status: str) -> str:
+    error = f',"error.type":"{status}"' if status[:1] == "5" else ""
+    return f',"http.response.status_code":{status}{error}' if status else ""
+
+
+_encoded = _Memory(_encode)
+_version = _Memory[str](lambda protocol: _encode(protocol.removeprefix("HTTP/")))
+_outcomes = _Memory(_outcome)
+_port = _optional("client.port", _number)
+_size = _optional("http.request.body.size", _number)
+_host = _optional("server.address")
+_agent = _optional("user_agent.original")
+_referer = _optional("http.request.header.referer", lambda text: f"[{_encode(text)}]")
+_milliseconds = [f".{number:03d}Z" for number in range(1000)]
 
 
 def render_json(entry: Entry) -> bytes:
@@ -233,16 +262,24 @@ def render_json(entry: Entry) -> bytes:
     Strings go through the json module's own encoder; the frame around them is fixed, since the
     general encoder takes three times as long.
     """
-    environ, origin = entry.environ, entry.origin
-    get = environ.get
-    line = (
-        f'{{"timestamp":"{timestamp(time.time())}"'
-        f',"client.address":{_string(get("REMOTE_ADDR", ""))}'
-        f',"http.request.method":{_string(get("REQUEST_METHOD", ""))}'
-        f',"url.path":{_string(get("PATH_INFO", ""))}'
-        f',"url.query":{_string(get("QUERY_STRING", ""))}'
-        f',"url.scheme":{_string(get("wsgi.url_scheme", ""))}'
-        f',"network.protocol.version":{_string(str(get("SERVER_PROTOCOL", "")).removeprefix("HTTP/"))}'
+    line = _with_text(_fill_json, entry)
+    if entry.cause:
+        line += f',"error.type":{_encode(entry.cause)}'
+    if "HTTP_AUTHORIZATION" in entry.environ and (user := _user(entry.environ)):
+        line += f',"user.name":{_encode(user)}'
+    return f"{line}}}\n".encode("ascii")
+
+
+def _fill_json(entry: Entry, environ: WSGIEnvironment) -> str:
+    get, origin, now = environ.get, entry.origin, time.time()
+    return (
+        f'{{"timestamp":"{_utc[int(now)]}{_milliseconds[int(now % 1 * 1000)]}"'
+        f',"client.address":{_encoded[get("REMOTE_ADDR", "")]}'
+        f',"http.request.method":{_encoded[get("REQUEST_METHOD", "")]}'
+        f',"url.path":{_encode(get("PATH_INFO", ""))}'
+        f',"url.query":{_encode(get("QUERY_STRING", ""))}'
+        f',"url.scheme":{_encoded[get("wsgi.url_scheme", "")]}'
+        f',"network.protocol.version":{_version[get("SERVER_PROTOCOL", "")]}'
         f',"http.response.body.size":{entry.sent}'
         f',"http.server.request.duration":{entry.seconds:.6f}'
         f',"minicorn.request.id":{_encode(entry.request_id)}'
@@ -251,25 +288,6 @@ def render_json(entry: Entry) -> bytes:
         f',"minicorn.duration.app":{entry.inside:.6f}'
         f',"minicorn.duration.write":{entry.writing:.6f}'
         f',"minicorn.worker":{origin.slot},"minicorn.generation":{origin.generation},"process.pid":{origin.pid}'
+        f'{_outcomes[entry.status[:3]]}{_port[get("REMOTE_PORT")]}{_size[get("CONTENT_LENGTH")]}'
+        f'{_host[get("HTTP_HOST")]}{_agent[get("HTTP_USER_AGENT")]}{_referer[get("HTTP_REFERER")]}'
     )
-    if entry.status:
-        line += f',"http.response.status_code":{entry.status[:3]}'
-    if entry.cause or entry.status[:1] == "5":
-        line += f',"error.type":{_encode(entry.cause or entry.status[:3])}'
-    if (port := _number(get("REMOTE_PORT"))) is not None:
-        line += f',"client.port":{port}'
-    if (size := _number(get("CONTENT_LENGTH"))) is not None:
-        line += f',"http.request.body.size":{size}'
-    if "HTTP_HOST" in environ:
-        line += f',"server.address":{_string(environ["HTTP_HOST"])}'
-    if "HTTP_USER_AGENT" in environ:
-        line += f',"user_agent.original":{_string(environ["HTTP_USER_AGENT"])}'
-    if "HTTP_REFERER" in environ:
-        line += f',"http.request.header.referer":[{_string(environ["HTTP_REFERER"])}]'
-    if "HTTP_AUTHORIZATION" in environ and (user := _user(entry)):
-        line += f',"user.name":{_encode(user)}'
-    return f"{line}}}\n".encode("ascii")
-
-
-def _number(text: object) -> int | None:
-    return int(text) if isinstance(text, str) and text.isascii() and text.isdecimal() and len(text) < 20 else None

@@ -64,7 +64,10 @@ class Output:
         if self._pending:
             self.flush()
         if not self._pending:
-            line = line[self._try(line) :]
+            sent = self._try(line)
+            if sent == len(line):
+                return
+            line = line[sent:]
         if len(self._pending) + len(line) > _PENDING_MOST:
             self.lost += 1
         else:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 from minicorn import listeners, poller, signals
-from minicorn.accesslog import Entry, Origin, compile_format
+from minicorn.accesslog import Entry, Origin, compile_format, tells_inside
 from minicorn.address import Tcp
 from minicorn.claims import Claims
 from minicorn.connection import Connection
@@ -82,7 +82,8 @@ class Server:
         self._identity = Identity(slot, generation, self._page)
         self._access = access
         self._watch = Stopwatch(self)
-        self._doors: Doors = self if access is None else self._watch
+        timed = access is not None and tells_inside(self._settings.access_logformat)
+        self._doors: Doors = self._watch if timed else self
         self._origin = Origin(slot, generation, os.getpid())
         self._tracing = Tracing(os.urandom(6).hex(), Peers(self._settings.forwarded_allow_ips))
         self._render = compile_format(self._settings.access_logformat)
@@ -373,6 +374,9 @@ class Server:
                 return
         name = self._tracing.name(request.fields, connection.peer)
         environ["minicorn.request_id"] = name
+        waited = began - connection.since
+        if "HTTP_X_REQUEST_START" in request.fields:
+            waited = self._tracing.waited(request.fields, connection.peer, time.time(), waited)
         head = "" if self._access is None else request.head  # should we die of it, the arbiter logs it
         deadline = began + self._request_patience
         self._page.begin(request.method, request.target, environ["REMOTE_ADDR"], began, deadline, name, head)
@@ -386,10 +390,9 @@ class Server:
             self.after_request(environ, exchange.status, exchange.headers, exchange.sent)
         now = time.monotonic()
         if self._access is not None:
-            self._log(connection, environ, exchange, name, began, now)
+            self._log(connection, environ, exchange, name, now - began, waited)
         took = self._loop.took = now - began
-        waited, received = began - connection.since, connection.take_received()
-        self._page.end(now, exchange.status, took, waited, received, exchange.handed)
+        self._page.end(now, exchange.status, took, waited, connection.take_received(), exchange.handed)
         if gone is None and exchange.broken and exchange.unbounded:
             gone = ClientGone("its reply could not be completed")
         if gone is None:
@@ -401,7 +404,13 @@ class Server:
             self._at_limit = None
 
     def _log(
-        self, connection: Connection, environ: WSGIEnvironment, exchange: Exchange, name: str, began: float, now: float
+        self,
+        connection: Connection,
+        environ: WSGIEnvironment,
+        exchange: Exchange,
+        name: str,
+        seconds: float,
+        waited: float,
     ) -> None:
         """Write the access log's line."""
         assert self._access is not None
@@ -412,12 +421,11 @@ class Server:
                 exchange.status,
                 exchange.headers,
                 exchange.sent,
-                now - began,
+                seconds,
                 self._origin,
                 name,
-                self._tracing.started(environ, connection.peer),
                 connection.since - connection.begun,
-                began - connection.since,
+                waited,
                 inside,
             )
             self._access.write(self._render(entry))

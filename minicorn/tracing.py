@@ -32,16 +32,13 @@ class Tracing:
         self._number += 1
         return f"{self._prefix}-{self._number:x}"
 
-    def started(self, fields: Mapping[str, object], peer: str) -> float | None:
-        """When a trusted proxy took the request on, in seconds since 1970; None where nobody says."""
-        text = fields.get("HTTP_X_REQUEST_START")
-        if not isinstance(text, str) or not self._peers.have(peer):
-            return None
-        match = _START.fullmatch(text)
-        if match is None:
-            return None
+    def waited(self, fields: Mapping[str, str], peer: str, now: float, here: float) -> float:
+        """Seconds since a trusted proxy took the request on; `here`, as long as it waited here, where nobody
+        says. `now` in seconds since 1970."""
+        match = _START.fullmatch(fields.get("HTTP_X_REQUEST_START", ""))
+        if match is None or not self._peers.have(peer):
+            return here
         value = float(match[1])
-        for unit in (1e6, 1e3):
-            if value >= 1e8 * unit:  # the year 1973 in that unit; in seconds it is far away
-                return value / unit
-        return value
+        # The year 1973 in that unit; in seconds it is far away
+        unit = next((unit for unit in (1e6, 1e3) if value >= 1e8 * unit), 1.0)
+        return max(0.0, now - value / unit)

@@ -244,7 +244,7 @@ def test_an_unknown_letter_is_named_and_the_known_ones_listed() -> None:
 def full(**more: object) -> Entry:
     """An entry in which every duration is another."""
     made = entry(seconds=2.0)
-    made.request_id, made.reading, made.waited, made.inside = "ab-1", 0.25, 0.5, 1.5
+    made.request_id, made.reading, made.queued, made.inside = "ab-1", 0.25, 0.5, 1.5
     for name, value in more.items():
         setattr(made, name, value)
     return made
@@ -266,12 +266,6 @@ def full(**more: object) -> Entry:
 def test_what_gunicorn_does_not_know_is_an_x(name: str, text: str) -> None:
     assert line(f"%({{{name}}}x)s", full()) == text
     assert name in EXTRAS
-
-
-def test_queue_time_counts_from_the_proxy_that_is_trusted() -> None:
-    began = time.time() - 2.0
-    assert float(line("%({queue}x)s", full(started=began - 3.0))) == pytest.approx(3.0, abs=0.5)
-    assert line("%({queue}x)s", full(started=began + 60)) == "0.000000"  # its clock is ahead
 
 
 @pytest.mark.parametrize(("format", "text"), [("%(D)012d", "000001250000"), ("%(m)5s|", "  GET|"), ("%(L).4s", "1.25")])

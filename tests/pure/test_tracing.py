@@ -43,10 +43,19 @@ def test_a_name_that_could_not_be_printed_is_replaced(given: str) -> None:
         ("1" * 40, None),
     ],
 )
-def test_the_start_is_read_in_each_proxys_unit(text: str, seconds: float | None) -> None:
-    assert tracing().started({"HTTP_X_REQUEST_START": text}, "127.0.0.1") == seconds
+def test_the_wait_begins_where_a_proxy_took_the_request_on_in_each_proxys_unit(
+    text: str, seconds: float | None
+) -> None:
+    now = 1700000003.0
+    waited = tracing().waited({"HTTP_X_REQUEST_START": text}, "127.0.0.1", now, here=0.25)
+    assert waited == (0.25 if seconds is None else now - seconds)
 
 
 def test_the_start_counts_from_a_trusted_peer_alone() -> None:
-    assert tracing().started({"HTTP_X_REQUEST_START": "1700000000"}, "192.0.2.7") is None
-    assert tracing().started({}, "127.0.0.1") is None
+    fields = {"HTTP_X_REQUEST_START": "1700000000"}
+    assert tracing().waited(fields, "192.0.2.7", 1700000003.0, here=0.25) == 0.25
+    assert tracing().waited({}, "127.0.0.1", 1700000003.0, here=0.25) == 0.25
+
+
+def test_a_proxys_clock_that_is_ahead_is_no_negative_wait() -> None:
+    assert tracing().waited({"HTTP_X_REQUEST_START": "1700000060"}, "::1", 1700000003.0, here=0.25) == 0.0
