@@ -223,6 +223,11 @@ class Connection:
         self.sock.close()
 
     @property
+    def unparsed(self) -> bytes:
+        """What has come of a request whose head is not whole, or cannot be read."""
+        return bytes(self._input)
+
+    @property
     def has_input(self) -> bool:
         """Bytes of a further request are here already (pipelining)."""
         return bool(self._input)
@@ -365,11 +370,11 @@ class Connection:
         except OSError as error:
             raise ClientGone(str(error)) from error
 
-    def expire(self, date: str, now: float) -> None:
-        """The deadline of the state has passed."""
+    def expire(self) -> None:
+        """The deadline of the state has passed: ProtocolError for a request that has begun, or ClientGone."""
         if self.state == BODY or (self.state == HEAD and self._input):
-            self.refuse(408, date, now)
-        elif self.state != APP:  # which has a deadline of the application's
+            raise ProtocolError(408, f"its {self.state.name.lower()} did not come in time")
+        if self.state != APP:  # which has a deadline of the application's
             raise ClientGone(f"nothing came in time in {self.state.name}")
 
     # Replying

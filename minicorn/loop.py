@@ -82,6 +82,7 @@ class Loop:
         self._holdings: Holdings[Connection] = Holdings()
         self._most_held = settings.max_buffered_size or float("inf")
         self.connections: dict[int, Connection] = {}
+        self.on_refusal: Callable[[Connection, int, float], object] = lambda connection, status, now: None
         self.took = 0.0  # seconds that the last request was in the application
         self.leaving = False  # connections go to siblings as soon as they can
         self.holding = False  # with `leaving`: they stay here, unread, until there is somebody to have them
@@ -188,7 +189,7 @@ class Loop:
     def _tick(self, now: float, taking: bool) -> None:
         self._next_tick = now + TICK
         for connection in self._deadlines.due(now) if not self.holding else ():
-            self._attempt(connection, partial(connection.expire, self.date, now))
+            self._expire(connection, now)
         if taking and not (self.leaving or self.closing):
             self._set_accepting(True)
             # An exclusive wake-up can be lost on a process that has just stopped waiting
@@ -225,10 +226,20 @@ class Loop:
             self.part(connection, gone)
         return False
 
+    def _expire(self, connection: Connection, now: float) -> None:
+        try:
+            connection.expire()
+            self._follow(connection)
+        except ProtocolError as error:
+            self.refuse(connection, error, now)
+        except ClientGone as gone:
+            self.part(connection, gone)
+
     def refuse(self, connection: Connection, error: ProtocolError, now: float) -> None:
         """Answer with an error, and close."""
         LOGGER.info("%s: refused with %d: %s", connection.peer or connection.listener.name, error.status, error.detail)
         self._page.refused(connection.take_received())
+        self.on_refusal(connection, error.status, now)
         self._attempt(connection, partial(connection.refuse, error.status, self.date, now))
 
     def _weigh(self, connection: Connection) -> None:

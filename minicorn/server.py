@@ -17,12 +17,13 @@ from minicorn import listeners, poller, signals
 from minicorn.accesslog import Entry, Origin, compile_format, tells_inside
 from minicorn.address import Tcp
 from minicorn.claims import Claims
-from minicorn.connection import Connection
+from minicorn.connection import APP, Connection
 from minicorn.deadlines import TICK
 from minicorn.errors import ClientGone, ProtocolError
 from minicorn.handoff import Handoff
 from minicorn.heartbeat import Identity, IdleMap, Page, private_idle_map, private_page
 from minicorn.helper import Helper
+from minicorn.http.reply import status_line
 from minicorn.http.request import Request
 from minicorn.listeners import Listener
 from minicorn.loader import load_app
@@ -33,6 +34,7 @@ from minicorn.peers import Peers
 from minicorn.reception import Reception
 from minicorn.settings import DEFAULTS, Settings
 from minicorn.tracing import Tracing
+from minicorn.unanswered import environ_of, read_request
 from minicorn.warmup import warm_up
 from minicorn.wsgi import Doors, Exchange, Stopwatch, base_environ, build_environ
 
@@ -98,6 +100,8 @@ class Server:
         self._request_patience = self._settings.timeout or float("inf")
         reception = Reception(self._settings)
         self._loop = Loop(self._settings, reception, self._page, slot, idle_map or private_idle_map(), handoff)
+        if access is not None:
+            self._loop.on_refusal = self._log_refusal
         patience = self._settings.handoff_after / 1000
         self._dispatch: Callable[[Connection], None] = self._answer
         self._generation = generation
@@ -429,6 +433,21 @@ class Server:
                 inside,
             )
             self._access.write(self._render(entry))
+
+    def _log_refusal(self, connection: Connection, status: int, now: float) -> None:
+        """Write the line of a request that is answered without the application."""
+        assert self._access is not None
+        request = connection.request or read_request(connection.unparsed)
+        environ = environ_of(request, connection.peer) | {"REMOTE_PORT": connection.peer_port}
+        line = status_line(status)
+        body = len(line) + 1 if connection.request is None or request.method != "HEAD" else 0
+        entry = Entry(environ, line, [], body, 0.0, self._origin)
+        entry.request_id = self._tracing.name(request.fields, connection.peer)
+        whole = connection.since if connection.state == APP else now
+        entry.reading = whole - connection.begun
+        if whole < now:  # in our queue, and unread
+            entry.queued = max(now - whole, connection.quiet)
+        self._access.write(self._render(entry))
 
     def is_willing(self, connection: Connection) -> bool:
         """To keep the connection: neither we end, nor has it had its share. A worker that retires is

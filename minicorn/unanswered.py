@@ -1,9 +1,11 @@
-"""The access log's line of a request that nobody answered: its worker has died in it.
+"""The access log's line of a request that the application has not answered: what is known of it.
 
-The arbiter writes it, from what the worker's page says of the request in hand.
+Its worker has died in it, and the arbiter writes the line, from what the worker's page says of
+the request in hand; or the worker has refused it, and writes the line itself.
 """
 
 import signal
+from wsgiref.types import WSGIEnvironment
 
 from minicorn.accesslog import Entry, Origin
 from minicorn.errors import ProtocolError
@@ -11,6 +13,8 @@ from minicorn.heartbeat import Activity, Beat
 from minicorn.http.request import Request, parse_head
 from minicorn.life import Exit
 
+# Of a head that is refused, so much is looked at
+HEAD_MOST = 2048
 _NAMES = {int(signum): signum.name for signum in signal.Signals}
 
 
@@ -26,17 +30,27 @@ def unanswered(beat: Beat, origin: Origin, cause: str, now: float) -> Entry | No
     if beat.activity is not Activity.BUSY:
         return None
     request = _parse(beat.head or f"{beat.request} HTTP/1.1")  # a long target leaves no room for the head
-    environ = {
+    environ = environ_of(request, beat.client)
+    took = max(0.0, now - beat.since)
+    return Entry(environ, "", [], 0, took, origin, beat.request_id, inside=took, cause=cause)
+
+
+def environ_of(request: Request, client: str) -> WSGIEnvironment:
+    """What the line is made of."""
+    return {
         **request.fields,
         "REQUEST_METHOD": request.method,
         "RAW_URI": request.target,
         "PATH_INFO": request.path,
         "QUERY_STRING": request.query,
         "SERVER_PROTOCOL": request.version,
-        "REMOTE_ADDR": beat.client,
+        "REMOTE_ADDR": client,
     }
-    took = max(0.0, now - beat.since)
-    return Entry(environ, "", [], 0, took, origin, beat.request_id, inside=took, cause=cause)
+
+
+def read_request(data: bytes) -> Request:
+    """What can be told of a request of which `data` has come; "-" where that is nothing."""
+    return _parse(data[:HEAD_MOST].decode("latin-1")) if data else Request("-", "-", "-", {})
 
 
 def attributes_of(beat: Beat, origin: Origin, cause: str) -> dict[str, object]:

@@ -216,13 +216,18 @@ LAST_CHUNK = b"0\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
+def status_line(status: int) -> str:
+    """As an application would give it: "404 Not Found"."""
+    return f"{status} {HTTPStatus(status).phrase}"
+
+
 def render_error(status: int, date: str, method: str = "", text: str = "", kind: str = "text/plain") -> bytes:
     """A final reply that closes, and says no more than its status or `text`; to HEAD, without its body."""
-    phrase = HTTPStatus(status).phrase
-    body = (text or f"{status} {phrase}\n").encode("utf-8", "backslashreplace")
+    line = status_line(status)
+    body = (text or f"{line}\n").encode("utf-8", "backslashreplace")
     retry = "Retry-After: 1\r\n" if status == HTTPStatus.SERVICE_UNAVAILABLE else ""  # RFC 9110 10.2.3
     head = (
-        f"HTTP/1.1 {status} {phrase}\r\n{retry}Content-Type: {kind}; charset=utf-8\r\n"
+        f"HTTP/1.1 {line}\r\n{retry}Content-Type: {kind}; charset=utf-8\r\n"
         f"Content-Length: {len(body)}\r\nServer: minicorn\r\n{date}Connection: close\r\n\r\n"
     )
     return head.encode() + (b"" if method == "HEAD" else body)

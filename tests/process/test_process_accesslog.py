@@ -222,6 +222,50 @@ def test_the_error_log_as_json_says_the_same_in_fields(start: Starter) -> None:
     assert "in hang" in str(record["exception.stacktrace"])
 
 
+# Requests that the application never sees
+
+REFUSED = [
+    (b"GET / HTTP/9.9\r\n\r\n", '"GET / HTTP/9.9" 505 31 "-"'),
+    (b"GET /a b HTTP/1.1\r\nHost: t\r\nUser-Agent: odd/1\r\n\r\n", '"GET /a b HTTP/1.1" 400 16 "-"'),
+    (b"\x16\x03\x01\x02\r\n\r\n", r'"\x16\x03\x01\x02  HTTP/1.1" 400 16 "-"'),
+    (b"GET /" + b"a" * 70000, f'"GET /{"a" * 2043} HTTP/1.1" 414 25 "-"'),
+    (b"GET / HTTP/1.1\r\nHost: t\r\nUser-Agent: big/1\r\nX: " + b"a" * 70000,
+     '"GET / HTTP/1.1" 431 36 "big/1"'),
+    (b"HEAD / HTTP/1.1\r\nHost: t\r\nUser-Agent: e/1\r\nExpect: cake\r\n\r\n", '"HEAD / HTTP/1.1" 417 23 "-"'),
+    (b"POST /up HTTP/1.1\r\nHost: t\r\nUser-Agent: up/1\r\nContent-Length: 2000000\r\n\r\n",
+     '"POST /up HTTP/1.1" 413 29 "up/1"'),
+    (b"GET /slow HTTP/1.1\r\nHost: t\r\nUser-Agent: slow/1\r\n", '"GET /slow HTTP/1.1" 408 20 "slow/1"'),
+]  # fmt: skip
+
+
+def test_a_request_that_is_refused_has_its_line_too(start: Starter) -> None:
+    log = start.cwd / "access.log"
+    flags = ("--access-logformat", '"%(r)s" %(s)s %(B)s "%(a)s"', "--recv-timeout", "1")
+    server = start("logs_app:app", "--access-logfile", str(log), *flags)
+    for data, line in REFUSED:
+        with socket.create_connection(("127.0.0.1", server.port), 10) as client:
+            client.sendall(data)
+            reply = b"".join(iter(lambda client=client: client.recv(65536), b""))
+        head, _, body = reply.partition(b"\r\n\r\n")
+        status = head.split()[1].decode()
+        assert f'" {status} {len(body)} "' in line, reply
+        wait_until(lambda line=line: log.exists() and line in log.read_text().splitlines(), line)
+    assert len(log.read_text().splitlines()) == len(REFUSED)
+
+
+def test_a_request_that_waits_too_long_for_a_worker_has_its_line(start: Starter) -> None:
+    log = start.cwd / "access.log"
+    server = serve(start, log, "--queue-timeout", "0.2")
+    held = server.send("/nap?1.5")
+    pages = server.heartbeats()
+    wait_until(lambda: b"/nap" in (pages / "1").read_bytes(), "the application has it in hand")
+    assert server.get("/late").status == 503
+    assert held.getresponse().status == 200
+    found = next(each for each in entries(log, 2) if each["url.path"] == "/late")
+    assert (found["http.response.status_code"], found["error.type"]) == (503, "503")
+    assert float(str(found["minicorn.duration.queue"])) > 0.2
+
+
 # Rotation
 
 

@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import time
 
 import pytest
 from hypothesis import given, settings
