@@ -198,7 +198,10 @@ def compile_format(format: str) -> Renderer:
     fill: Callable[[Entry, WSGIEnvironment], str] = eval(source, globals() | {"template": template})
 
     def render(entry: Entry) -> bytes:
-        line = _with_text(fill, entry)
+        try:
+            line = fill(entry, entry.environ)
+        except TypeError:
+            line = fill(entry, _as_text(entry.environ))
         if entry.cause:
             line += f" killed={entry.cause}"
         return f"{line}\n".encode("ascii", "backslashreplace")
@@ -216,11 +219,9 @@ def _literal(text: str, format: str) -> str:
     return text
 
 
-def _with_text(fill: Callable[[Entry, WSGIEnvironment], str], entry: Entry) -> str:
-    try:
-        return fill(entry, entry.environ)
-    except TypeError:  # the application may have put anything into environ
-        return fill(entry, {key: str(value) for key, value in entry.environ.items()})
+def _as_text(environ: WSGIEnvironment) -> WSGIEnvironment:
+    """The application may have put anything into it."""
+    return {key: str(value) for key, value in environ.items()}
 
 
 _encode = json.encoder.encode_basestring_ascii
@@ -262,7 +263,10 @@ def render_json(entry: Entry) -> bytes:
     Strings go through the json module's own encoder; the frame around them is fixed, since the
     general encoder takes three times as long.
     """
-    line = _with_text(_fill_json, entry)
+    try:
+        line = _fill_json(entry, entry.environ)
+    except TypeError:
+        line = _fill_json(entry, _as_text(entry.environ))
     if entry.cause:
         line += f',"error.type":{_encode(entry.cause)}'
     if "HTTP_AUTHORIZATION" in entry.environ and (user := _user(entry.environ)):

@@ -64,7 +64,10 @@ class Output:
         if self._pending:
             self.flush()
         if not self._pending:
-            sent = self._try(line)
+            try:
+                sent = self._send(line)
+            except OSError as error:
+                sent = _taken(line, error)
             if sent == len(line):
                 return
             line = line[sent:]
@@ -77,20 +80,16 @@ class Output:
         """Write what waits; then say how much was lost. The arbiter comes here each second."""
         if self._give is not None and time.monotonic() >= self._look_at:
             self._follow()
-        del self._pending[: self._try(bytes(self._pending))]
+        data = bytes(self._pending)
+        try:
+            del self._pending[: self._send(data)]
+        except OSError as error:
+            del self._pending[: _taken(data, error)]
         if self.lost and not self._pending:
             note = f"{self.lost} log lines were lost: nobody read them in time"
             self.lost = 0
             line = render_json(time.time(), logging.WARNING, note) if self._json else f"WARNING:  {note}"
             self.write(f"{line}\n".encode())
-
-    def _try(self, data: bytes) -> int:
-        try:
-            return self._send(data)
-        except BlockingIOError:
-            return 0
-        except OSError:
-            return len(data)  # closed, or the disk is full: there is nowhere to complain
 
     def give(self, give: Callable[[int], None]) -> None:
         """The file is to be somebody else's from now on, whoever opens it again; `give` makes it so."""
@@ -150,6 +149,11 @@ class Output:
                 self._renew()
         elif moved:
             self.reopen()
+
+
+def _taken(data: bytes, error: OSError) -> int:
+    """How much of it need not be kept: all, where it is closed or full, since there is nowhere to complain."""
+    return 0 if isinstance(error, BlockingIOError) else len(data)
 
 
 def _open_file(path: str, more_flags: int = 0) -> int:

@@ -83,9 +83,6 @@ class Server:
         self._page = page or private_page()
         self._identity = Identity(slot, generation, self._page)
         self._access = access
-        self._watch = Stopwatch(self)
-        timed = access is not None and tells_inside(self._settings.access_logformat)
-        self._doors: Doors = self._watch if timed else self
         self._origin = Origin(slot, generation, os.getpid())
         self._tracing = Tracing(os.urandom(6).hex(), Peers(self._settings.forwarded_allow_ips))
         self._render = compile_format(self._settings.access_logformat)
@@ -114,6 +111,12 @@ class Server:
             self.app = self._front = showing.Front(app)
             self._dispatch = self._answer_or_keep
         self._helper = Helper(patience, self._loop.help) if patience else None
+        # Into the application, where the connections are the helper's meanwhile, and back from it
+        self.leave: Callable[[], None] = self._helper.leave if self._helper else lambda: None
+        self.enter: Callable[[], None] = self._helper.enter if self._helper else lambda: None
+        self._watch = Stopwatch(self)
+        timed = access is not None and tells_inside(self._settings.access_logformat)
+        self._doors: Doors = self._watch if timed else self
         self._wake_fd, self._wake_write_fd = os.pipe()
         os.set_blocking(self._wake_fd, False)
         os.set_blocking(self._wake_write_fd, False)
@@ -295,16 +298,6 @@ class Server:
             loop.step(TICK if self._drain else GIVE_AGAIN, self._dispatch)
 
     # The application
-
-    def leave(self) -> None:
-        """Into the application: the connections are the helper's meanwhile."""
-        if self._helper is not None:
-            self._helper.leave()
-
-    def enter(self) -> None:
-        """Back from it."""
-        if self._helper is not None:
-            self._helper.enter()
 
     def stay(self, connection: Connection) -> None:
         """Some of a reply is not sent yet: go on sending while the application works, and wait
