@@ -33,7 +33,7 @@ PATIENCE = 15.0
 MINICORN = (sys.executable, "-m", "minicorn")
 LISTENING = r"Listening on https?://(?:127\.0\.0\.1|0\.0\.0\.0):(\d+)"
 ANY_PORT = ("--bind", "127.0.0.1:0")
-# Run in front of the server, in its process: `limit` descriptors, `affinity`, `subreaper`, `terminal`
+# Run in front of the server, in its process: `limit` descriptors, `affinity`, `subreaper`, `cgroup`, `terminal`
 PRELUDE = """
 import ctypes, fcntl, os, resource, sys, termios
 steps, command = sys.argv[1].split(), sys.argv[2:]
@@ -45,6 +45,9 @@ for step in steps:
         os.sched_setaffinity(0, {int(value)})
     elif name == "subreaper":
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+    elif name == "cgroup":
+        with open(value + "/cgroup.procs", "w") as file:
+            file.write("0")
     elif name == "terminal":
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(command[0], command)

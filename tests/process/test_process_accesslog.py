@@ -7,6 +7,7 @@ import re
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from signal import SIGKILL, SIGUSR1
 
@@ -122,7 +123,7 @@ def test_a_request_has_a_name_of_its_own_that_the_application_knows(start: Start
 # Requests that die
 
 
-def find(server: Server, cause: str, path: str, log: Path) -> dict[str, object]:
+def find(server: Server, cause: str, path: str, log: Path, ready: int = 2) -> dict[str, object]:
     """The one line of the one request, which nobody answered."""
     (found,) = entries(log, 1)
     assert found["error.type"] == cause
@@ -130,7 +131,7 @@ def find(server: Server, cause: str, path: str, log: Path) -> dict[str, object]:
     assert found["user_agent.original"] == "dying/1.0"
     assert found["minicorn.request.id"] == "dying-1"
     assert "http.response.status_code" not in found
-    server.wait_log("is ready after", count=2)
+    server.wait_log("is ready after", count=ready)
     return found
 
 
@@ -138,14 +139,14 @@ def dying(path: str) -> str:
     return f"GET {path} HTTP/1.1\nUser-Agent: dying/1.0\nX-Request-ID: dying-1"
 
 
-def serve(start: Starter, log: Path, *flags: str) -> Server:
-    return start("logs_app:app", "--access-logfile", str(log), "--access-logformat", "json", *flags)
+def serve(start: Starter, log: Path, *flags: str, **options: object) -> Server:
+    return start("logs_app:app", "--access-logfile", str(log), "--access-logformat", "json", *flags, **options)
 
 
-def one_record(server: Server, pattern: str) -> str:
+def one_record(server: Server, pattern: str, said: str = "SIGABRT|SIGSEGV|SIGKILL") -> str:
     """The error log's record of a worker's end: there is one."""
     found = server.wait_log(rf"^.*worker \d+ .*{pattern}.*$")[0]
-    assert len(re.findall(r"SIGABRT|SIGSEGV|SIGKILL", server.log.text)) == 1, server.log.text
+    assert len(re.findall(said, server.log.text)) == 1, server.log.text
     return found
 
 
@@ -191,6 +192,43 @@ def test_a_request_that_gets_no_memory_has_its_line_and_one_record_with_its_stac
     assert found["minicorn.request.id"] == "dying-1"
     server.wait_log(r"GET /devour: the application raised\n(?:.*\n)*?.*in devour\n(?:.*\n)*?MemoryError")
     assert server.log.text.count("MemoryError") == 1
+
+
+@pytest.fixture
+def cage() -> Iterator[Path]:
+    """A control group whose processes may have 192 MiB of memory together."""
+    root = Path("/sys/fs/cgroup")
+    (base, limit) = (root / "memory", "memory.limit_in_bytes") if (root / "memory").is_dir() else (root, "memory.max")
+    path = base / f"minicorn-test-{os.getpid()}"
+    try:
+        path.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group is to be had here: {error}")
+    try:
+        if not (path / limit).exists():
+            pytest.skip("the memory of a new control group cannot be limited here")
+        (path / limit).write_text(str(192 * 2**20))
+        yield path
+        wait_until(lambda: not (path / "cgroup.procs").read_text(), "nobody is left in it")
+    finally:
+        path.rmdir()
+
+
+# The server, which `start` ends, goes before its cage
+@pytest.fixture
+def start_caged(cage: Path, start: Starter) -> Starter:
+    return start
+
+
+def test_a_request_that_the_kernel_kills_for_its_memory_has_its_line_and_one_record(
+    start_caged: Starter, cage: Path
+) -> None:
+    log = start_caged.cwd / "access.log"
+    server = serve(start_caged, log, "--workers", "2", prelude=f"cgroup={cage}")
+    talk(server.port, dying("/swallow"))
+    find(server, "oom", "/swallow", log, ready=3)
+    assert "in GET /swallow" in one_record(server, r"want of memory \(OOM\)", said="OOM")
+    assert server.get("/").text == "hello"
 
 
 @pytest.mark.parametrize("path", ["/", "/missing"])

@@ -27,6 +27,13 @@ def devour(environ):
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
+def swallow(environ):
+    """Ever more, each page written."""
+    held = []
+    while True:
+        held.append(b"x" * 2**20)
+
+
 def nap(environ):
     time.sleep(float(environ["QUERY_STRING"]))
     return b"slept"
@@ -47,6 +54,7 @@ ROUTES = {
     "/hang": hang,
     "/crash": crash,
     "/devour": devour,
+    "/swallow": swallow,
     "/nap": nap,
     "/grind": grind,
     "/say": say,
