@@ -292,6 +292,6 @@ def _fill_json(entry: Entry, environ: WSGIEnvironment) -> str:
         f',"minicorn.duration.app":{entry.inside:.6f}'
         f',"minicorn.duration.write":{entry.writing:.6f}'
         f',"minicorn.worker":{origin.slot},"minicorn.generation":{origin.generation},"process.pid":{origin.pid}'
-        f'{_outcomes[entry.status[:3]]}{_port[get("REMOTE_PORT")]}{_size[get("CONTENT_LENGTH")]}'
-        f'{_host[get("HTTP_HOST")]}{_agent[get("HTTP_USER_AGENT")]}{_referer[get("HTTP_REFERER")]}'
+        f"{_outcomes[entry.status[:3]]}{_port[get('REMOTE_PORT')]}{_size[get('CONTENT_LENGTH')]}"
+        f"{_host[get('HTTP_HOST')]}{_agent[get('HTTP_USER_AGENT')]}{_referer[get('HTTP_REFERER')]}"
     )

@@ -74,6 +74,10 @@ class Directory:
         """Where the slot's worker writes its stacks when it is asked for them."""
         return self._file(slot).trace_fd
 
+    def measure_trace(self, slot: int) -> int:
+        """Bytes of the answer so far."""
+        return os.fstat(self._file(slot).trace_fd).st_size
+
     def read_trace(self, slot: int) -> str:
         """The answer, which is then forgotten."""
         fd = self._file(slot).trace_fd

@@ -70,7 +70,8 @@ class Rounds:
         workers = self._pool.workers
         beats = {pid: beat for pid, beat in self._beats().items() if workers[pid].was_ready}
         busy = {pid: beat.since for pid, beat in beats.items() if beat.activity is Activity.BUSY}
-        slow, answered = self._slow.plan(now, busy)
+        sizes = {pid: self._directory.measure_trace(workers[pid].slot) for pid in self._slow.asked if pid in busy}
+        slow, answered = self._slow.plan(now, busy, sizes)
         for pid in slow:
             self._directory.read_trace(workers[pid].slot)  # what others have asked for
             os.kill(pid, STACKS)

@@ -21,6 +21,16 @@ def test_a_slow_request_shows_its_stack_once_and_is_answered(start: Starter, pat
     assert server.log.finish().count("is slow") == 1
 
 
+def test_a_request_that_is_just_slow_enough_is_seen(start: Starter) -> None:
+    """However it lies between the arbiter's looks: the limit is kept to a tenth of a second."""
+    server = start("logs_app:app", "--slow-request", "0.2", "--workers", "2")
+    for number in range(1, 6):
+        assert server.get(f"/nap?0.6&{number}").status == 200
+        server.wait_log(rf"is slow, 0\.\d s in GET /nap\?0\.6&{number} ")
+    shown = re.findall(r"is slow, (\d\.\d) s in", server.log.text)
+    assert len(shown) == 5
+
+
 def test_a_quick_request_and_an_idle_worker_show_nothing(start: Starter) -> None:
     server = start("logs_app:app", "--slow-request", "0.5")
     assert server.get("/").status == 200

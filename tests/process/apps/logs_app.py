@@ -35,7 +35,7 @@ def swallow(environ):
 
 
 def nap(environ):
-    time.sleep(float(environ["QUERY_STRING"]))
+    time.sleep(float(environ["QUERY_STRING"].partition("&")[0]))
     return b"slept"
 
 
