@@ -90,10 +90,9 @@ class Attendant:
         else:
             LOGGER.debug("the %s has ended %s", name, cause)
 
-    def tell(self, word: str, text: str = "") -> None:
-        """Say something to it, if it lives."""
-        if self.channel is not None:
-            self.channel.send(word, text)
+    def tell(self, word: str, text: str = "") -> bool:
+        """Say something to it, if it lives; whether it was taken."""
+        return self.channel is not None and self.channel.send(word, text)
 
 
 @dataclass(slots=True)

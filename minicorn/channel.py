@@ -53,15 +53,16 @@ class Channel:
         self.descriptors: deque[int] = deque()  # that have come along with messages, in their order
         self.fd = end.fileno()
 
-    def send(self, word: str, text: str = "", descriptors: Sequence[int] = ()) -> None:
-        """Say `word`; a peer that has gone is no error: its end is told elsewhere."""
+    def send(self, word: str, text: str = "", descriptors: Sequence[int] = ()) -> bool:
+        """Say `word`; whether it was taken. A peer that has gone is no error: its end is told elsewhere."""
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
         data = f"{word} {json.dumps(text)}\n".encode()
         try:
             sent = self._socket.sendmsg([data], rights)
             self._socket.sendall(data[sent:])
         except OSError:
-            pass  # EPIPE: the reaper knows; EAGAIN on the arbiter's side: the worker is being judged late
+            return False  # EPIPE: the reaper knows; EAGAIN on the arbiter's side: the worker is being judged late
+        return True
 
     def receive(self) -> tuple[list[Message], bool]:
         """The messages that have come, and whether the peer is still there."""

@@ -60,7 +60,7 @@ def survey() -> Imported:
     return Imported(sorted(places), sorted(own), others)
 
 
-def mind_debuggers(tell: Callable[[], None]) -> None:
+def mind_debuggers(tell: Callable[[], object]) -> None:
     """Call `tell` whenever a debugger of Python's kind (pdb and what derives from it) is entered."""
     import bdb
 

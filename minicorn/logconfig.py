@@ -188,26 +188,42 @@ def _try(settings: Settings, tell: int) -> int:
 
 
 class Relay(logging.Handler):
-    """In the arbiter: its records to the logger, while that lives; else to `fallback`."""
+    """In the arbiter: its records to the logger, while that lives; else to `fallback`.
+
+    The arbiter never waits: what a stalled logger does not take is lost, counted, and told when it takes again.
+    """
 
     def __init__(self, attendant: Attendant, fallback: logging.Handler | None) -> None:
         super().__init__()
         self._attendant = attendant
         self._fallback = fallback
         self._pid = os.getpid()
-        self._early: deque[str] = deque(maxlen=_EARLY_MOST)  # from before the logger's start
+        self._early: deque[str] = deque()  # from before the logger's start
+        self._lost = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         ours = os.getpid() == self._pid
         text = json.dumps(_plain(record), default=str)
         if ours and self._attendant.channel is not None:
             while self._early:
-                self._attendant.tell(RECORD, self._early.popleft())
-            self._attendant.tell(RECORD, text)
-        elif ours and not self._attendant.strikes:
+                self._tell(self._early.popleft())
+            self._tell(text)
+        elif ours and not self._attendant.strikes and len(self._early) < _EARLY_MOST:
             self._early.append(text)
         elif self._fallback is not None:
             self._fallback.handle(record)
+        else:
+            self._lost += 1
+
+    def _tell(self, text: str) -> None:
+        if self._lost:
+            note = f"{self._lost} log records were lost: nobody took them in time"
+            record = logging.makeLogRecord({"name": LOGGER.name, "levelno": logging.WARNING, "msg": note})
+            record.levelname = "WARNING"
+            if self._attendant.tell(RECORD, json.dumps(_plain(record), default=str)):
+                self._lost = 0
+        if self._lost or not self._attendant.tell(RECORD, text):
+            self._lost += 1
 
 
 def _plain(record: logging.LogRecord) -> dict[str, object]:

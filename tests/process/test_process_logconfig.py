@@ -5,10 +5,12 @@ import os
 import re
 import socket
 from pathlib import Path
-from signal import SIGKILL, SIGUSR1
+from signal import SIGCONT, SIGKILL, SIGSTOP, SIGUSR1, SIGWINCH
 
 import pytest
 from harness import CHECKOUT, Starter, wait_until
+
+from minicorn import survey
 
 HANDLERS = {
     "formatters": {"plain": {"format": "%(name)s %(levelname)s %(process)d %(message)s"}},
@@ -166,3 +168,32 @@ def test_a_handler_that_hangs_holds_nobody_up_but_the_logger(start: Starter) -> 
     os.kill(worker, SIGKILL)
     assert server.get("/", at=port).text != str(worker)
     assert server.stop() == 0
+
+
+def test_records_that_a_stalled_logger_does_not_take_are_counted_and_told(start: Starter) -> None:
+    config = HANDLERS | {"loggers": {"minicorn": {"handlers": ["errors"], "level": "INFO"}}}
+    start.write("log.json", json.dumps(config))
+    server = start("plain:app", "--log-config", "log.json", ready=0)
+    errors = start.cwd / "errors"
+    wait_until(lambda: errors.exists() and "is ready after" in errors.read_text(), "the logger writes")
+    pages = server.heartbeats()
+    server.signal(SIGWINCH)
+    wait_until(lambda: len(server.workers()) == 1, "nobody is left but the logger")
+    (logger,) = server.workers()
+
+    def obeyed() -> int:
+        return survey.look(pages).standing.obeyed.get("SIGWINCH", 0)
+
+    def park() -> int:
+        server.signal(SIGWINCH)
+        return obeyed()
+
+    def lost() -> int:
+        return sum(map(int, re.findall(r"(\d+) log records were lost", errors.read_text())))
+
+    os.kill(logger, SIGSTOP)
+    wait_until(lambda: park() > 1000, "the arbiter goes on, whoever takes its records", 60)
+    assert not lost()
+    os.kill(logger, SIGCONT)
+    wait_until(lambda: park() and lost(), "the loss is told")
+    wait_until(lambda: errors.read_text().count("SIGWINCH: ") + lost() == obeyed(), "all are accounted for")
