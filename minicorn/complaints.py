@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from itertools import pairwise
 
 from minicorn.log import LOGGER
 
@@ -13,8 +14,15 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         lines = record.getMessage().splitlines() or [""]
-        # A traceback's last line names the exception
-        self._keep(lines[0] if len(lines) == 1 else f"{lines[0]} … {lines[-1].strip()}", record.created)
+        self._keep(lines[0] if len(lines) == 1 else f"{lines[0]} … {_gist(lines)}", record.created)
+
+
+def _gist(lines: list[str]) -> str:
+    """A traceback's last line names the exception; faulthandler's stack begins with what runs."""
+    for head, innermost in pairwise(lines):
+        if head.startswith("Current thread "):
+            return innermost.strip()
+    return lines[-1].strip()
 
 
 def handlers() -> list[logging.Handler]:
