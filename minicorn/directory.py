@@ -3,6 +3,7 @@
 `<base>/minicorn-xxxx/`, mode 0700, in memory by default: `lock` tells a live server from a dead
 one (every container is pid 1), `idle` is the idle map, `arbiter` the ledger, `N` the heartbeat
 page of slot N, `N.stack` what its worker said as it was aborted, `N.trace` what it was asked for.
+Whom the directory lets in may look at all of it: the arbiter's user, and the workers' (--user).
 Blocks are allocated when a file is made, since a store into a hole of a full tmpfs is SIGBUS.
 """
 
@@ -48,6 +49,7 @@ class Directory:
             self.path = tempfile.mkdtemp(prefix=PREFIX, dir=self._base)
             # Locked before it has its name: nobody ever finds it unlocked
             self.lock_fd = os.open(f"{self.path}/{LOCK}.new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            os.fchmod(self.lock_fd, 0o644)
             fcntl.lockf(self.lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.rename(f"{self.path}/{LOCK}.new", f"{self.path}/{LOCK}")
             self.idle_fd = self._create("idle", os.O_RDWR, heartbeat.SIZE)
@@ -119,7 +121,7 @@ class Directory:
             try:
                 fds.append(self._create(str(slot), os.O_RDWR, heartbeat.SIZE))
                 fds.append(self._create(f"{slot}.stack", os.O_RDWR | os.O_APPEND))
-                fds.append(self._create(f"{slot}.trace", os.O_RDWR | os.O_APPEND))
+                fds.append(self._create(f"{slot}.trace", os.O_RDWR | os.O_APPEND, mode=0o666))
                 self._files[slot] = _Files(*fds)
             except OSError:  # no room, or no descriptor: it is tried again, and again
                 for fd in fds:
@@ -127,10 +129,11 @@ class Directory:
                 raise
         return self._files[slot]
 
-    def _create(self, name: str, flags: int, size: int = 0) -> int:
+    def _create(self, name: str, flags: int, size: int = 0, mode: int = 0o644) -> int:
         os.makedirs(self.path, 0o700, exist_ok=True)  # a cleaner of /tmp may have been here
         fd = os.open(f"{self.path}/{name}", flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            os.fchmod(fd, mode)  # whatever the umask
             if size:
                 _allocate(fd, size)
         except OSError:

@@ -108,8 +108,8 @@ def _facts(snapshot: Snapshot, epoch: float) -> list[str]:
     lines.append(f"bytes: {size(totals.received)} received, {size(totals.sent)} sent")
     held = sum(worker.connections for worker in snapshot.workers)
     lines.append(f"connections: {totals.accepted:,} accepted, {held:,} open, {totals.given:,} handed over")
-    count, private = len(snapshot.processes), size(snapshot.private)
-    lines.append(f"memory: {size(snapshot.pss)} in {count} processes, {private} of it not shared")
+    count, private, told = len(snapshot.processes), size(snapshot.private), snapshot.private > 0
+    lines.append(f"memory: {size(snapshot.pss)} in {count} processes" + f", {private} of it not shared" * told)
     lines += [f"accept queue: {each.waiting} of {each.room} on {each.listener}" for each in snapshot.queues]
     if snapshot.errors:
         last = snapshot.errors[-1]

@@ -44,8 +44,8 @@ def find_by_pid(pid: int) -> Path | None:
 def is_alive(path: Path) -> bool:
     """Whether the server of this directory lives: it holds the lock."""
     try:
-        with (path / LOCK).open("r+b") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with (path / LOCK).open("rb") as file:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:

@@ -203,3 +203,52 @@ def test_a_pid_file_names_the_server(start: Starter) -> None:
     command = [*CTL, "--pid", "server.pid", "status", "--json"]
     done = subprocess.run(command, cwd=server.cwd, env=environment(), capture_output=True, text=True)
     assert json.loads(done.stdout)[0]["pid"] == server.pid
+
+
+# Workers that are somebody else
+
+# The interpreter may lie where that user cannot go: all that is needed is imported first
+AS_USER = """
+import locale, os, sys
+from minicorn import ctl
+ctl.build_parser()
+os.setgroups([]), os.setgid(int(sys.argv[1])), os.setuid(int(sys.argv[1]))
+sys.exit(ctl.main(sys.argv[2:]))
+"""
+LEAST = """
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [b"served"]
+"""
+NOBODY, STRANGER = 65534, 54321
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another")
+@pytest.mark.parametrize("umask", ["022", "077"])
+def test_root_and_the_workers_user_may_look_only_root_may_tell_others_see_nothing(start: Starter, umask: str) -> None:
+    for folder in (start.cwd, *start.cwd.parents[:-2]):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    flags = ("--worker-tmp-dir", str(start.cwd), "--monitor", "127.0.0.1:0", "--umask", umask)
+    start.write("least.py", LEAST)
+    server = start("least:app", "--workers", "2", "--user", "nobody", "--group", "nogroup", *flags)
+
+    def ctl_as(user: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", AS_USER, str(user), "--worker-tmp-dir", str(start.cwd), *arguments]
+        return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+
+    for user in (0, NOBODY):
+        (told,) = json.loads(ctl_as(user, "status", "--json").stdout)
+        assert (told["pid"], told["ready"]) == (server.pid, True)
+        assert all(each["pss"] > 0 for each in told["workers"])
+        assert ctl_as(user, "stacks").stdout.count("(most recent call first)") >= 2
+        assert "SLOT" in ctl_as(user, "top").stdout
+    refused = ctl_as(NOBODY, "reload", "--wait")
+    assert (refused.returncode, refused.stderr) == (
+        1,
+        f"minicornctl: cannot signal {server.pid}: Operation not permitted\n",
+    )
+    assert ctl_as(0, "reload", "--wait").stdout == "generation 2 serves\n"
+    assert ctl_as(STRANGER, "status").stderr.startswith("minicornctl: no server of yours runs here")
+    monitor = int(server.wait_log(r"Monitor on http://127\.0\.0\.1:(\d+)")[1])
+    assert server.get("/ready", at=monitor).text == "ready\n"
+    assert 'minicorn_workers{state="idle"} 2' in server.get("/metrics", at=monitor).text

@@ -42,7 +42,7 @@ def test_a_page_of_a_slot_is_one_file_and_always_the_same(directory: Directory) 
     assert directory.page(3) is page
     assert directory.page(4) is not page
     status = (Path(directory.path) / "3").stat()
-    assert (status.st_size, stat.S_IMODE(status.st_mode)) == (SIZE, 0o600)
+    assert (status.st_size, stat.S_IMODE(status.st_mode)) == (SIZE, 0o644)  # the directory lets nobody in
     assert status.st_blocks > 0  # a store into a hole of a full tmpfs is SIGBUS
 
 
