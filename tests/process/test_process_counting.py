@@ -118,6 +118,16 @@ def test_bytes_are_those_on_the_wire(start: Starter) -> None:
     wait_until(lambda: look(server).workers[0].connections == 0, "its end is seen")
 
 
+def test_time_in_the_queue_counts_from_the_proxy_that_took_the_request_on(start: Starter) -> None:
+    server = start("plain:app")
+    connection = server.connect()
+    connection.request("GET", "/", headers={"X-Request-Start": f"t={time.time() - 7:.3f}"})
+    connection.getresponse().read()
+    wait_until(lambda: look(server).totals.requests == 1, "it is counted")
+    queue = look(server).totals.queue
+    assert (queue.count, queue.quantile(0.5) > 5, 7 <= queue.total < 7 + 15) == (1, True, True)
+
+
 def test_what_is_refused_is_no_request(start: Starter) -> None:
     server = start("plain:app")
     connection = server.connect()

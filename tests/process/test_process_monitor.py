@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
+import subprocess
 import threading
 from pathlib import Path
 from signal import SIGHUP, SIGKILL, SIGTERM, SIGUSR2
@@ -55,6 +57,15 @@ def test_metrics_equal_the_clients_own_count_across_rolls_and_recycling(start: S
     read = metrics(server)
     assert read["minicorn_request_duration_seconds_count"] == load.tally.requests
     assert read["minicorn_request_queue_seconds_count"] == load.tally.requests
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="there is no promtool here")
+def test_promtool_has_nothing_to_say_against_the_metrics(start: Starter) -> None:
+    server = start("plain:app", *MONITOR)
+    server.get("/")
+    text = ask(server, "/metrics").text
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 def test_the_monitor_serves_its_pages_and_nothing_else(start: Starter) -> None:
