@@ -60,6 +60,9 @@ class Activity(IntEnum):
     BUSY = 2  # inside the application
 
 
+_IDLE, _BUSY = int(Activity.IDLE), int(Activity.BUSY)
+
+
 @dataclass(frozen=True, slots=True)
 class Beat:
     """A page as it was read: times are monotonic seconds."""
@@ -143,7 +146,7 @@ class Page:
         text = f"{client}\n{method} {target}\n{request_id}\n{head}".encode("latin-1", "replace")[:_TEXT_MOST]
         self._memory[_TEXT : _TEXT + len(text)] = text
         # Not pack_into: it clears its place first, and a deadline that is seen as 0 is a killed worker
-        self._memory[_BEGUN_AT:_BEGUN_END] = _BEGUN.pack(deadline, now, Activity.BUSY, len(text))
+        self._memory[_BEGUN_AT:_BEGUN_END] = _BEGUN.pack(deadline, now, _BUSY, len(text))
 
     def end(self, now: float, status: str | None, took: float, waited: float, received: int, sent: int) -> None:
         """The application is done: it `took` so long, after its request had `waited` (seconds);
@@ -156,11 +159,12 @@ class Page:
         measure[TOOK] += took
         measure[WAITED] += waited
         self.requests += 1
-        self.idle(now)
+        self._times[_SINCE] = now
+        self._numbers[_ACTIVITY] = _IDLE
 
     def idle(self, now: float) -> None:
         self._times[_SINCE] = now
-        self._numbers[_ACTIVITY] = Activity.IDLE
+        self._numbers[_ACTIVITY] = _IDLE
 
     def refused(self, received: int) -> None:
         """A request that never reaches the application, after so many bytes."""
