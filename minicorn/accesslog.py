@@ -45,11 +45,6 @@ class Entry:
     inside: float = 0.0  # in the application
     cause: str = ""  # of its end, where nobody has answered it: "timeout", "crash", ...
 
-    @property
-    def writing(self) -> float:
-        """In handing the reply over; a slow client takes it later, and costs the worker nothing."""
-        return self.seconds - self.inside
-
 
 Renderer = Callable[[Entry], bytes]
 K = TypeVar("K")
@@ -133,7 +128,8 @@ EXTRAS = {
     "queue": "f'{entry.queued:.6f}'",
     "read": "f'{entry.reading:.6f}'",
     "app": "f'{entry.inside:.6f}'",
-    "write": "f'{entry.writing:.6f}'",
+    # In handing the reply over; a slow client takes it later, and costs the worker nothing
+    "write": "f'{entry.seconds - entry.inside:.6f}'",
     "cause": "entry.cause or '-'",
 }
 
@@ -167,6 +163,20 @@ _ATOM = re.compile(r"%\((?:\{([^}]+)\}([ioex])|([A-Za-z]))\)([-+ #0]*[0-9]*(?:\.
 _EXAMPLE = Entry({}, "200 OK", [], 0, 0.0, Origin(1, 1, 1))
 
 
+_RENDER = """
+def render(entry):
+    environ = entry.environ
+    try:
+        line = template % ({atoms})
+    except TypeError as error:
+        _make_text(entry, error)
+        return render(entry)
+    if entry.cause:
+        line = line[:-1] + " killed=" + entry.cause + "\\n"
+    return line.encode("ascii", "backslashreplace")
+"""
+
+
 def tells_inside(format: str) -> bool:
     """Whether its lines tell how long the application took, which must be measured then."""
     return format.lower() == JSON or "%({app}x)" in format or "%({write}x)" in format
@@ -194,18 +204,9 @@ def compile_format(format: str) -> Renderer:
             raise ConfigError(f"--access-logformat: %({letter})s is no atom: there are {' '.join(ATOMS)}")
     template += _literal(format[position:], format)
 
-    source = f"lambda entry, environ: template % ({''.join(f'{atom}, ' for atom in atoms)})"
-    fill: Callable[[Entry, WSGIEnvironment], str] = eval(source, globals() | {"template": template})
-
-    def render(entry: Entry) -> bytes:
-        try:
-            line = fill(entry, entry.environ)
-        except TypeError:
-            line = fill(entry, _as_text(entry.environ))
-        if entry.cause:
-            line += f" killed={entry.cause}"
-        return f"{line}\n".encode("ascii", "backslashreplace")
-
+    names = globals() | {"template": f"{template}\n"}
+    exec(_RENDER.format(atoms="".join(f"{atom}, " for atom in atoms)), names)
+    render: Renderer = names["render"]
     try:
         render(_EXAMPLE)
     except TypeError as error:
@@ -219,9 +220,11 @@ def _literal(text: str, format: str) -> str:
     return text
 
 
-def _as_text(environ: WSGIEnvironment) -> WSGIEnvironment:
-    """The application may have put anything into it."""
-    return {key: str(value) for key, value in environ.items()}
+def _make_text(entry: Entry, error: TypeError) -> None:
+    """Of the environ, into which the application may have put anything; `error` where it is text already."""
+    if all(isinstance(value, str) for value in entry.environ.values()):
+        raise error
+    entry.environ = {key: str(value) for key, value in entry.environ.items()}
 
 
 _encode = json.encoder.encode_basestring_ascii
@@ -263,35 +266,33 @@ def render_json(entry: Entry) -> bytes:
     Strings go through the json module's own encoder; the frame around them is fixed, since the
     general encoder takes three times as long.
     """
+    environ, origin, now = entry.environ, entry.origin, time.time()
+    get = environ.get
     try:
-        line = _fill_json(entry, entry.environ)
-    except TypeError:
-        line = _fill_json(entry, _as_text(entry.environ))
+        line = (
+            f'{{"timestamp":"{_utc[int(now)]}{_milliseconds[int(now % 1 * 1000)]}"'
+            f',"client.address":{_encoded[get("REMOTE_ADDR", "")]}'
+            f',"http.request.method":{_encoded[get("REQUEST_METHOD", "")]}'
+            f',"url.path":{_encode(get("PATH_INFO", ""))}'
+            f',"url.query":{_encode(get("QUERY_STRING", ""))}'
+            f',"url.scheme":{_encoded[get("wsgi.url_scheme", "")]}'
+            f',"network.protocol.version":{_version[get("SERVER_PROTOCOL", "")]}'
+            f',"http.response.body.size":{entry.sent}'
+            f',"http.server.request.duration":{entry.seconds:.6f}'
+            f',"minicorn.request.id":{_encode(entry.request_id)}'
+            f',"minicorn.duration.queue":{entry.queued:.6f}'
+            f',"minicorn.duration.read":{entry.reading:.6f}'
+            f',"minicorn.duration.app":{entry.inside:.6f}'
+            f',"minicorn.duration.write":{entry.seconds - entry.inside:.6f}'
+            f',"minicorn.worker":{origin.slot},"minicorn.generation":{origin.generation},"process.pid":{origin.pid}'
+            f"{_outcomes[entry.status[:3]]}{_port[get('REMOTE_PORT')]}{_size[get('CONTENT_LENGTH')]}"
+            f"{_host[get('HTTP_HOST')]}{_agent[get('HTTP_USER_AGENT')]}{_referer[get('HTTP_REFERER')]}"
+        )
+    except TypeError as error:
+        _make_text(entry, error)
+        return render_json(entry)
     if entry.cause:
         line += f',"error.type":{_encode(entry.cause)}'
-    if "HTTP_AUTHORIZATION" in entry.environ and (user := _user(entry.environ)):
+    if "HTTP_AUTHORIZATION" in environ and (user := _user(environ)):
         line += f',"user.name":{_encode(user)}'
     return f"{line}}}\n".encode("ascii")
-
-
-def _fill_json(entry: Entry, environ: WSGIEnvironment) -> str:
-    get, origin, now = environ.get, entry.origin, time.time()
-    return (
-        f'{{"timestamp":"{_utc[int(now)]}{_milliseconds[int(now % 1 * 1000)]}"'
-        f',"client.address":{_encoded[get("REMOTE_ADDR", "")]}'
-        f',"http.request.method":{_encoded[get("REQUEST_METHOD", "")]}'
-        f',"url.path":{_encode(get("PATH_INFO", ""))}'
-        f',"url.query":{_encode(get("QUERY_STRING", ""))}'
-        f',"url.scheme":{_encoded[get("wsgi.url_scheme", "")]}'
-        f',"network.protocol.version":{_version[get("SERVER_PROTOCOL", "")]}'
-        f',"http.response.body.size":{entry.sent}'
-        f',"http.server.request.duration":{entry.seconds:.6f}'
-        f',"minicorn.request.id":{_encode(entry.request_id)}'
-        f',"minicorn.duration.queue":{entry.queued:.6f}'
-        f',"minicorn.duration.read":{entry.reading:.6f}'
-        f',"minicorn.duration.app":{entry.inside:.6f}'
-        f',"minicorn.duration.write":{entry.writing:.6f}'
-        f',"minicorn.worker":{origin.slot},"minicorn.generation":{origin.generation},"process.pid":{origin.pid}'
-        f"{_outcomes[entry.status[:3]]}{_port[get('REMOTE_PORT')]}{_size[get('CONTENT_LENGTH')]}"
-        f"{_host[get('HTTP_HOST')]}{_agent[get('HTTP_USER_AGENT')]}{_referer[get('HTTP_REFERER')]}"
-    )
