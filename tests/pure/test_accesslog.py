@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minicorn import accesslog
 from minicorn.accesslog import ATOMS, EXTRAS, Entry, Origin, compile_format
 from minicorn.errors import ConfigError
 from minicorn.settings import ACCESS_FORMAT
@@ -181,6 +182,20 @@ def test_an_environ_that_the_application_has_emptied_still_gives_a_line(atom: st
     # PEP 3333: the application may modify the dictionary in any way it desires
     bare = Entry({}, "200 OK", [], 0, 0.0, ORIGIN)
     assert "\n" not in line(f"%({atom})s", bare)
+
+
+@pytest.mark.parametrize("format", [ACCESS_FORMAT, "json"])
+def test_what_the_application_has_put_in_place_of_text_is_shown_as_text(format: str) -> None:
+    made = compile_format(format)(entry(HTTP_REFERER=["no", "text"], REQUEST_METHOD={}))
+    assert b"['no', 'text']" in made and b"{}" in made
+
+
+def test_what_clients_choose_is_remembered_within_bounds() -> None:
+    for number in range(3000):
+        line("%(a)s", entry(HTTP_USER_AGENT=f"browser {number}"))
+    line("%(a)s", entry(HTTP_USER_AGENT="x" * 100_000))
+    assert sum(map(len, accesslog._quoted.values())) < 1024 * 256
+    assert line("%(a)s", entry(HTTP_USER_AGENT="browser 7")) == "browser 7"
 
 
 # Formats
