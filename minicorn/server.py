@@ -4,6 +4,7 @@
 worker runs the same over listeners that the arbiter has bound and a queue that it shares.
 """
 
+import contextlib
 import logging
 import os
 import sys
@@ -431,7 +432,10 @@ class Server:
         """Write the line of a request that is answered without the application."""
         assert self._access is not None
         request = connection.request or read_request(connection.unparsed)
-        environ = environ_of(request, connection.peer) | {"REMOTE_PORT": connection.peer_port}
+        environ = environ_of(request, connection.peer)
+        environ |= {"REMOTE_PORT": connection.peer_port, "wsgi.url_scheme": self._settings.scheme}
+        with contextlib.suppress(ProtocolError):  # which may be why it is refused
+            self._claims.judge(environ, request.aside, secure=False)
         line = status_line(status)
         body = len(line) + 1 if connection.request is None or request.method != "HEAD" else 0
         entry = Entry(environ, line, [], body, 0.0, self._origin)

@@ -291,6 +291,14 @@ def test_a_request_that_is_refused_has_its_line_too(start: Starter) -> None:
     assert len(log.read_text().splitlines()) == len(REFUSED)
 
 
+def test_who_is_refused_is_told_by_a_trusted_proxy(start: Starter) -> None:
+    log = start.cwd / "access.log"
+    server = serve(start, log)
+    talk(server.port, "POST /up HTTP/1.1\nX-Forwarded-For: 192.0.2.9\nContent-Length: 2000000")
+    (found,) = entries(log, 1)
+    assert (found["http.response.status_code"], found["client.address"]) == (413, "192.0.2.9")
+
+
 def test_a_request_that_waits_too_long_for_a_worker_has_its_line(start: Starter) -> None:
     log = start.cwd / "access.log"
     server = serve(start, log, "--queue-timeout", "0.2")
