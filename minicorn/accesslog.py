@@ -167,10 +167,11 @@ _RENDER = """
 def render(entry):
     environ = entry.environ
     try:
-        line = template % ({atoms})
+        {values}
     except TypeError as error:
         _make_text(entry, error)
         return render(entry)
+    line = {line}
     if entry.cause:
         line = line[:-1] + " killed=" + entry.cause + "\\n"
     return line.encode("ascii", "backslashreplace")
@@ -186,26 +187,24 @@ def compile_format(format: str) -> Renderer:
     """A function from an entry to its line; ConfigError names what is no atom."""
     if format.lower() == JSON:
         return render_json
-    atoms: list[str] = []
-    template, position = "", 0
+    values: list[str] = []
+    line, position = "", 0
     for match in _ATOM.finditer(format):
-        template += _literal(format[position : match.start()], format)
+        line += _literal(format[position : match.start()], format)
         position = match.end()
         name, kind, letter, conversion = match.groups()
         if conversion is None:
-            template += "%%"
+            line += "%"
             continue
-        template += f"%{conversion}"
-        if name is not None:
-            atoms.append(_NAMED[kind](name))
-        elif letter in ATOMS:
-            atoms.append(ATOMS[letter])
-        else:
+        atom = _NAMED[kind](name) if name is not None else ATOMS.get(letter)
+        if atom is None:
             raise ConfigError(f"--access-logformat: %({letter})s is no atom: there are {' '.join(ATOMS)}")
-    template += _literal(format[position:], format)
+        line += f"{{v{len(values)}}}"
+        values.append(f"v{len(values)} = " + (atom if conversion == "s" else f"'%{conversion}' % ({atom},)"))
+    line += _literal(format[position:], format) + "\n"
 
-    names = globals() | {"template": f"{template}\n"}
-    exec(_RENDER.format(atoms="".join(f"{atom}, " for atom in atoms)), names)
+    names = globals().copy()
+    exec(_RENDER.format(values="; ".join(values) or "pass", line=f"f{line!r}"), names)
     render: Renderer = names["render"]
     try:
         render(_EXAMPLE)
@@ -217,7 +216,7 @@ def compile_format(format: str) -> Renderer:
 def _literal(text: str, format: str) -> str:
     if "%" in text:
         raise ConfigError(f"--access-logformat: a % that begins no atom in {format!r}")
-    return text
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def _make_text(entry: Entry, error: TypeError) -> None:

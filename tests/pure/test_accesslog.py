@@ -213,6 +213,8 @@ def test_what_clients_choose_is_remembered_within_bounds() -> None:
         ("%%s", "%s"),
         ("%(m)s%(m)s", "GETGET"),
         ("é", "\\xe9"),
+        ("{v0} {{%(m)s}}", "{v0} {{GET}}"),
+        ("'%(m)s\" \\n", "'GET\" \\n"),
     ],
 )
 def test_a_format_may_hold_any_text_and_doubled_percent_signs(format: str, text: str) -> None:
