@@ -17,7 +17,6 @@ from minicorn import (
     listeners,
     log,
     logconfig,
-    monitor,
     shell,
     spawn,
     succession,
@@ -30,6 +29,7 @@ from minicorn.belongings import Belongings
 from minicorn.cgroup import count_cpus
 from minicorn.channel import Channel
 from minicorn.configuration import Configuration
+from minicorn.desk import open_desk
 from minicorn.errors import AppLoadError, ConfigError, ExitCode
 from minicorn.forksafety import Watch
 from minicorn.groundwork import Groundwork
@@ -37,7 +37,6 @@ from minicorn.life import USHER
 from minicorn.listeners import Listener
 from minicorn.loader import explain, load_app
 from minicorn.log import LOGGER, Output, Sink
-from minicorn.monitor import Monitor
 from minicorn.pidfile import PidFile
 from minicorn.privileges import find_owner
 from minicorn.reception import Reception
@@ -99,7 +98,7 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, estat
     bound = _bind(settings, manager, estate)
     pidfile = desk = None
     try:
-        desk = monitor.open_desk(settings, estate.desks if estate else [])
+        desk = open_desk(settings, estate.desks if estate else [])
         if settings.pid:
             pidfile = PidFile(settings.pid, estate.pidfile_fd if estate and estate.pidfile_fd >= 0 else None)
         set_title(f"minicorn: arbiter [{settings.title}]")
@@ -118,10 +117,14 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, estat
 
             return Template(post, prepare, outputs, settings.title).run()
 
-        def watch(line: Channel) -> int:
-            return Monitor(settings, desk, belongings.directory.path, line).run()
+        attendants = []
+        if settings.is_monitored:
+            from minicorn.monitor import Monitor  # now, lest a later version of it be found; only if it is wanted
 
-        attendants = [Attendant("monitor", watch, lambda message: None, desk)] if monitor.is_wanted(settings) else []
+            def watch(line: Channel) -> int:
+                return Monitor(settings, desk, belongings.directory.path, line).run()
+
+            attendants.append(Attendant("monitor", watch, lambda message: None, desk))
         upgrade = Upgrade(called_in, settings.boot_timeout)
         try:
             fd = pidfile.fd if pidfile else -1

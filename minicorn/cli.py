@@ -1,6 +1,7 @@
 """The command line: argv -> Configuration -> Settings -> arbiter; one line for a mistake, and an exit code."""
 
 import argparse
+import gc
 import os
 import re
 import shlex
@@ -68,12 +69,13 @@ def build_parser() -> argparse.ArgumentParser:
     shells = ("bash", "zsh", "fish")
     asked.add_argument("--print-completion", choices=shells, metavar="SHELL", help="For bash, zsh, fish; needs shtab.")
     _add_settings(parser)
+    others = parser.add_argument_group()
     taken = {flag for option in OPTIONS.values() for flag in option.flags}
     for name, foreign in gunicorn.FOREIGN.items():
         flags = [flag for flag in foreign.flags if flag not in taken]
         if flags and name not in NAMES:
             action = "store" if foreign.takes_value else "store_true"
-            parser.add_argument(*flags, dest=name, action=action, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+            others.add_argument(*flags, dest=name, action=action, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 
 
@@ -164,8 +166,12 @@ def main(argv: list[str] | None = None) -> int:
     if os.name == "nt":
         print("minicorn: error: it forks, which Windows cannot; use WSL", file=sys.stderr)
         return ExitCode.CONFIG
+    gc.disable()
     from minicorn import app, configuration  # they need a POSIX system
     from minicorn.spawn import leave
+
+    gc.freeze()  # what has been imported stays: no collection need look at it, here or in a worker
+    gc.enable()
 
     try:
         parser = build_parser()

@@ -14,7 +14,6 @@ import select
 import signal
 import sys
 import time
-import tomllib
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -148,6 +147,8 @@ def execute(place: str, directory: str) -> dict[str, object]:
     path = os.path.join(directory, place.removeprefix("file:"))
     data = _load(path)
     if path.endswith(".toml"):
+        import tomllib
+
         try:
             document = tomllib.loads(data.decode())
         except ValueError as error:

@@ -14,7 +14,6 @@ import signal
 import site
 import sys
 from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -129,7 +128,7 @@ def _import(name: str, own: frozenset[str]) -> str:
     return reason
 
 
-class _Guard(MetaPathFinder):
+class _Guard:
     """Finds nothing; of what is the project's it says that it is not there."""
 
     def __init__(self, own: frozenset[str]) -> None:

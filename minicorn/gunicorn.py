@@ -4,7 +4,6 @@ Pure data and one judgement. A setting with a counterpart here is in the table o
 whose lines also carry gunicorn's name where that differs.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -120,5 +119,7 @@ def judge(name: str, value: object, origin: str) -> None:
 
 def nearest(name: str, flags: list[str]) -> str:
     """What a flag that is none may have been meant to be."""
+    import difflib  # for mistakes alone
+
     near = difflib.get_close_matches(name, flags, n=1)
     return f"; did you mean {near[0]}?" if near else ""

@@ -5,7 +5,6 @@ the application's own import is its traceback, without our frames and the import
 """
 
 import ast
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -114,6 +113,8 @@ def _attribute(module: ModuleType, dotted: str) -> object:
     found: object = module
     for part in dotted.split("."):
         if not hasattr(found, part):
+            import difflib  # for mistakes alone
+
             near = difflib.get_close_matches(part, dir(found), n=3)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
             raise NoSuchAttribute(f"module {module.__name__!r} has no attribute {dotted!r}{hint}")

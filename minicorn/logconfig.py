@@ -3,18 +3,16 @@
 Such handlers may block, start threads or import the application's code, so none lives in the
 arbiter. A worker applies them to itself; the arbiter's records go to an attendant, the logger,
 which does the same with them. While there is none, they go to the error log's own output.
+
+What reads configurations is imported when there is one: no other start waits for it.
 """
 
-import configparser
 import json
 import logging
-import logging.config
-import logging.handlers
 import os
 import re
 import select
 import socket
-import tomllib
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +95,8 @@ def _configure(path: str) -> None:
         if path.endswith(".json"):
             _configure_by(json.loads(Path(path).read_bytes()))
         elif path.endswith(".toml"):
+            import tomllib
+
             _configure_by(tomllib.loads(Path(path).read_text("utf-8")))
         else:
             _configure_by_ini(path)
@@ -108,12 +108,17 @@ def _configure(path: str) -> None:
 
 
 def _configure_by(config: dict[str, Any]) -> None:
+    import logging.config
+
     loggers = config.get("loggers", {})
     config["loggers"] = {_NAMES.get(name, name): logger for name, logger in loggers.items()}
     logging.config.dictConfig({"version": 1, "disable_existing_loggers": False} | config)
 
 
 def _configure_by_ini(path: str) -> None:
+    import configparser
+    import logging.config
+
     parser = configparser.RawConfigParser({"__file__": path, "here": os.path.dirname(path)})
     with open(path, encoding="utf-8") as file:
         parser.read_file(file)
@@ -125,6 +130,8 @@ def _configure_by_ini(path: str) -> None:
 
 
 def _syslog(settings: Settings, log: str) -> logging.Handler:
+    import logging.handlers
+
     address, kind = parse_syslog(settings.log_syslog_to)
     facility = logging.handlers.SysLogHandler.facility_names[settings.log_syslog_facility]
     try:

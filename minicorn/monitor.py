@@ -4,7 +4,6 @@ It reads the same mapped files as `minicornctl`; no worker and no request notice
 its channel; when it dies it is started again, and nobody else is concerned.
 """
 
-import ipaddress
 import json
 import logging
 import socket
@@ -16,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from minicorn import listeners, metrics, statsd, survey
+from minicorn import metrics, statsd, survey
 from minicorn.channel import Channel
-from minicorn.errors import ConfigError, ExitCode
+from minicorn.errors import ExitCode
 from minicorn.listeners import Listener
 from minicorn.server import Server
 from minicorn.settings import Settings
@@ -29,7 +28,6 @@ from minicorn.usage import with_usage
 LOGGER = logging.getLogger("minicorn")
 # Seconds between two samples, and how many of them the page is given
 EVERY, HISTORY = 1.0, 300
-BACKLOG = 64
 _JSON, _HTML, _TEXT = "application/json", "text/html; charset=utf-8", "text/plain; charset=utf-8"
 _HTML_FILE = Path(__file__).with_name("monitor.html")
 # Nothing but what the page itself holds
@@ -136,32 +134,3 @@ class Monitor:
         with socket.socket(family, kind, protocol) as out:
             for data in statsd.datagrams(before, now, self._settings.statsd_prefix, self._settings.dogstatsd_tags):
                 out.sendto(data, address)
-
-
-def is_wanted(settings: Settings) -> bool:
-    """Whether there is anything for it to do."""
-    return settings.monitor is not None or settings.statsd_host is not None
-
-
-def open_desk(settings: Settings, left: list[tuple[int, str, tuple[int, int] | None]]) -> Listener | None:
-    """Where the monitor listens: anew, or what the arbiter's image before has `left`; None where nobody asked.
-
-    ConfigError when that cannot be had, or when other machines would reach it and nobody has allowed that.
-    """
-    before = [listeners.adopt(*each, 0) for each in left]
-    if settings.monitor is None:
-        listeners.close_all(before)
-        return None
-    try:
-        desk = before[0] if before else listeners.bind(settings.monitor, BACKLOG)
-    except ConfigError as error:
-        raise ConfigError(f"--monitor: {error}") from error
-    if not (settings.monitor_allow or _is_private(desk)):
-        listeners.close_all([desk])
-        raise ConfigError(f"--monitor: other machines reach {desk.name}: if they may, add --monitor-allow")
-    return desk
-
-
-def _is_private(desk: Listener) -> bool:
-    """Whether only this machine reaches it."""
-    return not desk.port or ipaddress.ip_address(desk.host).is_loopback

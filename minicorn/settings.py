@@ -4,7 +4,6 @@ Flags, environment names, keys of a file and `--help` derive from the table; not
 setting is written anywhere else. Pure: what was given in layers, `Settings` out.
 """
 
-import difflib
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -354,6 +353,11 @@ class Settings:
         return "https" if self.certfile else "http"
 
     @property
+    def is_monitored(self) -> bool:
+        """Whether there is anything for a monitor to do."""
+        return self.monitor is not None or self.statsd_host is not None
+
+    @property
     def title(self) -> str:
         """What process titles call the application."""
         return self.name or self.app
@@ -405,6 +409,8 @@ def convert(name: str, given: Given) -> object:
 
 def unknown(name: str, names: Iterable[str]) -> str:
     """That `name` is no setting, with the nearest."""
+    import difflib  # for mistakes alone
+
     spelled = {known.lower(): known for known in names}
     near = difflib.get_close_matches(name.lower(), spelled, n=1)
     return f"{name!r} is no setting" + (f"; did you mean {spelled[near[0]]!r}?" if near else "")

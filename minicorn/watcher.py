@@ -9,7 +9,6 @@ Few recursive watches, as each is a thread: where a tree has an excluded directo
 directories are watched one by one, and what is free of such is watched as a whole.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -257,6 +256,8 @@ class Watcher:
 
 def read_print(path: str) -> Print | None:
     """The print of a file with its digest; None when there is none to read."""
+    import hashlib  # loads OpenSSL, which the arbiter has no use for
+
     try:
         with open(path, "rb") as file:
             data = file.read()

@@ -27,7 +27,7 @@ LAYERS = {
         signals poller spawn heartbeat listeners channel pidfile log accesslog loader cgroup terminal title outbox
         handoff memory succession order forksafety systemd activation shell configfile configuration tls
         failure imports groundwork hooks privileges
-        directory ledger complaints survey queues usage traces top
+        desk directory ledger complaints survey queues usage traces top
     """,
     "one client, one request": "connection preface secured reception wsgi warmup claims showing",
     "the event loop": "loop helper server",

@@ -1,0 +1,106 @@
+"""System calls of a whole server, arbiter and worker, with everything on: counted by strace, whatever the machine does.
+
+`test_wire_costs` counts those of a single process, and calls of Python functions.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+from harness import ANY_PORT, Server, wait_until
+
+REQUESTS = 200
+CONNECTIONS = 8
+# What ticks of two processes, a second apart, and the tracer's own arrival may add: a tenth, as in test_wire_costs
+MORE = REQUESTS / 10
+ASK = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+APPLICATION = """
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "2")])
+    return [b"ok"]
+"""
+
+
+def begin(start) -> tuple[Server, int]:
+    start.write("main.py", APPLICATION)
+    server = start("main:app", *ANY_PORT, "--max-keepalive-requests", "0")
+    server.wait_ready()
+    (worker,) = server.workers()
+    return server, worker
+
+
+@contextlib.contextmanager
+def traced(pids: list[int], to: Path) -> Iterator[None]:
+    """Their system calls are written down while this lasts."""
+    command = ["strace", "-f", "-o", str(to), *(f"-p{pid}" for pid in pids)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
+        try:
+            assert tracer.stderr is not None
+            for _ in pids:
+                assert "attached" in tracer.stderr.readline()
+            yield
+        finally:
+            tracer.terminate()
+
+
+def calls(text: str) -> list[str]:
+    """Each call's line, without its pid; what goes on after an interruption is not another one, and the
+    helper's sleep, 10 ms at a time while requests come, is nothing that a request makes longer."""
+    lines = [line.split(maxsplit=1)[1] for line in text.splitlines()]
+    return [line for line in lines if line[0].isalpha() and "FUTEX_WAIT" not in line]
+
+
+def ask(client: socket.socket) -> None:
+    client.sendall(ASK)
+    answered(client)
+
+
+def answered(client: socket.socket) -> None:
+    reply = b""
+    while not reply.endswith(b"\r\n\r\nok"):
+        data = client.recv(4096)
+        assert data, reply
+        reply += data
+
+
+def connect(server: Server) -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", server.port), 15)
+    ask(client)
+    return client
+
+
+def test_a_request_on_a_kept_connection_costs_the_whole_server_three_system_calls(start, tmp_path: Path):
+    server, worker = begin(start)
+    with connect(server) as client, traced([server.pid, worker], tmp_path / "calls"):
+        for _ in range(REQUESTS):
+            ask(client)
+    made = Counter(line.partition("(")[0] for line in calls((tmp_path / "calls").read_text()))
+    assert made["sendto"] + made["sendmsg"] == REQUESTS, made
+    assert made["recvfrom"] <= REQUESTS + MORE, made
+    assert made["epoll_wait"] <= REQUESTS + MORE, made
+    assert made.total() <= 3 * REQUESTS + MORE, made
+
+
+def test_connections_that_are_ready_together_share_one_wait(start, tmp_path: Path):
+    server, worker = begin(start)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connect(server)) for _ in range(CONNECTIONS)]
+        os.kill(worker, signal.SIGSTOP)
+        wait_until(lambda: psutil.Process(worker).status() == psutil.STATUS_STOPPED, "the worker stops")
+        for client in clients:
+            client.sendall(ASK)
+        with traced([worker], tmp_path / "calls"):
+            os.kill(worker, signal.SIGCONT)
+            for client in clients:
+                answered(client)
+    text = (tmp_path / "calls").read_text()
+    assert re.search(rf"epoll_wait\b.*= {CONNECTIONS}$", text, re.MULTILINE), text
+    made = Counter(line.partition("(")[0] for line in calls(text))
+    assert made["recvfrom"] == made["sendto"] + made["sendmsg"] == CONNECTIONS, text
