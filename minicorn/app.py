@@ -26,7 +26,7 @@ from minicorn import (
 from minicorn.arbiter import Arbiter
 from minicorn.attendant import Attendant
 from minicorn.belongings import Belongings
-from minicorn.cgroup import count_cpus
+from minicorn.cgroup import count_workers
 from minicorn.channel import Channel
 from minicorn.configuration import Configuration
 from minicorn.desk import open_desk
@@ -90,7 +90,7 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, estat
     if logconfig.is_wanted(settings):
         logconfig.check(settings)
     Reception(settings)  # each worker makes its own; certificates that are wrong are told before anything runs
-    size = count_cpus() if settings.workers == "auto" else settings.workers
+    size = count_workers() if settings.workers == "auto" else settings.workers
     if estate is not None:
         size = estate.size
     owner = find_owner(settings)

@@ -19,7 +19,7 @@ from minicorn.actions import Abort, Action, Drain, Excuse, Hold, Kill, Quit, Ret
 from minicorn.attendant import Attendant
 from minicorn.belongings import Belongings, inherit
 from minicorn.births import Births, Life
-from minicorn.cgroup import count_cpus
+from minicorn.cgroup import count_workers
 from minicorn.channel import Message
 from minicorn.chronicle import Chronicle
 from minicorn.configuration import Configuration
@@ -319,7 +319,7 @@ class Arbiter:
         LOGGER.setLevel(new.log_level.upper())
         self._pool.configure(new.graceful_timeout, new.max_worker_memory, new.max_boot_failures)
         if new.workers != old.workers:
-            size = count_cpus() if new.workers == "auto" else new.workers
+            size = count_workers() if new.workers == "auto" else new.workers
             self._resize(size - self._pool.size)
         self._hooks.renew(self._settings)
         self._hooks.tell("on_reload", then=self._roll)

@@ -1,4 +1,4 @@
-"""What the control group and the affinity allow: CPUs; and what the group has suffered: OOM kills.
+"""What the control group and the affinity allow: CPUs, memory; and what the group has suffered: OOM kills.
 
 Version 1 and 2 of cgroups; a group is limited by its ancestors too.
 """
@@ -12,6 +12,14 @@ T = TypeVar("T")
 
 ROOT = Path("/sys/fs/cgroup")
 _UNLIMITED = 1e9
+_NO_LIMIT = 2**63
+# Less than a worker of a small application takes, its share of the arbiter included
+_WORKER_MEMORY = 64 << 20
+
+
+def count_workers() -> int:
+    """A worker for each CPU, as far as the group's memory goes; at least 1."""
+    return max(1, min(count_cpus(), int(read_memory_limit(_membership(), ROOT) // _WORKER_MEMORY)))
 
 
 def count_cpus() -> int:
@@ -42,6 +50,14 @@ def read_quota(membership: str, root: Path) -> float:
         for version, directory in _directories(membership, root, "cpu")
     ]
     return min(quotas, default=_UNLIMITED)
+
+
+def read_memory_limit(membership: str, root: Path) -> int:
+    """Bytes that the cgroups named in `membership` and those above them grant."""
+    return min(
+        (_read_memory_limit(directory) for _, directory in _directories(membership, root, "memory")),
+        default=_NO_LIMIT,
+    )
 
 
 def read_oom_kills(membership: str, root: Path) -> int:
@@ -79,6 +95,14 @@ def _read_quota_1(directory: Path) -> float:
 
 def _ratio(quota: str, period: str) -> float:
     return _UNLIMITED if quota == "max" or int(quota) < 0 else int(quota) / int(period)
+
+
+def _read_memory_limit(directory: Path) -> int:
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        text = _read((directory / name).read_text, "max").strip()
+        if text != "max":
+            return int(text)
+    return _NO_LIMIT
 
 
 def _read_oom_kills(directory: Path) -> int | None:

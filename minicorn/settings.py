@@ -263,7 +263,7 @@ class Settings:
     host: str = setting("127.0.0.1", TEXT, "--host", metavar="H", help="Address to listen on.", fixed=True)
     port: int = setting(8000, PORT, "--port", metavar="P", help="Port to listen on; 0 takes a free one.", fixed=True)
     bind: tuple[Address, ...] = repeatable(BIND, "-b", "--bind", metavar="ADDR", help="Listen on host:port, [v6]:port, unix:/path or fd://N instead; repeatable.", fixed=True)
-    workers: int | Literal["auto"] = setting(1, WORKERS, "-w", "--workers", metavar="N", help="Worker processes; auto counts the CPUs we may use.")
+    workers: int | Literal["auto"] = setting(1, WORKERS, "-w", "--workers", metavar="N", help="Worker processes; auto: one for each CPU that we may use, where memory is limited one for each 64 MiB at most.")
     timeout: float = setting(30.0, seconds(), "-t", "--timeout", metavar="S", help="Longest a request may take in the application; 0: no limit.")
     boot_timeout: float = setting(60.0, seconds(0.1), "--boot-timeout", metavar="S", help="Longest a worker may take to start.")
     graceful_timeout: float = setting(30.0, seconds(), "--graceful-timeout", metavar="S", help="Longest a retiring worker may take.")

@@ -10,6 +10,8 @@ import pytest
 from containers import NGINX, PYTHON, Containers, make_nginx, make_python
 from harness import CHECKOUT, wait_until
 
+from minicorn.cgroup import count_workers
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 DEPLOY = CHECKOUT / "deploy"
 APP = """
@@ -93,9 +95,15 @@ def get(engine: Containers, path: str) -> str:
     return engine.python("shop", GET.format(f"8000{path}"))
 
 
+@pytest.mark.parametrize("limit", [("--cpus", "1"), ("--memory", "100m")], ids=lambda limit: limit[0])
+def test_auto_is_one_worker_where_a_limit_says_so(engine: Containers, shop: str, limit: tuple[str, ...]) -> None:
+    run(engine, *limit)
+    assert "Started arbiter [1] with 1 worker for main:app" in engine.log(shop)
+
+
 def test_the_image_serves_as_first_process_unprivileged_and_read_only(engine: Containers, shop: str) -> None:
-    run(engine, "--cpus", "1", "--tmpfs", "/tmp")
-    assert "Started arbiter [1] with 1 worker for main:app" in engine.log(shop), "auto heeds the quota"
+    run(engine, "--tmpfs", "/tmp")
+    assert f"Started arbiter [1] with {count_workers()} worker" in engine.log(shop)
     assert get(engine, "/").split()[0] == "10001"
     assert get(engine, "/write") == "Read-only file system"
     assert "started by a shell" not in engine.log(shop)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from minicorn.cgroup import count_cpus, read_quota
+from minicorn.cgroup import count_cpus, count_workers, read_memory_limit, read_quota
 
 NO_QUOTA = 1000  # more CPUs than any machine has
 
@@ -111,6 +111,37 @@ def test_other_controllers_have_no_say(tmp_path: Path) -> None:
     v1(tmp_path / "cpuset", "x", 100000)
     v1(tmp_path / "cpuacct", "x", 100000)
     assert read_quota("3:cpuset:/x\n2:cpuacct:/x\n1:name=systemd:/x\n", tmp_path) > NO_QUOTA
+
+
+# Memory
+
+
+def limit_memory(root: Path, group: str, name: str, text: str) -> None:
+    (root / group).mkdir(parents=True, exist_ok=True)
+    (root / group / name).write_text(text + "\n")
+
+
+def test_the_lowest_memory_limit_above_us_counts(tmp_path: Path) -> None:
+    limit_memory(tmp_path, "a", "memory.max", "1000")
+    limit_memory(tmp_path, "a/b", "memory.max", "max")
+    limit_memory(tmp_path, "a/c", "memory.max", "500")
+    assert read_memory_limit("0::/a/b\n", tmp_path) == 1000
+    assert read_memory_limit("0::/a/c\n", tmp_path) == 500
+
+
+def test_a_container_of_version_1_sees_its_own_memory_limit_at_the_root(tmp_path: Path) -> None:
+    limit_memory(tmp_path, "memory", "memory.limit_in_bytes", "2000")
+    assert read_memory_limit("4:memory:/docker/not-mounted-here\n", tmp_path) == 2000
+
+
+def test_no_memory_limit_is_none(tmp_path: Path) -> None:
+    limit_memory(tmp_path, "memory", "memory.limit_in_bytes", "9223372036854771712")
+    assert read_memory_limit("4:memory:/\n", tmp_path) > 2**62
+    assert read_memory_limit("", tmp_path) > 2**62
+
+
+def test_auto_is_a_worker_for_each_cpu_where_there_is_memory() -> None:
+    assert 1 <= count_workers() <= count_cpus()
 
 
 # Both
