@@ -67,6 +67,7 @@ def test_a_reload_onto_broken_code_fails_and_the_site_serves_on(site: Site) -> N
     assert site.manager.run("reload", site.unit).returncode
     status = site.manager.wait_status(site.unit, "the roll to generation 2 failed")
     assert "No module named 'nothing_of_this_name'" in status
+    assert status in site.manager.run("status", site.unit).stdout
     assert site.get() == "V t "
     assert site.state() == "active"
 
