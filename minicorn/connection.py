@@ -452,7 +452,7 @@ class Connection:
             self.deadline = now + patience
 
     def _end(self, now: float) -> None:
-        if not self._linger and not self._has_unread():
+        if not self._linger and not self.has_unread():
             self._move(CLOSED)
             return
         self._move(LINGER)
@@ -462,7 +462,7 @@ class Connection:
         except OSError as error:
             raise ClientGone(str(error)) from error
 
-    def _has_unread(self) -> bool:
+    def has_unread(self) -> bool:
         """Whether a close would be a reset, which may overtake the reply: the system has input for us."""
         return ioctl(self.fd, FIONREAD, _NO_BYTES) != _NO_BYTES
 

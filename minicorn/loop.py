@@ -363,6 +363,19 @@ class Loop:
             if connection.state == IDLE:
                 self._drop(connection)
 
+    def end_idle(self, fresh: float = 0.0) -> None:
+        """Close the connections between requests that nobody else can have; but who was answered less
+        than `fresh` seconds ago has as long to ask again, for that may be on its way."""
+        now = time.monotonic()
+        for connection in list(self.connections.values()):
+            if connection.state == IDLE and not connection.travels and not connection.has_unread():
+                answered = connection.deadline - self._settings.keep_alive
+                connection.deadline = min(connection.deadline, answered + fresh)
+                if connection.deadline <= now:
+                    self._drop(connection)
+                else:
+                    self._deadlines.note(connection)
+
     def hasten_silent(self, deadline: float) -> None:
         """Those that have not said a word by `deadline` will not be waited for."""
         for connection in self.connections.values():
@@ -500,6 +513,7 @@ class Loop:
         """Take nothing new, and read nothing more of those between requests."""
         self.leaving = self.holding = True
         self.stop_taking()
+        self.end_idle()
         for connection in self.connections.values():
             if connection.state in (HEAD, IDLE):
                 self._rest(connection)

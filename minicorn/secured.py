@@ -1,7 +1,7 @@
 """A connection under TLS: the handshake in the event loop, then requests as on any other, then close_notify.
 
-It stays with its worker, which alone has its keys; so a worker that retires closes it after its
-next reply, or when it has been idle for as long as any may be.
+It stays with its worker, which alone has its keys; so a worker that retires ends it: at once where
+it is idle, after its reply where it is not.
 """
 
 import logging

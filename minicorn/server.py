@@ -48,6 +48,8 @@ LOGGER = logging.getLogger("minicorn")
 
 # A connection that was accepted as we stop has so long to send its first byte
 SILENT_GRACE = 1.0
+# Who was answered so lately may have sent the next request already
+FRESH = 1.0
 # How often a retiring worker tries again to give away what the queue had no room for
 GIVE_AGAIN = 0.02
 # A client that has waited so long for its turn may have gone meanwhile: worth a system call
@@ -286,11 +288,15 @@ class Server:
             loop.close_idle()
             loop.hasten_silent(time.monotonic() + SILENT_GRACE)
         else:
+            if self._settings.reload:
+                self._dispatch = self._answer_who_stays
+                loop.go_on()
             loop.leaving = True
             loop.stop_taking()
             # The wake-up for a connection that waits may have been ours: take it, else it waits
             loop.take_new()
             loop.close_listeners()
+            loop.end_idle(FRESH)
         while loop.connections and time.monotonic() < deadline:
             if loop.closing:
                 loop.close_idle()
@@ -331,6 +337,13 @@ class Server:
             if len(sys.modules) != self._modules:
                 self._modules = len(sys.modules)
                 self.on_imports()
+
+    def _answer_who_stays(self, connection: Connection) -> None:
+        """With --reload, by the code that is out of date: those whom our successor cannot have."""
+        if connection.travels:
+            self._loop.keep(connection)
+        else:
+            self._answer(connection)
 
     def _excuse_or_keep(self, connection: Connection) -> None:
         request = connection.request
@@ -449,7 +462,9 @@ class Server:
     def is_willing(self, connection: Connection) -> bool:
         """To keep the connection: neither we end, nor has it had its share. A worker that retires is
         willing, since its successor will have it, where it can travel."""
-        if self._loop.closing or (self.should_exit and (self._drain or not connection.travels)):
+        if self._loop.closing or (self.should_exit and self._drain):
+            return False
+        if not connection.travels and (self.should_exit or self._loop.leaving):
             return False
         most = self._settings.max_keepalive_requests
         return self._keeps_alive and (not most or connection.served + 1 < most)

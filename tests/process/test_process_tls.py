@@ -2,15 +2,32 @@
 
 import http.client
 import json
+import re
 import shutil
 import ssl
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from signal import SIGHUP, SIGTERM
+from subprocess import PIPE, STDOUT, Popen
 
 import psutil
 import pytest
-from harness import Starter, wait_until
+from harness import Server, Starter, wait_until
+
+APP = """
+import time
+from pathlib import Path
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/hold":
+        Path("held").touch()
+        while not Path("release").exists():
+            time.sleep(0.01)
+    start_response("200 OK", [])
+    return [b"{}"]
+"""
 
 
 class Client:
@@ -93,14 +110,10 @@ def test_hup_reads_the_certificates_again_and_connections_from_before_end_cleanl
     server = start("who:app", "--workers", "2", *own_pair.flags)
     before, idle = Path(own_pair.certificate).read_text().strip(), connect(server, own_pair)
     assert shown(server) == before
-    reply, environ = idle.ask()
-    assert reply.headers["Connection"] is None
+    assert idle.ask()[0].headers["Connection"] is None
     renew(own_pair, other_pair)
     server.signal(SIGHUP)
-    wait_until(lambda: is_retiring(environ["pid"]), "the old worker retires")
-    # What is idle is no worse off than with any server's keep-alive: its next request is served, and its last
-    reply, again = idle.ask()
-    assert (reply.status, reply.headers["Connection"], again["pid"]) == (200, "close", environ["pid"])
+    assert idle.read_to_end() == b""
     server.wait_log(r"generation 2 serves: 2 workers replaced")
     assert shown(server) == Path(other_pair.certificate).read_text().strip() != before
 
@@ -138,6 +151,124 @@ def test_a_retiring_worker_ends_a_connection_after_its_reply_with_close_notify(s
     (start.cwd / "release").touch()
     reply = client.read_to_end()
     assert reply.startswith(b"HTTP/1.1 200 ") and b"\r\nConnection: close\r\n" in reply
+
+
+def test_a_retiring_worker_leaves_at_once_with_idle_connections(start: Starter, connect, pair) -> None:
+    server = start("who:app", "--workers", "2", "--keep-alive", "600", *pair.flags)
+    clients = [connect(server, pair) for _ in range(6)]
+    for client in clients:
+        client.ask()
+    before = server.workers()
+    server.hup()
+    wait_until(lambda: not server.workers() & before, "the old workers are gone")
+    assert [client.read_to_end() for client in clients] == [b""] * 6
+
+
+@pytest.fixture
+def spawn() -> Iterator[Callable[..., Popen[bytes]]]:
+    """`spawn(*command)`: a client program, whose output is read by `read_to`; it is ended with the test."""
+    processes: list[Popen[bytes]] = []
+
+    def spawn(*command: str) -> Popen[bytes]:
+        processes.append(Popen(command, stdin=PIPE, stdout=PIPE, stderr=STDOUT, bufsize=0))
+        return processes[-1]
+
+    yield spawn
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def read_to(process: Popen[bytes], mark: bytes) -> bytes:
+    """Its output up to `mark`; or to its end, which is b""."""
+    assert process.stdout
+    said = process.stdout.read(1)
+    while said and not said.endswith(mark) and (more := process.stdout.read(1)):
+        said += more
+    return said
+
+
+def test_openssl_and_curl_see_an_idle_connection_end_cleanly(start: Starter, spawn, pair) -> None:
+    server = start("who:app", "--keep-alive", "600", *pair.flags)
+    url = f"https://127.0.0.1:{server.port}/"
+    s_client = spawn("openssl", "s_client", "-connect", f"127.0.0.1:{server.port}", "-msg")
+    # Its second request is sent three seconds after the first
+    curl = spawn("curl", "-sSi", "--cacert", pair.certificate, "--noproxy", "*", "--rate", "20/m", url, url)
+    s_client.stdin.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    for client in (s_client, curl):
+        read_to(client, b"HTTP/1.1 200 OK")
+        assert b"Connection: close" not in read_to(client, b'"pid": ')
+    server.hup()
+    said = read_to(s_client, b"the end")
+    assert re.search(rb"<<< TLS 1\.3, Alert.*\n.*01 00\n", said), said
+    assert b"HTTP/1.1 200 OK" in read_to(curl, b"HTTP/1.1 200 OK")
+    assert curl.wait() == 0
+
+
+def test_a_request_that_follows_a_reply_is_never_lost_in_a_roll(start: Starter, connect, pair) -> None:
+    """Whoever asks again soon after a reply has the next one, and is told where it is the last."""
+    server = start("who:app", "--workers", "2", "--keep-alive", "600", *pair.flags)
+    stop, asked, lost = threading.Event(), [], []
+
+    def ask_on() -> None:
+        while not stop.is_set():
+            client, answered = connect(server, pair), time.monotonic()
+            try:
+                while client.ask()[0].headers["Connection"] != "close":
+                    asked.append(1)
+                    answered = time.monotonic()
+            except OSError as error:
+                if time.monotonic() - answered < 1:  # else it was idle for so long
+                    lost.append(error)
+            client.close()
+
+    threads = [threading.Thread(target=ask_on) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for roll in range(1, 6):
+        before = len(asked)
+        server.hup(roll)
+        wait_until(lambda before=before: len(asked) > before + 20, "requests go on")
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not lost
+
+
+def serve_saved(start: Starter, pair) -> Server:
+    """A server with --reload, which has seen all that was written before."""
+    start.write("saved.py", APP.format(1))
+    server = start("saved:app", "--reload", *pair.flags)
+    start.write("marker.py", "")
+    server.wait_log(r"(?s)Detected \w+: marker\.py.*Reloaded in")
+    wait_until(lambda: len(server.workers()) == 3, "beside watcher and template one worker is left")
+    return server
+
+
+def test_a_connection_of_before_a_save_is_ended_so_that_the_next_request_is_the_new_codes(
+    start: Starter, connect, pair
+) -> None:
+    """It cannot wait for the new code, as others do."""
+    server = serve_saved(start, pair)
+    before = connect(server, pair)
+    assert before.ask()[1] == 1
+    start.write("saved.py", APP.format(2))
+    assert before.read_to_end() == b""
+    assert connect(server, pair).ask()[1] == 2
+
+
+def test_a_request_that_came_with_a_save_is_answered(start: Starter, connect, pair) -> None:
+    """By the old code at worst: nobody else has its connection."""
+    server = serve_saved(start, pair)
+    clients = [connect(server, pair) for _ in range(2)]
+    assert [client.ask()[1] for client in clients] == [1, 1]
+    clients[0].begin("/hold")
+    wait_until((start.cwd / "held").exists, "the application has the request in hand")
+    clients[1].begin("/")
+    start.write("saved.py", APP.format(2))
+    server.wait_log(r"Detected modified: saved.py")
+    (start.cwd / "release").touch()
+    assert [client.finish()[1] for client in clients] == [1, 1]
 
 
 def test_term_ends_idle_connections_with_close_notify_at_once(start: Starter, connect, pair) -> None:
