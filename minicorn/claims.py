@@ -50,7 +50,7 @@ class Claims:
         """The environ keys that follow from what a trusted peer says."""
         said: dict[str, list[str]] = {}
         for name, _, value in (line.partition(":") for line in lines):
-            if "_" in name:
+            if _why_never(name):
                 self._tell(name)
             else:
                 said.setdefault("HTTP_" + name.upper().replace("-", "_"), []).append(value.strip(" \t"))
@@ -61,6 +61,14 @@ class Claims:
         """Say once of each name that it never reaches the application; not of ever new ones."""
         if name not in self._told and len(self._told) < TOLD_MOST:
             self._told.add(name)
-            if "_" in name:
-                reason = "with an underscore it could pass for another"
-            LOGGER.warning("header %s is dropped: %s", name, reason)
+            LOGGER.warning("header %s is dropped: %s", name, _why_never(name) or reason)
+
+
+def _why_never(name: str) -> str:
+    """Why a field of this name reaches the application from nobody; "" where it may."""
+    if "_" in name:
+        return "with an underscore it could pass for another"
+    if name.lower() == "proxy":
+        # CVE-2016-5385
+        return "a program that the application starts would take HTTP_PROXY for the proxy of its own requests"
+    return ""

@@ -327,10 +327,11 @@ class Server:
         """With --reload: who asks for newer code than ours waits, until our successor has the connection."""
         from minicorn.showing import is_local
 
-        assert connection.request is not None and self._front is not None
-        told = is_local(connection.peer, connection.request.aside)
+        request = connection.request
+        assert request is not None and self._front is not None
+        told = is_local(connection.peer, request.aside, request.fields.get("HTTP_HOST", ""))
         self._front.sees = self._settings.debug_page_remote or told
-        if connection.request.target == f"{NEWER}{self._generation}" and not self._loop.closing:
+        if request.target == f"{NEWER}{self._generation}" and not self._loop.closing:
             self._loop.keep(connection)
         else:
             self._answer(connection)

@@ -1,6 +1,7 @@
 """What --reload puts in front of the application, or in its place: the error page, and the path that waits."""
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -59,9 +60,12 @@ def _reply(status: str, kind: str, text: str, start_response: StartResponse) -> 
     return [content]
 
 
-def is_local(peer: str, aside: Iterable[str]) -> bool:
+def is_local(peer: str, aside: Iterable[str], host: str) -> bool:
     """Whether the client is on this machine: neither its address nor a proxy's field lines, believed
-    or not, tell of another."""
+    or not, tell of another. A browser on it that asks for a `host` of somebody else's speaks for that
+    one, whose page has made it ask and whose name leads here (DNS rebinding)."""
+    if not _is_ours(host):
+        return False
     told = [peer]
     for name, _, value in (line.partition(":") for line in aside):
         if name.lower() == "forwarded":
@@ -69,6 +73,12 @@ def is_local(peer: str, aside: Iterable[str]) -> bool:
         if name.lower() == "x-forwarded-for":
             told += value.split(",")
     return all(_is_loopback(address.strip()) for address in told)
+
+
+def _is_ours(host: str) -> bool:
+    """Whether nobody else can have registered the name (RFC 6761), or it is an address of this machine."""
+    name = re.sub(r":[0-9]*$", "", host).lower()
+    return "." not in name or name.endswith((".localhost", ".test")) or _is_loopback(name)
 
 
 def _is_loopback(address: str) -> bool:

@@ -10,8 +10,9 @@ import re
 _TCHAR = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 TOKEN = re.compile(rf"{_TCHAR}++")
 
-# RFC 7239 and its forerunners: what a proxy says of its client, and everybody can send
-CLAIM = re.compile(r"forwarded|x-forwarded-.*|x-real-ip", re.IGNORECASE)
+# RFC 7239 and its forerunners: what a proxy says of its client, and everybody can send; and what
+# would be HTTP_PROXY, which says something else to programs (CVE-2016-5385)
+CLAIM = re.compile(r"forwarded|x-forwarded-.*|x-real-ip|proxy", re.IGNORECASE)
 
 # RFC 9110 5.5: field-value, of VCHAR, obs-text, SP and HTAB
 FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*+")
@@ -22,8 +23,9 @@ TARGET = re.compile(r"[\x21\x22\x24-\x7e]++")
 # RFC 9112 2.3: case-sensitive, one digit each
 VERSION = re.compile(r"HTTP/([0-9])\.[0-9]")
 
-# RFC 9112 2.2: a line feed without its carriage return, or the reverse, ends nothing.
-BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")
+# RFC 9112 2.2: a line feed without its carriage return, or the reverse, ends nothing. With the other
+# octets that no head has, it tells early of what will be none, such as a TLS handshake.
+NOT_IN_HEADS = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 # RFC 9110 8.6: ASCII digits alone, so neither "+10" nor "1_0"; 18 digits are beyond any body
 CONTENT_LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)

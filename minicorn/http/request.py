@@ -6,7 +6,6 @@ wants them.
 """
 
 from enum import Enum
-from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from minicorn.errors import ProtocolError
@@ -73,8 +72,8 @@ def parse_head(
     if end < 0 or end + 4 - start > limit:
         if end >= 0 or len(data) - start > limit:
             raise _too_large(data, start, limit)
-        if grammar.BARE_LINE_END.search(data, max(start, searched - 1)):
-            raise ProtocolError(400, "bare CR or LF in the head")
+        if grammar.NOT_IN_HEADS.search(data, max(start, searched - 1)):
+            raise ProtocolError(400, "bare CR or LF, or a control character, in the head")
         _check_last_line(data, start, searched, longest_line, longest_field)
         return None
     end += 4
@@ -219,12 +218,22 @@ def _combine(pairs: list[tuple[str, str]]) -> dict[str, str]:
     return {key: ("; " if key == "HTTP_COOKIE" else ", ").join(lines) for key, lines in values.items()}
 
 
-@lru_cache(maxsize=256)
-def _is_host(text: str) -> bool:
-    # RFC 1035 2.3.4: a name has 255 octets at most, and a port 5 digits
-    if len(text) > 261 or not grammar.HOST.fullmatch(text):
-        return False
-    return text[:1] != "[" or _is_ipv6(text[1 : text.index("]")])
+class _Hosts(dict[str, bool]):
+    """Whether a text is a host, and perhaps its port."""
+
+    def __missing__(self, text: str) -> bool:
+        # RFC 1035 2.3.4: a name has 255 octets at most, and a port 5 digits
+        if len(text) > 261:
+            return False
+        if len(self) >= REMEMBERED:
+            self.clear()
+        self[text] = valid = bool(grammar.HOST.fullmatch(text)) and (
+            text[:1] != "[" or _is_ipv6(text[1 : text.index("]")])
+        )
+        return valid
+
+
+_HOSTS = _Hosts()
 
 
 def _is_ipv6(text: str) -> bool:
@@ -243,7 +252,7 @@ def _check_host(request: Request) -> None:
     if host is None:
         if request.version == "HTTP/1.1":
             raise ProtocolError(400, "no Host field")
-    elif not _is_host(host):
+    elif not _HOSTS[host]:
         raise ProtocolError(400, "invalid Host field")
 
 
@@ -259,7 +268,7 @@ def _resolve_target(request: Request) -> None:
     else:
         match = grammar.ABSOLUTE_FORM.fullmatch(target)
         # RFC 9110 4.2.1: a URI whose host is empty is invalid
-        if match is None or not _is_host(match[1]) or match[1].startswith(":"):
+        if match is None or not _HOSTS[match[1]] or match[1].startswith(":"):
             raise ProtocolError(400, "malformed request target")
         # RFC 9112 3.2.2: the target's authority replaces Host
         request.fields["HTTP_HOST"] = match[1]

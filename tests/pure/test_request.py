@@ -330,6 +330,13 @@ def test_a_bare_line_end_is_refused_before_the_head_is_whole() -> None:
     assert outcome(lambda: parse_head(b"GET / HTTP/1.1\rHost", LIMIT)) == 400
 
 
+def test_what_is_no_http_is_refused_before_its_head_is_whole() -> None:
+    """Whoever speaks TLS to a plain port waits for an answer."""
+    client_hello = bytes.fromhex("16030100f8010000f40303")
+    assert outcome(lambda: parse_head(client_hello, LIMIT)) == 400
+    assert outcome(lambda: drip(client_hello)) == 400
+
+
 @pytest.mark.parametrize("line", [b" folded", b"\tfolded", b" X: y", b" ", b"\t"], ids=labels)
 def test_a_folded_field_line_is_refused(line: bytes) -> None:
     assert refused(head(b"A: b", line)) == 400
@@ -459,6 +466,14 @@ def test_a_long_line_is_not_remembered() -> None:
     line = "X-Long: " + "x" * 1000
     accepted(head(line.encode()))
     assert line not in request_module._LINES
+
+
+def test_what_is_remembered_of_hosts_is_bounded_in_number_and_length() -> None:
+    for number in range(1100):
+        assert accepted(head(host=f"Host: h{number}".encode())).fields["HTTP_HOST"] == f"h{number}"
+    assert refused(head(host=b"Host: " + b"h" * 1000)) == 400
+    assert 0 < len(request_module._HOSTS) <= request_module.REMEMBERED
+    assert max(map(len, request_module._HOSTS)) <= 261
 
 
 def test_a_line_that_is_refused_is_refused_again() -> None:

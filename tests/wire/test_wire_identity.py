@@ -78,6 +78,14 @@ def test_names_with_an_underscore_are_dropped_from_everybody_and_told_once(serve
     assert len(told) == 3
 
 
+def test_proxy_is_dropped_from_everybody_for_it_would_be_http_proxy(serve, app, environs, log):
+    """CVE-2016-5385: whoever gives environ to a program would give it a proxy of the client's choice."""
+    for trusted in ("", "127.0.0.1"):
+        serve(app, forwarded_allow_ips=trusted).ask("/", "pRoxy: http://evil.example:3128", "Proxy-Connection: a")
+        assert "HTTP_PROXY" not in environs[-1] and environs[-1]["HTTP_PROXY_CONNECTION"] == "a"
+    assert len([line for line in log if "header pRoxy is dropped" in line and "HTTP_PROXY" in line]) == 2
+
+
 def test_clients_cannot_fill_the_log_with_names(serve, app, log):
     server = serve(app, forwarded_allow_ips="")
     client = server.connect()
