@@ -58,8 +58,10 @@ MOVES: Mapping[State, frozenset[State]] = {
 }
 
 RECEIVE = 65536
-# A temporary file costs three times what memory does; --max-buffered-size bounds what all clients hold
+# A temporary file costs three times what memory does; so a body has one when it is larger than this,
 BODY_IN_MEMORY = 2**20
+# or larger than this and clients hold too much together
+BODY_IN_MEMORY_LEAST = 2**16
 LINGER_TIME = 2.0
 LINGER_BYTES = 16 * 2**20
 _LAST_DATA_RECEIVED = 52  # tcpi_last_data_recv in struct tcp_info, linux/tcp.h
@@ -350,12 +352,25 @@ class Connection:
         """Memory first; a body beyond 1 MiB goes to a temporary file."""
         try:
             if isinstance(self.body, io.BytesIO) and self.body.tell() + len(content) > BODY_IN_MEMORY:
-                spool = tempfile.TemporaryFile()
-                spool.write(self.body.getvalue())
-                self.body = spool
+                self._spill(self.body)
             self.body.write(content)
         except OSError as error:
             raise ProtocolError(503, f"no room for its body: {error.strerror}") from error
+
+    def _spill(self, body: io.BytesIO) -> None:
+        spool = tempfile.TemporaryFile()
+        spool.write(body.getvalue())
+        self.body = spool
+
+    def spill(self) -> bool:
+        """Put what has come of a large body into a file, for memory is short; whether that was done."""
+        if self.state != BODY or not isinstance(self.body, io.BytesIO) or self.body.tell() < BODY_IN_MEMORY_LEAST:
+            return False
+        try:
+            self._spill(self.body)
+        except OSError:
+            return False
+        return True
 
     def _discard(self) -> None:
         """Read and forget, until the client closes or has sent too much."""

@@ -249,10 +249,14 @@ class Loop:
         self._holdings.note(connection, size)
 
     def _relieve(self, now: float) -> None:
-        """Where clients make us hold too much, the slowest go: with a word, unless a reply has begun."""
+        """Where clients make us hold too much, large bodies go to files; else the slowest go: with a word,
+        unless a reply has begun."""
         while self._holdings.total > self._most_held:
             slowest = self._holdings.slowest()
             self._holdings.forget(slowest)
+            if slowest.spill():
+                self._weigh(slowest)
+                continue
             self._turns.pop(slowest, None)
             if slowest.state == REPLY:
                 self.part(slowest, ClientGone("too much waits for clients, and it is the slowest"), reset=True)

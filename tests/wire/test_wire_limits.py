@@ -162,6 +162,20 @@ def test_over_the_limit_of_memory_the_slowest_senders_are_told_503(serve, log, w
             assert client.reply().body == b"x" * 60_001
 
 
+def test_over_the_limit_of_memory_large_bodies_go_to_files(serve, log):
+    """A crowd that uploads slowly is no abuse."""
+    server = serve(app, max_buffered_size=310_000, recv_timeout=60)
+    clients = [server.connect() for _ in range(8)]
+    for client in clients:
+        begin(client, 200_001)
+        client.send(b"x" * 200_000)
+        assert server.ask().body == b"ok"
+    for client in clients:
+        client.send(b"y")
+        assert client.reply().body == b"x" * 200_000 + b"y"
+    assert not [text for text in log if "too much waits" in text]
+
+
 def test_over_the_limit_of_memory_the_slowest_readers_are_cut_off(serve, log, wait_until):
     server = serve(app, max_buffered_size=3 * 2**20, send_timeout=60)
     for _ in range(8):
