@@ -70,7 +70,8 @@ class TlsConnection(PrefacedConnection):
             return False
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or str(error)
-            LOGGER.info("%s: its TLS handshake failed: %s", self.peer or self.listener.name, reason)
+            if not isinstance(error, (ssl.SSLEOFError, ConnectionError)):  # it has left, as health checks do
+                LOGGER.info("%s: its TLS handshake failed: %s", self.peer or self.listener.name, reason)
             raise ClientGone(f"its TLS handshake failed: {reason}") from error
         self.interest = poller.READ
         self.about |= describe(self._secure)

@@ -250,6 +250,16 @@ def test_what_is_no_handshake_is_ended(server, pair, log, nonsense):
     assert curl(server, pair).returncode == 0
 
 
+def test_who_leaves_before_or_in_its_handshake_is_not_worth_a_line(server, pair, log, wait_until):
+    """Health checks by TCP alone come every second."""
+    for number, said in enumerate((b"", b"\x16\x03\x01"), 1):
+        client = server.connect()
+        client.send(said)
+        client.close()
+        wait_until(lambda number=number: sum("has gone" in line for line in log) == number)
+    assert not any("its TLS handshake failed" in line and "has gone" not in line for line in log)
+
+
 def test_two_hundred_silent_connections_hinder_nobody(serve, pair, open_descriptors, wait_until):
     server = serve(app, recv_timeout=2.0, **pair.settings)
     before = open_descriptors()
