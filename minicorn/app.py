@@ -1,19 +1,17 @@
 """Joins the parts of a server with an arbiter: settings -> log, listeners, pid file, arbiter, workers."""
 
+import contextlib
 import importlib.util
-import json
 import os
 import resource
 import signal
 import sys
 import threading
 from pathlib import Path
-from wsgiref.types import WSGIApplication
 
 from minicorn import (
     accesslog,
     activation,
-    channel,
     listeners,
     log,
     logconfig,
@@ -24,33 +22,25 @@ from minicorn import (
     terminal,
 )
 from minicorn.arbiter import Arbiter
-from minicorn.attendant import Attendant
 from minicorn.belongings import Belongings
 from minicorn.cgroup import count_workers
-from minicorn.channel import Channel
 from minicorn.configuration import Configuration
 from minicorn.desk import open_desk
-from minicorn.errors import AppLoadError, ConfigError, ExitCode
-from minicorn.forksafety import Watch
-from minicorn.groundwork import Groundwork
-from minicorn.life import USHER
+from minicorn.errors import ConfigError, ExitCode
 from minicorn.listeners import Listener
 from minicorn.loader import explain, load_app
 from minicorn.log import LOGGER, Output, Sink
+from minicorn.offspring import Offspring, directory
 from minicorn.pidfile import PidFile
 from minicorn.privileges import find_owner
 from minicorn.reception import Reception
-from minicorn.server import Server
 from minicorn.settings import Settings
-from minicorn.spawn import Post
 from minicorn.succession import Estate
 from minicorn.systemd import Manager
-from minicorn.template import Boot, Template
 from minicorn.title import set_title
 from minicorn.upgrade import Upgrade
 from minicorn.version import VERSION
-from minicorn.worker import Worker, pythonpath, variables
-from minicorn.worker import enter as enter_site
+from minicorn.worker import pythonpath, variables
 
 
 def run_arbiter(settings: Settings, config: Configuration | None = None) -> ExitCode:
@@ -90,64 +80,47 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, estat
     if logconfig.is_wanted(settings):
         logconfig.check(settings)
     Reception(settings)  # each worker makes its own; certificates that are wrong are told before anything runs
-    size = count_workers() if settings.workers == "auto" else settings.workers
-    if estate is not None:
-        size = estate.size
     owner = find_owner(settings)
     manager = Manager(systemd.take(os.environ) if estate is None else estate.manager)
-    bound = _bind(settings, manager, estate)
-    pidfile = desk = None
-    try:
+    with contextlib.ExitStack() as ends:
+        bound = _bind(settings, manager, estate)
+        ends.callback(listeners.close_all, bound)
         desk = open_desk(settings, estate.desks if estate else [])
+        ends.callback(listeners.close_all, [desk] if desk else [])
+        pidfile_fd = -1
         if settings.pid:
             pidfile = PidFile(settings.pid, estate.pidfile_fd if estate and estate.pidfile_fd >= 0 else None)
+            ends.callback(pidfile.remove)
+            pidfile_fd = pidfile.fd
         set_title(f"minicorn: arbiter [{settings.title}]")
-
-        def boot(post: Post, settings: Settings) -> int:
-            app = _usher() if post.generation == USHER else None
-            return Worker(post, settings, outputs, directory(called_in, settings), app).run()
-
-        def template(ground: Groundwork, post: Post, settings: Settings) -> int:
-            place = directory(called_in, settings)
-
-            def prepare() -> Boot:
-                if settings.reload:
-                    return _lay_ground(post, settings, outputs, place, ground)
-                return _preload(post, settings, outputs, place)
-
-            return Template(post, prepare, outputs, settings.title).run()
-
-        attendants = []
-        if settings.is_monitored:
-            from minicorn.monitor import Monitor  # now, lest a later version of it be found; only if it is wanted
-
-            def watch(line: Channel) -> int:
-                return Monitor(settings, desk, belongings.directory.path, line).run()
-
-            attendants.append(Attendant("monitor", watch, lambda message: None, desk))
-        upgrade = Upgrade(called_in, settings.boot_timeout)
+        size = estate.size if estate else count_workers() if settings.workers == "auto" else settings.workers
+        children, upgrade = Offspring(outputs, called_in), Upgrade(called_in, settings.boot_timeout)
         try:
-            fd = pidfile.fd if pidfile else -1
-            belongings = Belongings(settings, bound, outputs, manager, fd, estate)
+            belongings = Belongings(settings, bound, outputs, manager, pidfile_fd, estate)
             if owner is not None:
                 belongings.give(owner)
-            arbiter = Arbiter(settings, size, belongings, boot, template, upgrade, estate, config, attendants)
+            if settings.is_monitored:
+                from minicorn import monitor  # now, lest a later version of it be found; only if it is wanted
+
+                belongings.attendants.members.append(monitor.attend(settings, desk, belongings.directory.path))
+            arbiter = Arbiter(settings, size, belongings, children.worker, children.template, upgrade, estate, config)
         except OSError as error:
             raise ConfigError(f"cannot start: {error.strerror}; it takes more descriptors (ulimit -n)") from error
         begun = "Started" if estate is None else f"minicorn {VERSION} goes on as"
         LOGGER.info("%s arbiter [%d] with %d worker%s for %s", begun, os.getpid(), size, "s" * (size > 1), settings.app)
-        tell_listeners(bound, settings.scheme)
-        if desk is not None:
-            LOGGER.info("Monitor on %s", desk.name)
-        for note in config.notes if config else ():
-            LOGGER.info("%s", note)
+        _tell_of(bound, desk, settings, config)
         if estate is None:
             _warn_of_shell()
         return arbiter.run()
-    finally:
-        listeners.close_all([*bound, desk] if desk else bound)
-        if pidfile is not None:
-            pidfile.remove()
+
+
+def _tell_of(bound: list[Listener], desk: Listener | None, settings: Settings, config: Configuration | None) -> None:
+    """Where we listen, and what a reader of the log should know."""
+    tell_listeners(bound, settings.scheme)
+    if desk is not None:
+        LOGGER.info("Monitor on %s", desk.name)
+    for note in config.notes if config else ():
+        LOGGER.info("%s", note)
 
 
 def _warn_of_shell() -> None:
@@ -158,44 +131,6 @@ def _warn_of_shell() -> None:
             "or CMD as a JSON list in a Dockerfile",
             parent,
         )
-
-
-def _usher() -> WSGIApplication:
-    from minicorn.showing import WaitingPage
-
-    return WaitingPage(USHER)
-
-
-def _preload(post: Post, settings: Settings, outputs: list[Sink], directory: str) -> Boot:
-    """In a template of `--preload`: import the application, make the warm-up requests; what its workers run."""
-    enter_site(settings, directory)
-    watch = Watch()
-    with watch.watching():
-        app = load_app(settings.app)
-        LOGGER.disabled = False  # logging.config.dictConfig disables the loggers that it does not know
-        server = Server(app, settings=settings, bound=post.listeners, page=post.page)
-        server.warm_up()
-        server.shutdown()
-    findings = watch.findings()
-    for finding in findings:
-        LOGGER.warning("--preload: %s", finding)
-    if findings and settings.preload_strict:
-        raise AppLoadError(f"--preload-strict: {len(findings)} found that a fork breaks or shares, told above")
-
-    def boot(post: Post) -> int:
-        return Worker(post, settings, outputs, directory, app, promote if settings.refork_after else None).run()
-
-    def promote(post: Post) -> int:
-        return Template(post, lambda: boot, outputs, settings.title).run()
-
-    return boot
-
-
-def _lay_ground(post: Post, settings: Settings, outputs: list[Sink], directory: str, ground: Groundwork) -> Boot:
-    """In a template of `--reload`: import what is not the project's; what its workers run."""
-    sys.path[:] = [entry for entry in sys.path if entry not in ("", os.getcwd())]
-    post.channel.send(channel.REFUSED, json.dumps(ground.lay()))
-    return lambda post: Worker(post, settings, outputs, directory).run()
 
 
 def _bind(settings: Settings, manager: Manager, estate: Estate | None) -> list[Listener]:
@@ -262,12 +197,6 @@ def enter(settings: Settings) -> None:
         os.chdir(directory(logical_directory(), settings))
     except OSError as error:
         raise ConfigError(f"--chdir {settings.chdir}: {error.strerror}") from error
-
-
-def directory(called_in: str, settings: Settings) -> str:
-    """Where the application lives, its path as it was given, so that whoever enters it again
-    follows a symlink in it anew."""
-    return os.path.join(called_in, settings.chdir or "").rstrip("/") or "/"
 
 
 def logical_directory() -> str:

@@ -11,7 +11,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 
 from minicorn import channel, complaints, logconfig, spawn, terminal
@@ -70,11 +70,10 @@ class Arbiter:
         upgrade: Upgrade,
         estate: Estate | None = None,
         config: Configuration | None = None,
-        attendants: Iterable[Attendant] = (),
     ) -> None:
         """`boot` is run in each worker that is forked here, `template` in each template, if workers come from
         such; they give the exit code. `estate` is what the arbiter's image before has left; `config` is what
-        HUP reads again; `attendants` are started, and started again when they die."""
+        HUP reads again."""
         self._settings = settings
         self._belongings = belongings
         self._pool = _make_pool(size, settings)
@@ -88,7 +87,7 @@ class Arbiter:
         self._hooks = HookLine(settings, [listener.name for listener in belongings.listeners])
         self._logger = logconfig.attend(settings) if logconfig.is_wanted(settings) else None
         watcher = self._reloading.watcher if settings.reload else None
-        everybody = (*attendants, self._logger, self._hooks.attendant, watcher)
+        everybody = (self._logger, self._hooks.attendant, watcher)
         belongings.attendants.members += [attendant for attendant in everybody if attendant is not None]
         self._upgrade = upgrade
         self._herald = Herald(belongings.manager.watchdog)

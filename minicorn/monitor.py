@@ -16,6 +16,7 @@ from pathlib import Path
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from minicorn import metrics, statsd, survey
+from minicorn.attendant import Attendant
 from minicorn.channel import Channel
 from minicorn.errors import ExitCode
 from minicorn.listeners import Listener
@@ -134,3 +135,8 @@ class Monitor:
         with socket.socket(family, kind, protocol) as out:
             for data in statsd.datagrams(before, now, self._settings.statsd_prefix, self._settings.dogstatsd_tags):
                 out.sendto(data, address)
+
+
+def attend(settings: Settings, desk: Listener | None, directory: str) -> Attendant:
+    """The child for the server whose files are in `directory`; it listens at `desk`, if at all."""
+    return Attendant("monitor", lambda line: Monitor(settings, desk, directory, line).run(), lambda message: None, desk)

@@ -6,6 +6,7 @@ into the parent's frames: no `finally`, no atexit, no buffer of the parent's run
 """
 
 import atexit
+import faulthandler
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from minicorn import signals, terminal
+from minicorn import complaints, signals, terminal
 from minicorn.channel import Channel
 from minicorn.handoff import Handoff
 from minicorn.heartbeat import IdleMap, Page
@@ -38,6 +39,12 @@ class Post:
     idle_map: IdleMap
     listeners: list[Listener] = field(default_factory=list)
     failure: str = ""  # why the code of its generation cannot be loaded: it shows that, and does not try
+
+    def take_up(self) -> None:
+        """In the child, as it begins: its stack and its errors go where the arbiter looks; it leads a group."""
+        faulthandler.enable(self.stack_fd)
+        complaints.collect(self.page.erred)
+        lead_group()
 
 
 def fork(run: Callable[[], int], heir: bool = False) -> int:

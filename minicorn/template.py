@@ -20,7 +20,7 @@ import os
 import time
 from collections.abc import Callable
 
-from minicorn import channel, complaints, order, spawn
+from minicorn import channel, order, spawn
 from minicorn.errors import ExitCode
 from minicorn.loader import explain
 from minicorn.log import Sink
@@ -43,9 +43,7 @@ class Template:
     def run(self) -> ExitCode:
         """The whole life; the exit code."""
         spawn.attend()
-        faulthandler.enable(self._post.stack_fd)
-        complaints.collect(self._post.page.erred)
-        spawn.lead_group()
+        self._post.take_up()
         self._set_title("importing")
         try:
             boot = self._prepare()

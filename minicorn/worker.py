@@ -20,7 +20,7 @@ from collections.abc import Callable
 from types import FrameType
 from wsgiref.types import WSGIApplication
 
-from minicorn import channel, complaints, logconfig, signals, spawn
+from minicorn import channel, logconfig, signals, spawn
 from minicorn.capture import capture
 from minicorn.errors import ExitCode
 from minicorn.hooks import WorkerHooks
@@ -101,11 +101,9 @@ class Worker:
         if "worker_abort" in self._settings.hooks:
             signal.signal(signal.SIGABRT, self._abort)
         # After the handlers: faulthandler takes SIGABRT, and shows all stacks even when C code holds the GIL
-        faulthandler.enable(self._post.stack_fd)
+        self._post.take_up()
         faulthandler.register(signals.STACKS, self._post.trace_fd, all_threads=True)
         signal.siginterrupt(signals.STACKS, False)  # faulthandler does not ask for it
-        complaints.collect(self._post.page.erred)
-        spawn.lead_group()
         self._set_title("booting")
         try:
             server = self._boot()

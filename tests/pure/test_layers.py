@@ -35,7 +35,7 @@ LAYERS = {
         logconfig promotion worker template monitor
         arbiter belongings births deaths rounds reloading rereading attendant upgrade chronicle watcher hookline
     """,
-    "what joins them": "app api cli __init__ __main__ demo ctl",
+    "what joins them": "app offspring api cli __init__ __main__ demo ctl",
 }
 LEVELS = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules.split()}
 PURE = sorted(module for module, level in LEVELS.items() if level == 0)

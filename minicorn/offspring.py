@@ -1,0 +1,85 @@
+"""What the arbiter's children do: serve the application, or import for those who will.
+
+Each life begins in the child, with the settings of its birth: HUP may have changed them since the
+arbiter's.
+"""
+
+import json
+import os
+import sys
+
+from minicorn import channel
+from minicorn.errors import AppLoadError
+from minicorn.forksafety import Watch
+from minicorn.groundwork import Groundwork
+from minicorn.life import USHER
+from minicorn.loader import load_app
+from minicorn.log import LOGGER, Sink
+from minicorn.server import Server
+from minicorn.settings import Settings
+from minicorn.spawn import Post
+from minicorn.template import Boot, Template
+from minicorn.worker import Worker, enter
+
+
+class Offspring:
+    """The children of one arbiter."""
+
+    def __init__(self, outputs: list[Sink], called_in: str) -> None:
+        """`called_in`: the directory in which the server was called, symlinks in it kept."""
+        self._outputs = outputs
+        self._called_in = called_in
+
+    def worker(self, post: Post, settings: Settings) -> int:
+        """A worker that imports the application itself; an usher has just its page."""
+        app = None
+        if post.generation == USHER:
+            from minicorn.showing import WaitingPage
+
+            app = WaitingPage(USHER)
+        return Worker(post, settings, self._outputs, directory(self._called_in, settings), app).run()
+
+    def template(self, ground: Groundwork, post: Post, settings: Settings) -> int:
+        """A template: of the application, or with --reload of what is not the project's."""
+
+        def prepare() -> Boot:
+            return self._lay(ground, post, settings) if settings.reload else self._preload(post, settings)
+
+        return Template(post, prepare, self._outputs, settings.title).run()
+
+    def _preload(self, post: Post, settings: Settings) -> Boot:
+        """Import the application, make the warm-up requests; what the template's workers run."""
+        place = directory(self._called_in, settings)
+        enter(settings, place)
+        watch = Watch()
+        with watch.watching():
+            app = load_app(settings.app)
+            LOGGER.disabled = False  # logging.config.dictConfig disables the loggers that it does not know
+            server = Server(app, settings=settings, bound=post.listeners, page=post.page)
+            server.warm_up()
+            server.shutdown()
+        findings = watch.findings()
+        for finding in findings:
+            LOGGER.warning("--preload: %s", finding)
+        if findings and settings.preload_strict:
+            raise AppLoadError(f"--preload-strict: {len(findings)} found that a fork breaks or shares, told above")
+
+        def boot(post: Post) -> int:
+            return Worker(post, settings, self._outputs, place, app, promote if settings.refork_after else None).run()
+
+        def promote(post: Post) -> int:
+            return Template(post, lambda: boot, self._outputs, settings.title).run()
+
+        return boot
+
+    def _lay(self, ground: Groundwork, post: Post, settings: Settings) -> Boot:
+        """Import what is not the project's; what the template's workers run."""
+        sys.path[:] = [entry for entry in sys.path if entry not in ("", os.getcwd())]
+        post.channel.send(channel.REFUSED, json.dumps(ground.lay()))
+        return lambda post: self.worker(post, settings)
+
+
+def directory(called_in: str, settings: Settings) -> str:
+    """Where the application lives, its path as it was given, so that whoever enters it again
+    follows a symlink in it anew."""
+    return os.path.join(called_in, settings.chdir or "").rstrip("/") or "/"
