@@ -5,17 +5,15 @@ rolls and upgrades with their errors. It goes on where the arbiter's image befor
 import os
 import signal
 import time
-from collections import Counter, deque
+from dataclasses import replace
 
-from minicorn import upgrade
 from minicorn.heartbeat import Page
 from minicorn.ledger import Ledger
 from minicorn.listeners import Listener
 from minicorn.pool import Pool
-from minicorn.rolls import Rolled
 from minicorn.settings import Settings
 from minicorn.standing import ERROR_MOST, ERRORS_MOST, TEXT_MOST, Complaint, Listening, Standing, stage_of
-from minicorn.upgrade import Upgrade
+from minicorn.upgrade import State, Upgrade
 from minicorn.version import VERSION
 
 
@@ -24,33 +22,38 @@ class Chronicle:
 
     def __init__(self, ledger: Ledger, settings: Settings, listeners: list[Listener], upgraded: bool = False) -> None:
         """`upgraded`: the ledger is that of the image before."""
-        self._ledger = ledger
-        self._settings = settings
-        self._listeners = tuple(Listening(each.name, os.fstat(each.fd).st_ino) for each in listeners)
         before = ledger.standing if upgraded else Standing(started=time.monotonic())
-        self.reloads = before.reloads
-        self._refusals, self._refusal = before.refusals, before.refusal
-        self._started = before.started
-        self._upgrades = before.upgrades + upgraded
-        self._obeyed, self._exits = Counter(before.obeyed), Counter(before.exits)
-        self._rolled, self._rolled_at, self._roll_error = before.rolled, before.rolled_at, before.roll_error
-        self._errors = deque(before.errors, ERRORS_MOST)
+        self._ledger = ledger
+        self._standing = replace(
+            before,
+            pid=os.getpid(),
+            version=VERSION,
+            app=settings.app,
+            title=settings.title,
+            listeners=tuple(Listening(each.name, os.fstat(each.fd).st_ino) for each in listeners),
+            upgrades=before.upgrades + upgraded,
+        )
+
+    @property
+    def reloads(self) -> int:
+        """Wishes for new code that were heard, by the image before as well."""
+        return self._standing.reloads
 
     def obeyed(self, signum: signal.Signals) -> None:
         """A signal has had its effect."""
-        self._obeyed[signum.name] += 1
+        self._note(obeyed=_count(self._standing.obeyed, signum.name))
 
     def refused_reload(self, error: str) -> None:
         """A wish for new code was not taken up."""
-        self._refusals, self._refusal = self._refusals + 1, error[-TEXT_MOST:]
+        self._note(refusals=self._standing.refusals + 1, refusal=error[-TEXT_MOST:])
 
     def complain(self, text: str, at: float) -> None:
         """An error was logged, at a time since the epoch."""
-        self._errors.append(Complaint(at, text[:ERROR_MOST]))
+        self._note(errors=(*self._standing.errors, Complaint(at, text[:ERROR_MOST]))[-ERRORS_MOST:])
 
     def buried(self, page: Page, cause: str) -> None:
         """The worker of `page` has gone for `cause`."""
-        self._exits[cause] += 1
+        self._note(exits=_count(self._standing.exits, cause))
         at, error = page.read_error()
         if error:
             self.complain(error, at)
@@ -59,41 +62,31 @@ class Chronicle:
     def blame(self, error: str) -> None:
         """Why the roll that has just ended failed."""
         if error:
-            self._roll_error = error[-TEXT_MOST:]
+            self._note(roll_error=error[-TEXT_MOST:])
 
-    def tell(self, pool: Pool, upgrading: Upgrade, now: float) -> None:
+    def tell(self, pool: Pool, upgrade: Upgrade, now: float) -> None:
         """Write it down, where anything is new."""
-        if pool.rolls.last is not None and pool.rolls.last is not self._rolled:
-            self._note_roll(pool.rolls.last)
-        self._ledger.tell(
-            Standing(
-                pid=os.getpid(),
-                version=VERSION,
-                app=self._settings.app,
-                title=self._settings.title,
-                listeners=self._listeners,
-                started=self._started,
-                stage=stage_of(pool),
-                size=pool.size,
-                generation=pool.rolls.generation,
-                rolling=pool.rolls.current.generation if pool.rolls.current else 0,
-                reloads=pool.rolls.wishes,
-                refusals=self._refusals,
-                refusal=self._refusal,
-                rolled=self._rolled,
-                rolled_at=self._rolled_at,
-                roll_error=self._roll_error,
-                upgrading=upgrading.state is not upgrade.State.IDLE,
-                upgrades=self._upgrades,
-                upgrade_error=upgrading.error[-TEXT_MOST:],
-                obeyed=dict(self._obeyed),
-                exits=dict(self._exits),
-                errors=tuple(self._errors),
-            )
+        rolled = pool.rolls.last
+        if rolled is not None and rolled is not self._standing.rolled:
+            self._note(rolled=rolled, rolled_at=time.time())
+            if rolled.outcome != "failed":
+                self._note(roll_error="")
+        self._note(
+            stage=stage_of(pool),
+            size=pool.size,
+            generation=pool.rolls.generation,
+            rolling=pool.rolls.current.generation if pool.rolls.current else 0,
+            reloads=pool.rolls.wishes,
+            upgrading=upgrade.state is not State.IDLE,
+            upgrade_error=upgrade.error[-TEXT_MOST:],
         )
+        self._ledger.tell(self._standing)
         self._ledger.beat(now)
 
-    def _note_roll(self, rolled: Rolled) -> None:
-        self._rolled, self._rolled_at = rolled, time.time()
-        if rolled.outcome != "failed":
-            self._roll_error = ""
+    def _note(self, **news: object) -> None:
+        self._standing = replace(self._standing, **news)  # type: ignore[arg-type]
+
+
+def _count(counts: dict[str, int], name: str) -> dict[str, int]:
+    """`counts` with one more of `name`."""
+    return counts | {name: counts.get(name, 0) + 1}

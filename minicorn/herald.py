@@ -9,6 +9,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from minicorn.pool import Pool
+from minicorn.standing import Stage, stage_of
 
 # Seconds between two texts of one phase
 STATUS_EVERY = 5.0
@@ -28,12 +29,9 @@ class Phase(Enum):
 
 def read_phase(pool: Pool) -> Phase:
     """The phase that the pool is in."""
-    if pool.stopping is not None:
-        return Phase.STOPPING
-    if not pool.booted:
-        return Phase.BOOTING
     roll = pool.rolls.current
-    return Phase.RELOADING if pool.rolls.wished or (roll and not roll.promoted) else Phase.SERVING
+    serving = Phase.RELOADING if pool.rolls.wished or (roll and not roll.promoted) else Phase.SERVING
+    return {Stage.DRAINING: Phase.STOPPING, Stage.BOOTING: Phase.BOOTING}.get(stage_of(pool), serving)
 
 
 def describe(pool: Pool, busy: int, rate: float, reason: str) -> str:
