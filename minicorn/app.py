@@ -40,7 +40,7 @@ from minicorn.systemd import Manager
 from minicorn.title import set_title
 from minicorn.upgrade import Upgrade
 from minicorn.version import VERSION
-from minicorn.worker import pythonpath, variables
+from minicorn.worker import pythonpath
 
 
 def run_arbiter(settings: Settings, config: Configuration | None = None) -> ExitCode:
@@ -160,7 +160,7 @@ def _load(settings: Settings) -> ExitCode:
     Reception(settings)
     try:
         sys.path[:0] = [os.getcwd(), *pythonpath(settings)]
-        os.environ.update(variables(settings))
+        os.environ.update(settings.variables)
         load_app(settings.app)
     except BaseException as error:
         sys.stderr.write(f"{explain(error)}\n")

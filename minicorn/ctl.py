@@ -23,7 +23,7 @@ from minicorn.standing import Stage, Standing
 from minicorn.usage import with_usage
 from minicorn.version import VERSION
 
-# Between two looks at what becomes of a wish
+# Between two looks at what becomes of a wish: what the arbiter stores in its page wakes nobody
 _GLANCE = 0.02
 # Width of what is no terminal
 _WIDTH = 160

@@ -121,8 +121,7 @@ class HookLine:
             call.then(False)
 
     def _run(self, channel: Channel) -> int:
-        variables = dict(pair.partition("=")[::2] for pair in self._settings.env)
-        return attend(channel, self._settings, self._address, variables)
+        return attend(channel, self._settings, self._address)
 
     def _hear(self, message: Message) -> None:
         if message.word == RAN:

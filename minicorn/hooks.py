@@ -11,7 +11,7 @@ import logging
 import os
 import select
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -148,9 +148,9 @@ class WorkerHooks:
         self.tell("post_request", self.worker, request, environ, response)
 
 
-def attend(channel: Channel, settings: Settings, address: list[str], variables: Mapping[str, str]) -> int:
+def attend(channel: Channel, settings: Settings, address: list[str]) -> int:
     """The life of the child that runs the arbiter's hooks: until its channel ends."""
-    os.environ.update(variables)
+    os.environ.update(settings.variables)
     arbiter = os.getppid()
     try:
         namespace: dict[str, Any] = configfile.execute(settings.config, os.path.dirname(settings.config) or os.getcwd())

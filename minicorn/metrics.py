@@ -54,15 +54,6 @@ NAMES: Mapping[str, Metric] = {
 
 Labels = Mapping[str, str]
 Sample = tuple[Labels, float]
-_SAMPLE_SUFFIXES = ("_bucket", "_sum", "_count")
-
-
-def family_of(series: str) -> str | None:
-    """The family in NAMES that a series' name belongs to, or None."""
-    if series in NAMES and NAMES[series].kind != "histogram":
-        return series
-    stem = next((series.removesuffix(suffix) for suffix in _SAMPLE_SUFFIXES if series.endswith(suffix)), "")
-    return stem if stem in NAMES and NAMES[stem].kind == "histogram" else None
 
 
 def render(snapshot: Snapshot, epoch: float) -> str:

@@ -11,11 +11,11 @@ import time
 
 from minicorn import channel, spawn
 from minicorn.attendant import Attendant
+from minicorn.changes import Changes
 from minicorn.channel import Message
 from minicorn.groundwork import Groundwork
 from minicorn.nursery import Cradle
 from minicorn.pool import Pool
-from minicorn.reloader import Reloader
 from minicorn.settings import Settings
 from minicorn.watcher import Watcher, coarse_time
 
@@ -27,7 +27,7 @@ class Reloading:
 
     def __init__(self, settings: Settings, pool: Pool) -> None:
         self._pool = pool
-        self._changes = Reloader()
+        self._changes = Changes()
         self.ground = Groundwork()
         self._templates_help = settings.reload and settings.reload_template and spawn.become_subreaper()
         began = coarse_time()

@@ -362,6 +362,11 @@ class Settings:
         """What process titles call the application."""
         return self.name or self.app
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """What `env` asks for."""
+        return dict(pair.partition("=")[::2] for pair in self.env)
+
 
 OPTIONS: Mapping[str, Option] = {f.name: f.metadata["option"] for f in fields(Settings) if "option" in f.metadata}
 # By what a file or the environment may call it: our name, gunicorn's, and the long flags
@@ -519,14 +524,6 @@ def from_options(app: str, **options: object) -> Settings:
             several = isinstance(value, (list, tuple)) and OPTIONS[name].repeatable
             given[name] = Given(tuple(value) if several else (value,), name)  # type: ignore[arg-type]
     return replace(settle([given], {}).settings, app=app)
-
-
-def from_strings(app: str, argv: Mapping[str, Sequence[str]], environ: Mapping[str, str]) -> Settings:
-    """Settings from the command line's values by setting name, then the environment, then defaults.
-
-    Raises UsageError for a wrong flag, ConfigError for a wrong variable; each is one line.
-    """
-    return settle([from_environ(environ), from_argv(argv | {"app": [app]})], environ).settings  # type: ignore[operator]
 
 
 def keep_fixed(new: Settings, old: Settings) -> tuple[Settings, list[str]]:

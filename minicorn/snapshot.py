@@ -141,8 +141,7 @@ def sample(snapshot: Snapshot, epoch: float) -> dict[str, object]:
 
 def document(snapshot: Snapshot) -> dict[str, object]:
     """For `status --json` and /status: durations in seconds, sizes in bytes, latencies in milliseconds."""
-    standing, totals = snapshot.standing, snapshot.totals
-    rolled = standing.rolled
+    standing = snapshot.standing
     return {
         "pid": standing.pid,
         "version": standing.version,
@@ -157,36 +156,41 @@ def document(snapshot: Snapshot) -> dict[str, object]:
         "workers_wanted": standing.size,
         "generation": standing.generation,
         "rolling": standing.rolling,
-        "last_roll": None
-        if rolled is None
-        else {
-            "generation": rolled.generation,
-            "outcome": rolled.outcome,
-            "at": round(standing.rolled_at, 3),
-            "error": standing.roll_error,
-        },
+        "last_roll": _last_roll(standing),
         "upgrades": standing.upgrades,
         "upgrade_error": standing.upgrade_error,
         "worker_exits": dict(standing.exits),
         "signals": dict(standing.obeyed),
-        "totals": {
-            "requests": totals.requests,
-            "by_status": totals.by_status,
-            "refused": totals.refused,
-            "connections": totals.accepted,
-            "handed_off": totals.given,
-            "received_bytes": totals.received,
-            "sent_bytes": totals.sent,
-            "latency_ms": latency_summary(totals.latency),
-            "latency_counts": list(totals.latency.counts),
-            "latency_bounds": list(BOUNDS),
-            "queue_ms": latency_summary(totals.queue),
-        },
+        "totals": _totals(snapshot.totals),
         "usage": dataclasses.asdict(snapshot.usage),
         "memory": {"processes": len(snapshot.processes), "pss": snapshot.pss, "private": snapshot.private},
         "accept_queues": [dataclasses.asdict(queue) for queue in snapshot.queues],
         "workers": [_worker(worker, snapshot.now) for worker in snapshot.workers],
         "errors": [dataclasses.asdict(complaint) for complaint in snapshot.errors],
+    }
+
+
+def _last_roll(standing: Standing) -> dict[str, object] | None:
+    rolled = standing.rolled
+    if rolled is None:
+        return None
+    at = round(standing.rolled_at, 3)
+    return {"generation": rolled.generation, "outcome": rolled.outcome, "at": at, "error": standing.roll_error}
+
+
+def _totals(totals: Counters) -> dict[str, object]:
+    return {
+        "requests": totals.requests,
+        "by_status": totals.by_status,
+        "refused": totals.refused,
+        "connections": totals.accepted,
+        "handed_off": totals.given,
+        "received_bytes": totals.received,
+        "sent_bytes": totals.sent,
+        "latency_ms": latency_summary(totals.latency),
+        "latency_counts": list(totals.latency.counts),
+        "latency_bounds": list(BOUNDS),
+        "queue_ms": latency_summary(totals.queue),
     }
 
 

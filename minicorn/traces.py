@@ -12,7 +12,7 @@ from minicorn.signals import STACKS
 from minicorn.snapshot import WorkerView
 from minicorn.usage import read_parent
 
-# Seconds that an answer may take; written is what has not grown for so long
+# Seconds that an answer may take; written is what has not grown for so long, as faulthandler says no end
 PATIENCE, SETTLED = 2.0, 0.05
 
 

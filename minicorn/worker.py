@@ -45,11 +45,6 @@ TAKEN = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP, signal.SI
 LEAVE_MARGIN = 0.5
 
 
-def variables(settings: Settings) -> dict[str, str]:
-    """What --env asks for."""
-    return dict(pair.partition("=")[::2] for pair in settings.env)
-
-
 def pythonpath(settings: Settings) -> list[str]:
     """What --pythonpath asks for, absolute."""
     return [os.path.abspath(entry) for entry in (settings.pythonpath or "").split(",") if entry]
@@ -57,7 +52,7 @@ def pythonpath(settings: Settings) -> list[str]:
 
 def enter(settings: Settings, directory: str) -> None:
     """Make this process's surroundings those of the application that is about to be imported."""
-    os.environ.update(variables(settings))
+    os.environ.update(settings.variables)
     # `python -m` has put the directory there by its real path, which may be the last release's
     sys.path[:] = [directory, *(entry for entry in sys.path if entry not in ("", os.getcwd()))]
     sys.path[1:1] = pythonpath(settings)

@@ -2,8 +2,7 @@
 
 import pytest
 
-from minicorn.changes import Filter, Print, describe
-from minicorn.reloader import REST_MANY, REST_MOST, REST_ONE, Reloader
+from minicorn.changes import REST_MANY, REST_MOST, REST_ONE, Changes, Filter, Print, describe
 
 ROOT = "/srv/site"
 
@@ -93,22 +92,22 @@ def test_changes_are_told_in_one_line() -> None:
 
 
 def test_one_file_waits_least_and_a_burst_is_one_roll() -> None:
-    reloader = Reloader()
-    reloader.note({"a.py": "modified"}, 10.0)
-    assert reloader.wake_at == pytest.approx(10 + REST_ONE)
-    assert not reloader.take(10.0)
+    changes = Changes()
+    changes.note({"a.py": "modified"}, 10.0)
+    assert changes.wake_at == pytest.approx(10 + REST_ONE)
+    assert not changes.take(10.0)
     for number in range(50):
-        reloader.note({f"{number}.py": "modified"}, 10.01 + number / 100)
-    assert not reloader.take(10.6)
-    assert reloader.take(10.51 + REST_MANY).endswith("and 48 more")
-    assert not reloader.take(100.0)
+        changes.note({f"{number}.py": "modified"}, 10.01 + number / 100)
+    assert not changes.take(10.6)
+    assert changes.take(10.51 + REST_MANY).endswith("and 48 more")
+    assert not changes.take(100.0)
 
 
 def test_changes_without_end_are_taken_up_at_last() -> None:
-    reloader = Reloader()
+    changes = Changes()
     taken = 0
     for step in range(1000):
         now = step / 100
-        reloader.note({f"{step}.py": "modified"}, now)
-        taken += bool(reloader.take(now))
+        changes.note({f"{step}.py": "modified"}, now)
+        taken += bool(changes.take(now))
     assert taken == pytest.approx(10 / REST_MOST, abs=1)

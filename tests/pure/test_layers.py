@@ -19,7 +19,7 @@ LAYERS = {
         version errors address peers forwarded proxy certificate gunicorn settings
         http http.grammar http.request http.body http.reply deadlines
         actions backoff life rolls nursery reforks waiting shutdown pool obituary herald
-        changes reloader page
+        changes page
         counters standing snapshot display holdings metrics statsd
     """,
     "one fact of the operating system each": """

@@ -11,7 +11,7 @@ import minicorn
 from minicorn.address import Descriptor, Tcp, Unix
 from minicorn.cli import main
 from minicorn.errors import ConfigError, UsageError
-from minicorn.settings import ACCESS_FORMAT, OPTIONS, Settings, from_options, from_strings
+from minicorn.settings import ACCESS_FORMAT, OPTIONS, Settings, from_argv, from_environ, from_options, settle
 
 GUNICORN_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
 
@@ -110,7 +110,8 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 def given(environ: dict[str, str] | None = None, **argv: str | list[str]) -> Settings:
     """Settings from these flags and variables."""
     values = {name: [value] if isinstance(value, str) else value for name, value in argv.items()}
-    return from_strings("main:app", values, environ or {})
+    variables = environ or {}
+    return settle([from_environ(variables), from_argv({"app": ["main:app"], **values})], variables).settings
 
 
 def test_every_setting_is_in_the_contract() -> None:
@@ -169,7 +170,7 @@ GOOD = [
 
 @pytest.mark.parametrize(("name", "text", "value"), GOOD)
 def test_a_good_value_is_taken(name: str, text: str, value: object) -> None:
-    assert getattr(from_strings("main:app", {name: [text]}, {}), name) == value
+    assert getattr(given(**{name: text}), name) == value
 
 
 WRONG: dict[str, list[str]] = {
@@ -263,7 +264,7 @@ def test_every_setting_has_wrong_values() -> None:
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in WRONG.items() for text in texts])
 def test_a_wrong_value_gives_one_line_that_names_flag_and_value(name: str, text: str) -> None:
     with pytest.raises(UsageError) as caught:
-        from_strings("main:app", {name: [text]}, {})
+        given(**{name: text})
     line = str(caught.value)
     assert all(flag in line for flag in OPTIONS[name].flags)
     assert repr(text) in line
