@@ -6,12 +6,13 @@ message is a line: a word, a space, and its text as JSON, so that a traceback fi
 Routine wishes go this way and not by signal, which could cancel a query in a C library.
 """
 
-import array
 import json
 import socket
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from minicorn import rights
 
 READY = "ready"  # the worker serves
 FAILED = "failed"  # it could not boot: the text says why
@@ -32,12 +33,6 @@ REFUSED = "refused"  # the template of --reload: these modules it has left to th
 CHANGED = "changed"  # the watcher: these files, as JSON
 
 
-# The kernel passes up to 253 descriptors with a message
-_RIGHTS = socket.CMSG_SPACE(253 * array.array("i").itemsize)
-# socket.recv_fds drops its flags up to CPython 3.13
-_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-
-
 @dataclass(frozen=True, slots=True)
 class Message:
     word: str
@@ -55,10 +50,9 @@ class Channel:
 
     def send(self, word: str, text: str = "", descriptors: Sequence[int] = ()) -> bool:
         """Say `word`; whether it was taken. A peer that has gone is no error: its end is told elsewhere."""
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
         data = f"{word} {json.dumps(text)}\n".encode()
         try:
-            sent = self._socket.sendmsg([data], rights)
+            sent = self._socket.sendmsg([data], rights.pack(descriptors))
             self._socket.sendall(data[sent:])
         except OSError:
             return False  # EPIPE: the reaper knows; EAGAIN on the arbiter's side: the worker is being judged late
@@ -87,11 +81,8 @@ class Channel:
         return self._messages(), bool(data)
 
     def _take(self, flags: int) -> bytes:
-        data, ancillary, _, _ = self._socket.recvmsg(65536, _RIGHTS, flags | _CLOEXEC)
-        for _, _, payload in ancillary:
-            found = array.array("i")
-            found.frombytes(payload[: len(payload) - len(payload) % found.itemsize])
-            self.descriptors.extend(found)
+        data, ancillary, _, _ = self._socket.recvmsg(65536, rights.room(rights.MOST), flags | rights.CLOEXEC)
+        self.descriptors.extend(rights.unpack(ancillary))
         return data
 
     def _messages(self) -> list[Message]:

@@ -5,13 +5,14 @@ way survives every worker. Any worker gives, any idle worker takes; a message is
 descriptor, a version and a few bytes. What the queue refuses, its sender goes on serving.
 """
 
-import array
 import os
 import socket
 import struct
 import sys
 import tempfile
 from dataclasses import dataclass, replace
+
+from minicorn import rights
 
 VERSION = 2
 # More input than this stays with its worker: four messages of 64 KiB would fill the queue
@@ -21,8 +22,7 @@ _HEAD = struct.Struct("=BB?IddBB")
 _RECEIVE = INPUT_MOST + 1024
 # Datagrams where there is no sequenced packet (macOS)
 _KIND = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
-# socket.recv_fds drops its flags up to CPython 3.13
-_FLAGS = socket.MSG_DONTWAIT | getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_FLAGS = socket.MSG_DONTWAIT | rights.CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +89,8 @@ class Handoff:
             return False  # no room for it
 
     def _send(self, fds: list[int], parcel: Parcel) -> bool:
-        descriptors = array.array("i", fds)
         try:
-            self._giving.sendmsg([parcel.pack()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+            self._giving.sendmsg([parcel.pack()], rights.pack(fds))
         except OSError:
             return False  # EAGAIN: full; ETOOMANYREFS, EMSGSIZE: it stays where it is
         return True
@@ -101,12 +100,10 @@ class Handoff:
         while True:
             os.close(os.dup(self.fd))  # else it would be taken from the queue, and lost (MSG_CTRUNC)
             try:
-                data, ancillary, _, _ = self._taking.recvmsg(_RECEIVE, socket.CMSG_SPACE(8), _FLAGS)
+                data, ancillary, _, _ = self._taking.recvmsg(_RECEIVE, rights.room(2), _FLAGS)
             except BlockingIOError:
                 return None
-            descriptors = array.array("i")
-            for _, _, payload in ancillary:
-                descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
+            descriptors = rights.unpack(ancillary)
             if not descriptors:
                 continue  # MSG_CTRUNC: a thread of the application's was faster, and the connection is gone
             sock = socket.socket(fileno=descriptors[0])

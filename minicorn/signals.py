@@ -28,10 +28,6 @@ URGENCY = (
 STACKS = signal.SIGUSR2
 
 
-# Asks a worker for the stacks of all its threads, while it goes on
-STACKS = signal.SIGUSR2
-
-
 class Signals:
     """The signals that this process takes; `fd` is readable when one has come."""
 

@@ -7,10 +7,11 @@ found them would speak in the arbiter's name, or take its sockets.
 
 import os
 import socket
-import struct
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
+
+from minicorn import rights
 
 VARIABLES = (
     "NOTIFY_SOCKET",
@@ -67,7 +68,7 @@ class Manager:
             return
         message = "\n".join(self._unsent).encode()
         try:
-            self._socket.sendmsg([message], _rights(fd), socket.MSG_DONTWAIT, self._address)
+            self._socket.sendmsg([message], rights.pack([] if fd is None else [fd]), socket.MSG_DONTWAIT, self._address)
         except BlockingIOError:
             return  # its queue is full: at the next turn, then
         except OSError:
@@ -118,11 +119,6 @@ def _read_passed(variables: dict[str, str]) -> list[Passed]:
     for each in passed:
         os.set_inheritable(each.fd, False)
     return passed
-
-
-def _rights(fd: int | None) -> list[tuple[int, int, bytes]]:
-    """The ancillary data of a message; socket.send_fds would drop flags and address."""
-    return [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))]
 
 
 def _number(text: str | None) -> int:

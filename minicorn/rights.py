@@ -1,0 +1,32 @@
+"""Descriptors that travel with a message over a Unix socket (SCM_RIGHTS, unix(7)).
+
+Not by `socket.send_fds` and `recv_fds`: they drop flags and addresses, up to CPython 3.13.
+"""
+
+import array
+import socket
+from collections.abc import Iterable, Sequence
+
+# The kernel passes up to 253 with a message
+MOST = 253
+# None of them is for a program that is executed here
+CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_SIZE = array.array("i").itemsize
+
+
+def room(count: int) -> int:
+    """The size of ancillary data with so many."""
+    return socket.CMSG_SPACE(count * _SIZE)
+
+
+def pack(fds: Sequence[int]) -> list[tuple[int, int, bytes]]:
+    """The ancillary data of a message that `fds` go with, if any."""
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds).tobytes())] if fds else []
+
+
+def unpack(ancillary: Iterable[tuple[int, int, bytes]]) -> list[int]:
+    """Those that have come with a message, in their order."""
+    found = array.array("i")
+    for _, _, payload in ancillary:
+        found.frombytes(payload[: len(payload) - len(payload) % _SIZE])
+    return found.tolist()
