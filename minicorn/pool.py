@@ -43,7 +43,6 @@ class Pool:
         """`max_memory`: bytes, of each worker; `max_boot_failures`: in a row; 0 for no limit. `eager`: --reload."""
         self.size = size
         self.graceful_timeout = graceful_timeout
-        self.eager = eager
         self._max_memory = max_memory
         self._max_boot_failures = max_boot_failures
         self._agenda = Agenda()
@@ -109,7 +108,7 @@ class Pool:
         worker.move(State.READY, now)
         took = f"after {now - worker.born:.3f} s"
         if worker.template or worker.generation == USHER:
-            self._agenda.say("debug" if self.eager else "info", f"{worker} is up {took}")
+            self._agenda.say("debug" if self.rolls.eager else "info", f"{worker} is up {took}")
             return
         self._agenda.say(self.rolls.murmur, f"{worker} is ready {took}")
         self.booted = True
@@ -139,7 +138,7 @@ class Pool:
 
     def _boot_failed(self, worker: Worker) -> None:
         self._boot_failures += 1
-        if self.eager:
+        if self.rolls.eager:
             self.rolls.stumble(worker)  # the next one in its place shows why
         elif not self.booted:
             self.failed = True
@@ -155,7 +154,7 @@ class Pool:
 
     def stumbled(self, pid: int) -> None:
         """With `eager`: the worker could not load its code, and will show that."""
-        if self.eager and pid in self.workers:
+        if self.rolls.eager and pid in self.workers:
             self.rolls.stumble(self.workers[pid])
 
     def recycle(self, pid: int, why: str) -> None:
@@ -285,7 +284,7 @@ class Pool:
 
     def _plan_service(self, now: float) -> None:
         workers = self.workers.values()
-        if self.eager:
+        if self.rolls.eager:
             self.waiting.plan(self._active(), self.booted, now)
         if self.rolls.turn(workers, self.size, self.booted, self.waiting.since, now):
             self.vacancies.clear()  # the new code deserves a try at once
@@ -293,7 +292,7 @@ class Pool:
         self._plan_births(now)
         self._plan_retirements(now)
         self._reforks.plan(workers, self.size, now)
-        if self.eager:
+        if self.rolls.eager:
             self.waiting.plan_usher(workers, self.graceful_timeout, now)
 
     def _judged(self) -> list[Worker]:
@@ -338,7 +337,7 @@ class Pool:
         tried = any(worker.generation == generation for worker in self.workers.values())  # its end is awaited, then
         missing = self.size - len(new) if roll.canary_ready else int(not tried)
         # Kubernetes' maxSurge: a quarter more than the number, at least one; none of it where the old only wait
-        surge = self.size if self.eager else max(1, self.size // 4)
+        surge = self.size if self.rolls.eager else max(1, self.size // 4)
         return max(wanted, min(missing, surge - booting))
 
     def _next_to_recycle(self, active: list[Worker]) -> int:
@@ -356,7 +355,7 @@ class Pool:
         active, roll, wanted = self._active(), self.rolls.current, self.rolls.wanted
         ready = [worker for worker in active if worker.serves]
         surplus = ready[: max(0, len(ready) - self.size)]
-        if self.eager and (roll is None or roll.canary_ready):
+        if self.rolls.eager and (roll is None or roll.canary_ready):
             surplus = [worker for worker in ready if worker.generation < wanted] or surplus
         for worker in active:
             if worker.state is State.BOOTING and (

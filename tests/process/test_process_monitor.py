@@ -107,6 +107,7 @@ def test_ready_says_503_with_the_reason_while_booting_and_draining(start: Starte
 
 def test_a_server_whose_arbiter_hangs_is_not_alive_but_serves(start: Starter) -> None:
     server = start("plain:app", *MONITOR)
+    wait_until(lambda: ask(server, "/ready").status == 200, "it is ready")
     server.signal(signal.SIGSTOP)
     wait_until(lambda: ask(server, "/live").status == 503, "it is missed")
     assert re.fullmatch(r"the arbiter has not been heard for \d+ s\n", ask(server, "/live").text)
