@@ -106,7 +106,7 @@ def _facts(snapshot: Snapshot, epoch: float) -> list[str]:
     quantiles = (f"{name} {latency(totals.latency.quantile(share))}" for name, share in QUANTILES.items())
     lines.append(f"latency: {', '.join(quantiles)}; in the queue p95 {latency(totals.queue.quantile(0.95))}")
     lines.append(f"bytes: {size(totals.received)} received, {size(totals.sent)} sent")
-    held = sum(worker.connections for worker in snapshot.workers)
+    held = snapshot.connections
     lines.append(f"connections: {totals.accepted:,} accepted, {held:,} open, {totals.given:,} handed over")
     count, private, told = len(snapshot.processes), size(snapshot.private), snapshot.private > 0
     lines.append(f"memory: {size(snapshot.pss)} in {count} processes" + f", {private} of it not shared" * told)
@@ -172,13 +172,12 @@ def frame(
     quantiles = "  ".join(f"{name} {latency(value)}" for name, value in zip(QUANTILES, last.quantiles, strict=False))
     waiting = sum(queue.waiting for queue in now.queues)
     memory = size(sum(worker.usage.pss for worker in now.workers))
-    held = sum(worker.connections for worker in now.workers)
     lines = [
         headline(now),
         condition(now),
         f"latency   {quantiles}",
         f"queue p95 {latency(last.queued)}  waiting {waiting}  5xx {last.errors:,.0f}/s  refused {last.refused:,.0f}/s",
-        f"cpu {last.cpu:.0%}  memory {memory}  connections {held:,}  hand-offs {last.given:,.0f}/s",
+        f"cpu {last.cpu:.0%}  memory {memory}  connections {now.connections:,}  hand-offs {last.given:,.0f}/s",
         f"requests {last.requests:>9,.0f} /s  {bars([each.requests for each in paces], room, alphabet)}",
         f"p95      {_p95(last):>9} ms  {bars([_p95_of(each) for each in paces], room, alphabet)}",
         "",

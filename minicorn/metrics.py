@@ -84,7 +84,7 @@ def _samples(snapshot: Snapshot, epoch: float) -> dict[str, list[Sample]]:
         "minicorn_received_bytes_total": [({}, totals.received)],
         "minicorn_sent_bytes_total": [({}, totals.sent)],
         "minicorn_connections_total": [({}, totals.accepted)],
-        "minicorn_connections_open": [({}, sum(worker.connections for worker in workers))],
+        "minicorn_connections_open": [({}, snapshot.connections)],
         "minicorn_handoffs_total": [({}, totals.given)],
         "minicorn_accept_queue_connections": _by("listener", {each.listener: each.waiting for each in snapshot.queues}),
         "minicorn_accept_queue_limit": _by("listener", {each.listener: each.room for each in snapshot.queues}),

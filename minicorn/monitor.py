@@ -34,7 +34,7 @@ _HTML_FILE = Path(__file__).with_name("monitor.html")
 # Nothing but what the page itself holds
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"
 
-Page = tuple[str, str, str]  # status, type, content
+Reply = tuple[str, str, str]  # status, type, content
 
 
 class Monitor:
@@ -50,7 +50,7 @@ class Monitor:
         bound = [listener] if listener is not None else []
         # Nothing of what the operator has chosen for the application's clients is meant for this
         self._server = Server(self._answer, settings=Settings(handoff_after=0, max_body_size=1), bound=bound)
-        self._pages: dict[str, Callable[[], Page]] = {
+        self._pages: dict[str, Callable[[], Reply]] = {
             "/": self._page,
             "/metrics": lambda: ("200 OK", metrics.CONTENT_TYPE, metrics.render(self._look(), time.time())),
             "/status": lambda: ("200 OK", _JSON, json.dumps(document(self._look()))),
@@ -88,7 +88,7 @@ class Monitor:
         start_response(status, headers)
         return [data]
 
-    def _find(self, method: str, path: str) -> Page:
+    def _find(self, method: str, path: str) -> Reply:
         if method not in ("GET", "HEAD"):
             return "405 Method Not Allowed", _TEXT, "GET or HEAD\n"
         if path not in self._pages:
@@ -98,16 +98,16 @@ class Monitor:
         except (OSError, ValueError) as error:  # the server ends at this moment
             return "503 Service Unavailable", _TEXT, f"nothing to be seen: {error}\n"
 
-    def _ready(self) -> Page:
+    def _ready(self) -> Reply:
         reason = survey.look(self._directory).unready
         return ("503 Service Unavailable", _TEXT, f"{reason}\n") if reason else ("200 OK", _TEXT, "ready\n")
 
-    def _live(self) -> Page:
+    def _live(self) -> Reply:
         silence = survey.look(self._directory).silence
         text = f"the arbiter has not been heard for {silence:.0f} s\n" if silence else "alive\n"
         return "503 Service Unavailable" if silence else "200 OK", _TEXT, text
 
-    def _page(self) -> Page:
+    def _page(self) -> Reply:
         html = _HTML_FILE.read_text("utf-8")
         # Nothing in it can end the script that it stands in
         history = json.dumps(list(self._history)).replace("<", "\\u003c")

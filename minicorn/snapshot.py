@@ -103,6 +103,11 @@ class Snapshot:
         return add_up([self.gone, *(worker.counters for worker in self.workers)])
 
     @property
+    def connections(self) -> int:
+        """Those that workers hold."""
+        return sum(worker.connections for worker in self.workers)
+
+    @property
     def states(self) -> Counter[str]:
         """How many workers are in each state."""
         return Counter(worker.state for worker in self.workers)

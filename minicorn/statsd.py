@@ -46,7 +46,7 @@ def _lines(before: Snapshot, after: Snapshot) -> Iterator[str]:
     yield f"workers:{len(after.workers)}|g"
     yield f"workers.busy:{states['busy']}|g"
     yield f"workers.idle:{states['idle']}|g"
-    yield f"connections.open:{sum(worker.connections for worker in after.workers)}|g"
+    yield f"connections.open:{after.connections}|g"
     if passed.requests:
         for name, share in QUANTILES.items():
             yield f"request.duration.{name}:{passed.latency.quantile(share) * 1000:.3f}|g"
