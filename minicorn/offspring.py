@@ -15,7 +15,7 @@ from minicorn.groundwork import Groundwork
 from minicorn.life import USHER
 from minicorn.loader import load_app
 from minicorn.log import LOGGER, Sink
-from minicorn.server import Server
+from minicorn.server import Seat, Server
 from minicorn.settings import Settings
 from minicorn.spawn import Post
 from minicorn.template import Boot, Template
@@ -55,7 +55,7 @@ class Offspring:
         with watch.watching():
             app = load_app(settings.app)
             LOGGER.disabled = False  # logging.config.dictConfig disables the loggers that it does not know
-            server = Server(app, settings=settings, bound=post.listeners, page=post.page)
+            server = Server(app, settings=settings, bound=post.listeners, seat=Seat(page=post.page))
             server.warm_up()
             server.shutdown()
         findings = watch.findings()

@@ -11,10 +11,11 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from wsgiref.types import WSGIApplication, WSGIEnvironment
 
-from minicorn import listeners, poller, signals
+from minicorn import listeners, poller
 from minicorn.accesslog import Entry, Origin, compile_format, tells_inside
 from minicorn.address import Tcp
 from minicorn.claims import Claims
@@ -36,6 +37,7 @@ from minicorn.reception import Reception
 from minicorn.settings import DEFAULTS, Settings
 from minicorn.tracing import Tracing
 from minicorn.unanswered import environ_of, read_request
+from minicorn.wakeup import Wakeup
 from minicorn.warmup import warm_up
 from minicorn.wsgi import Doors, Exchange, Stopwatch, base_environ, build_environ
 
@@ -56,6 +58,17 @@ GIVE_AGAIN = 0.02
 STALE = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A server's place among its siblings; by default it has none."""
+
+    slot: int = 1
+    generation: int = 1
+    page: Page = field(default_factory=private_page)
+    idle_map: IdleMap = field(default_factory=private_idle_map)
+    handoff: Handoff | None = None
+
+
 class Server:
     """A WSGI server in this process. All methods but `signal_exit` belong to the thread that serves."""
 
@@ -67,64 +80,59 @@ class Server:
         *,
         settings: Settings | None = None,
         bound: list[Listener] | None = None,
-        page: Page | None = None,
-        slot: int = 1,
-        generation: int = 1,
         access: Sink | None = None,
-        handoff: Handoff | None = None,
-        idle_map: IdleMap | None = None,
+        seat: Seat | None = None,
     ) -> None:
         """`host` and `port` are bound by `serve`, unless listeners come `bound` (a worker's)."""
         self.app = app
-        self.host = host
-        self.port = port
+        self.host, self.port = host, port
         self.should_exit = False
-        self._settings = settings or DEFAULTS
-        self._keeps_alive = self._settings.keep_alive > 0
-        self._bound = bound
-        self._listeners: list[Listener] = []
-        self._page = page or private_page()
-        self._identity = Identity(slot, generation, self._page)
-        self._access = access
-        self._origin = Origin(slot, generation, os.getpid())
-        self._tracing = Tracing(os.urandom(6).hex(), Peers(self._settings.forwarded_allow_ips))
-        self._render = compile_format(self._settings.access_logformat)
-        self._bases: dict[Listener, WSGIEnvironment] = {}
         # Called after each request: environ, status, header fields, bytes of body
         self.after_request: Callable[[WSGIEnvironment, str, list[tuple[str, str]], int], object] | None = None
+        self.on_imports: Callable[[], None] = lambda: None  # with --reload, when a request has imported more
+        self._settings = settings = settings or DEFAULTS
+        self._keeps_alive = settings.keep_alive > 0
+        self._queue_timeout = settings.queue_timeout
+        self._request_patience = settings.timeout or float("inf")
+        self._claims = Claims(settings)
+        self._tracing = Tracing(os.urandom(6).hex(), Peers(settings.forwarded_allow_ips))
+        self._render = compile_format(settings.access_logformat)
+        self._access, self._bound = access, bound
+        self._listeners: list[Listener] = []
+        self._bases: dict[Listener, WSGIEnvironment] = {}
         self._drain = True
-        self._claims = Claims(self._settings)
         self._limit = 0
         self._at_limit: Callable[[], object] | None = None
-        self._queue_timeout = self._settings.queue_timeout
-        self._request_patience = self._settings.timeout or float("inf")
-        reception = Reception(self._settings)
-        self._loop = Loop(self._settings, reception, self._page, slot, idle_map or private_idle_map(), handoff)
-        if access is not None:
-            self._loop.on_refusal = self._log_refusal
-        patience = self._settings.handoff_after / 1000
-        self._dispatch: Callable[[Connection], None] = self._answer
-        self._generation = generation
         self._front: Front | None = None
-        self.on_imports: Callable[[], None] = lambda: None  # with --reload, when a request has imported more
         self._modules = 0
-        if self._settings.reload:
+        self._dispatch: Callable[[Connection], None] = self._answer
+        if settings.reload:
             from minicorn import showing
 
             self.app = self._front = showing.Front(app)
             self._dispatch = self._answer_or_keep
+        self._take(seat or Seat())
+
+    def _take(self, seat: Seat) -> None:
+        """Be the one in `seat`: what shows who we are, and the loop over what siblings share."""
+        self._page, self._generation = seat.page, seat.generation
+        self._identity = Identity(seat.slot, seat.generation, seat.page)
+        self._origin = Origin(seat.slot, seat.generation, os.getpid())
+        reception = Reception(self._settings)
+        self._loop = Loop(self._settings, reception, seat.page, seat.slot, seat.idle_map, seat.handoff)
+        if self._access is not None:
+            self._loop.on_refusal = self._log_refusal
+        patience = self._settings.handoff_after / 1000
         self._helper = Helper(patience, self._loop.help) if patience else None
         # Into the application, where the connections are the helper's meanwhile, and back from it
         self.leave: Callable[[], None] = self._helper.leave if self._helper else lambda: None
         self.enter: Callable[[], None] = self._helper.enter if self._helper else lambda: None
         self._watch = Stopwatch(self)
-        timed = access is not None and tells_inside(self._settings.access_logformat)
+        timed = self._access is not None and tells_inside(self._settings.access_logformat)
         self._doors: Doors = self._watch if timed else self
-        self._wake_fd, self._wake_write_fd = os.pipe()
-        os.set_blocking(self._wake_fd, False)
-        os.set_blocking(self._wake_write_fd, False)
+        self._wakeup = Wakeup()
         self._soon: list[Callable[[], object]] = []
-        self._loop.watch(self._wake_fd, self._wake_up)
+        self._loop.watch(self._wakeup.fd, self._wake_up)
 
     # The public face
 
@@ -150,28 +158,22 @@ class Server:
         """
         self._drain = drain
         self.should_exit = True
-        self._wake()
+        self._wakeup.ring()
 
     def soon(self, act: Callable[[], object]) -> None:
         """Call `act` in the thread that serves, between two requests; from any thread."""
         self._soon.append(act)
-        self._wake()
-
-    def _wake(self) -> None:
-        try:
-            os.write(self._wake_write_fd, b".")
-        except OSError:
-            pass  # EAGAIN: it is awake; EBADF: it has ended
+        self._wakeup.ring()
 
     def _wake_up(self) -> None:
-        signals.drain(self._wake_fd)
+        self._wakeup.drain()
         while self._soon:
             self._soon.pop(0)()
 
     def shutdown(self) -> None:
         """Close everything now."""
         self.should_exit = True
-        if self._wake_fd < 0:
+        if self._wakeup.fd < 0:
             return
         if self._helper is not None:
             self._helper.end()
@@ -181,9 +183,7 @@ class Server:
                 listener.unlink()
             listener.close()
         _SERVERS.discard(self)
-        os.close(self._wake_fd)
-        os.close(self._wake_write_fd)
-        self._wake_fd = self._wake_write_fd = -1
+        self._wakeup.close()
 
     def watch(self, fd: int, callback: Callable[[], object], urgent: bool = False) -> None:
         """Call `callback` when `fd` is readable; `urgent`: by the helper, if the application is busy."""

@@ -1,14 +1,14 @@
-"""Signals: handlers that only record; a wakeup pipe for the loop; `take()` for what came.
+"""Signals: handlers that only record; a wakeup for the loop; `take()` for what came.
 
-A handler appends to a set and returns: no log, no exception thrown into the application. The
-pipe only wakes: signal numbers are never read from it (another process may share it for a
-moment around fork), and it is drained before the set is read, so that nothing is missed.
+A handler appends to a set and returns: no log, no exception thrown into the application. Signal
+numbers are never read from the wakeup's pipe, which is drained before the set is read.
 """
 
-import os
 import signal
 from collections.abc import Iterable
 from types import FrameType
+
+from minicorn.wakeup import Wakeup
 
 # Most urgent first; what came several times is one
 URGENCY = (
@@ -35,13 +35,12 @@ class Signals:
         self._managed = tuple(managed)
         self._pending: set[int] = set()
         self._previous: dict[signal.Signals, object] = {}
-        self.fd, self._write_fd = os.pipe()
-        os.set_blocking(self.fd, False)
-        os.set_blocking(self._write_fd, False)
+        self._wakeup = Wakeup()
+        self.fd = self._wakeup.fd
 
     def install(self) -> None:
         """Take the signals, and let those in that were held back; main thread only."""
-        signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._wakeup.write_fd, warn_on_full_buffer=False)
         for signum in self._managed:
             self._previous[signum] = signal.signal(signum, self._record)
             # EINTR cancels queries inside C libraries (libpq)
@@ -53,7 +52,7 @@ class Signals:
 
     def take(self) -> list[signal.Signals]:
         """What came since the last call, each once, most urgent first."""
-        drain(self.fd)
+        self._wakeup.drain()
         came = [signum for signum in URGENCY if signum in self._pending]
         self._pending.difference_update(came)
         return came
@@ -67,17 +66,7 @@ class Signals:
 
     def close(self) -> None:
         """Close the pipe (in a child: its copies of the parent's)."""
-        os.close(self.fd)
-        os.close(self._write_fd)
-
-
-def drain(fd: int) -> None:
-    """Empty a non-blocking pipe."""
-    try:
-        while os.read(fd, 4096):
-            pass
-    except BlockingIOError:
-        pass
+        self._wakeup.close()
 
 
 def reset(managed: Iterable[signal.Signals]) -> None:

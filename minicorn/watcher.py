@@ -24,8 +24,8 @@ from minicorn.changes import CACHES, Filter, Print
 from minicorn.channel import Channel
 from minicorn.errors import ConfigError, ExitCode
 from minicorn.settings import Settings
-from minicorn.signals import drain
 from minicorn.title import set_title
+from minicorn.wakeup import Wakeup
 
 LOGGER = logging.getLogger("minicorn")
 
@@ -58,9 +58,7 @@ class Watcher:
         self._prints: dict[str, Print] = {}
         self._due: dict[str, float] = {}  # paths to look at, and when
         self._heard: deque[tuple[str, str, bool]] = deque()  # kind, path, whether a directory; from watchdog's threads
-        self._awake, self._wake = os.pipe()
-        os.set_blocking(self._awake, False)
-        os.set_blocking(self._wake, False)
+        self._wakeup = Wakeup()
 
     def run(self, line: Channel) -> ExitCode:
         """Watch until the arbiter has gone."""
@@ -72,7 +70,7 @@ class Watcher:
         for directory in {os.path.dirname(path) for path in self._filter.extra}:
             self._begin(directory, recursive=False)
         poll = select.poll()
-        for fd in (line.fd, self._awake):
+        for fd in (line.fd, self._wakeup.fd):
             poll.register(fd, select.POLLIN)
         while True:
             self._look()
@@ -206,13 +204,10 @@ class Watcher:
             return
         if is_directory or self._filter.covers(path, self._roots):
             self._heard.append((kind, path, is_directory))
-            try:
-                os.write(self._wake, b".")
-            except BlockingIOError:
-                pass  # it is awake
+            self._wakeup.ring()
 
     def _listen(self) -> None:
-        drain(self._awake)
+        self._wakeup.drain()
         now = time.monotonic()
         while self._heard:
             kind, path, is_directory = self._heard.popleft()

@@ -29,7 +29,7 @@ from minicorn.loader import explain, load_app
 from minicorn.log import Output, Sink
 from minicorn.privileges import find_owner
 from minicorn.promotion import Promotion
-from minicorn.server import Server
+from minicorn.server import Seat, Server
 from minicorn.settings import Settings
 from minicorn.signals import Signals
 from minicorn.spawn import Post
@@ -126,7 +126,8 @@ class Worker:
             logconfig.apply(self._settings)
 
     def _boot(self) -> Server:
-        os.environ["MINICORN_WORKER"] = str(self._post.slot)
+        post = self._post
+        os.environ["MINICORN_WORKER"] = str(post.slot)
         if self._app is None:
             enter(self._settings, self._directory)
         os.register_at_fork(after_in_child=self._let_go)
@@ -142,21 +143,17 @@ class Worker:
             hooks.wrap(app) if hooks else app,
             settings=self._settings,
             bound=self._listeners,
-            page=self._post.page,
-            slot=self._post.slot,
-            generation=self._post.generation,
             access=self._outputs[1] if len(self._outputs) > 1 else None,
-            handoff=self._post.handoff,
-            idle_map=self._post.idle_map,
+            seat=Seat(post.slot, post.generation, post.page, post.idle_map, post.handoff),
         )
-        if self._post.generation == USHER:
+        if post.generation == USHER:
             self._server.excuse()
         self._server.watch(self._signals.fd, self._obey)
-        self._server.watch(self._post.channel.fd, self._listen, urgent=True)
+        self._server.watch(post.channel.fd, self._listen, urgent=True)
         if self._settings.max_requests:
             limit = self._settings.max_requests + random.randint(0, self._settings.max_requests_jitter)
             wish = f"it has served {limit} requests"
-            self._server.limit_requests(limit, lambda: self._post.channel.send(channel.RECYCLE, wish))
+            self._server.limit_requests(limit, lambda: post.channel.send(channel.RECYCLE, wish))
         LOGGER.disabled = False  # logging.config.dictConfig disables the loggers that it does not know
         if hooks is not None:
             self._server.after_request = hooks.after_request
@@ -164,7 +161,7 @@ class Worker:
         if self._app is None:
             self._server.warm_up()
         if self._be_template is not None:
-            self._promotion = Promotion(self._post, self._server, self._signals, self._be_template)
+            self._promotion = Promotion(post, self._server, self._signals, self._be_template)
         return self._server
 
     def _tell_imports(self) -> None:

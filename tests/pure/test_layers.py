@@ -23,7 +23,7 @@ LAYERS = {
         counters standing snapshot display holdings metrics statsd
     """,
     "one fact of the operating system each": """
-        unanswered capture rights
+        unanswered capture rights wakeup
         signals poller spawn heartbeat listeners channel pidfile log accesslog loader cgroup terminal title outbox
         handoff memory succession order forksafety systemd activation shell configfile configuration tls
         failure imports groundwork hooks privileges

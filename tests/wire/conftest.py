@@ -22,7 +22,7 @@ import pytest
 from minicorn.heartbeat import Page
 from minicorn.listeners import Listener
 from minicorn.log import Output
-from minicorn.server import Server
+from minicorn.server import Seat, Server
 from minicorn.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -228,7 +228,7 @@ class Running(Endpoint):
             settings=Settings(**(DEFAULTS | settings)),
             bound=[bound] if bound else None,
             access=access,
-            page=page,
+            seat=Seat(page=page) if page else None,
         )
         self.failure: BaseException | None = None
         self.thread = threading.Thread(target=self._serve, name="server", daemon=True)
