@@ -14,10 +14,10 @@ from minicorn.belongings import Belongings
 from minicorn.cgroup import count_oom_kills
 from minicorn.chronicle import Chronicle
 from minicorn.life import Exit, Worker
-from minicorn.obituary import cause_of, obituary
+from minicorn.obituary import cause_of, cause_of_death, obituary
 from minicorn.pool import Pool
 from minicorn.settings import Settings
-from minicorn.unanswered import attributes_of, cause_of_death, unanswered
+from minicorn.unanswered import attributes_of, unanswered
 
 LOGGER = logging.getLogger("minicorn")
 BOOT_FAILED = "could not boot"

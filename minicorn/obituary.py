@@ -23,6 +23,13 @@ def cause_of(worker: Worker, exit: Exit, out_of_memory: bool) -> str:
     return "recycled" if worker.wish else "retired"
 
 
+def cause_of_death(exit: Exit) -> str:
+    """A word for an end that was not the arbiter's doing."""
+    if exit.signum:
+        return _NAMES.get(exit.signum, f"signal-{exit.signum}")
+    return f"exit-{exit.code}" if exit.code else "stopped"
+
+
 def obituary(worker: Worker, exit: Exit, doing: str, requests: int, verdict: str, now: float) -> tuple[str, str]:
     """The level and the text for the log.
 

@@ -4,25 +4,15 @@ Its worker has died in it, and the arbiter writes the line, from what the worker
 the request in hand; or the worker has refused it, and writes the line itself.
 """
 
-import signal
 from wsgiref.types import WSGIEnvironment
 
 from minicorn.accesslog import Entry, Origin
 from minicorn.errors import ProtocolError
 from minicorn.heartbeat import Activity, Beat
 from minicorn.http.request import Request, parse_head
-from minicorn.life import Exit
 
 # Of a head that is refused, so much is looked at
 HEAD_MOST = 2048
-_NAMES = {int(signum): signum.name for signum in signal.Signals}
-
-
-def cause_of_death(exit: Exit) -> str:
-    """A word for an end that was not the arbiter's doing."""
-    if exit.signum:
-        return _NAMES.get(exit.signum, f"signal-{exit.signum}")
-    return f"exit-{exit.code}" if exit.code else "stopped"
 
 
 def unanswered(beat: Beat, origin: Origin, cause: str, now: float) -> Entry | None:

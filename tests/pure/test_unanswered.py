@@ -7,8 +7,9 @@ import pytest
 from minicorn.accesslog import Origin, compile_format
 from minicorn.heartbeat import Page, private_page
 from minicorn.life import Exit
+from minicorn.obituary import cause_of_death
 from minicorn.settings import ACCESS_FORMAT
-from minicorn.unanswered import cause_of_death, unanswered
+from minicorn.unanswered import unanswered
 
 ORIGIN = Origin(slot=1, generation=2, pid=4711)
 HEAD = "GET /a%20b?q=1 HTTP/1.1\r\nHost: example.com\r\nReferer: /from\r\nUser-Agent: curl/8.0\r\n"
