@@ -9,6 +9,7 @@ talk over at the same time. If there is any it refuses, and says what.
 import faulthandler
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 
 from minicorn import channel, order, signals
@@ -19,6 +20,10 @@ from minicorn.server import Server
 from minicorn.signals import Signals
 from minicorn.spawn import Post
 from minicorn.template import beget
+
+
+# The frames of the worker that has forked lie below all that its heirs call: more than there are
+NESTED = 50
 
 
 class Promotion:
@@ -63,4 +68,5 @@ class Promotion:
         os.close(self._post.stack_fd)
         os.close(self._post.trace_fd)
         order.leave_service(ordered)
+        sys.setrecursionlimit(sys.getrecursionlimit() + NESTED)
         return self._be_template(ordered)

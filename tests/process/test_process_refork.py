@@ -33,7 +33,13 @@ def open_socket(environ):
     OPENED.append(socket.create_server(("127.0.0.1", 0)))
     return str(os.getpid())
 
-ROUTES |= {"/load": load, "/thread": start_thread, "/socket": open_socket}
+def measure_room(environ, deep=1):
+    try:
+        return measure_room(environ, deep + 1)
+    except RecursionError:
+        return str(deep)
+
+ROUTES |= {"/load": load, "/thread": start_thread, "/socket": open_socket, "/room": measure_room}
 """
 MIB = 2**20
 
@@ -75,6 +81,7 @@ def private(server: Server) -> list[int]:
 def test_what_requests_have_loaded_is_shared_after_a_refork(start: Starter) -> None:
     start.write("lazy.py", LAZY)
     server = warmed(start, "lazy:app", 3, "60")
+    room = int(server.get("/room").text)
     before = ask_all(server, "/load", 3)
     assert private(server)[0] > 28 * MIB
     assert all(text == f"{pid} {pid}" for pid, text in before.items())  # each has loaded it itself
@@ -87,6 +94,7 @@ def test_what_requests_have_loaded_is_shared_after_a_refork(start: Starter) -> N
     assert {text.split()[1] for text in after.values()} == {promoted}
     assert private(server)[-1] < 14 * MIB
     assert len(list(start.cwd.glob("boot-*"))) == 1  # nothing was imported again
+    assert int(server.get("/room").text) >= room
 
 
 def test_no_request_fails_while_workers_are_promoted(start: Starter) -> None:
