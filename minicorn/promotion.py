@@ -21,7 +21,6 @@ from minicorn.signals import Signals
 from minicorn.spawn import Post
 from minicorn.template import beget
 
-
 # The frames of the worker that has forked lie below all that its heirs call: more than there are
 NESTED = 50
 

@@ -6,6 +6,7 @@ import socket
 import time
 from signal import SIGKILL, SIGTTIN
 
+import pytest
 from harness import Server, Starter, descriptors, wait_until
 from load import Load
 from test_process_ctl import ctl
@@ -218,3 +219,23 @@ def test_reload_goes_before_preload_and_says_so(start: Starter) -> None:
     server = start("plain:app", "--reload", "--preload", "--refork-after", "1", "--workers", "1")
     server.wait_log("--reload goes before --preload")
     assert server.get().status == 200
+
+
+# Under load
+
+
+@pytest.mark.slow
+def test_no_request_fails_where_reloads_meet_reforks(start: Starter) -> None:
+    start.write("word.py", "WORD = '1'" + WORD)
+    server = warmed(start, "word:app", 3, ",".join(["60"] * 40))
+    with Load(server.port, 8, pause=0.002) as load:
+        for number in range(2, 22):
+            promoted = len(re.findall("is promoted after", server.log.text))
+            server.wait_log("is promoted after", count=promoted + 1)
+            start.write("word.py", f"WORD = '{number}'" + WORD)
+            time.sleep(0.01 * (number % 7))  # at another moment of the refork each time
+            assert ctl(server, "reload", "--wait").returncode == 0
+            assert server.get().text.split()[0] == str(number)
+    assert not load.tally.failures and not load.tally.idle_closes
+    wait_until(lambda: len(server.workers()) == 4, "three workers and a template are left")
+    assert server.family() == {server.pid, template(server), *workers(server)}
