@@ -55,6 +55,14 @@ def test_a_roll_is_a_reload_from_the_wish_to_its_end() -> None:
     assert clock.pool.rolls.generation == 2
 
 
+def test_a_roll_to_the_code_that_serves_already_is_no_reload() -> None:
+    clock = Clock(2)
+    clock.step()
+    clock.pool.rolls.promote(clock.now)
+    assert read_phase(clock.pool) is Phase.SERVING
+    assert "rolling to generation 2" in describe(clock.pool, 0, 0.0, "")
+
+
 def test_a_roll_that_fails_ends_the_reload_and_stays_in_the_status() -> None:
     clock = Clock(1)
     clock.step()
