@@ -125,6 +125,7 @@ def test_a_promoted_template_holds_nothing_of_the_workers(start: Starter) -> Non
     wait_until(lambda: sum(link.startswith("socket:") for link in descriptors(template(server))) == 1, "a channel")
     assert not [link for link in descriptors(template(server)) if "epoll" in link]
     assert ask(idle).status == 200
+    idle.close()
     # In the application, a worker's helper sees that another connection of its has something to say
     owner, _, (other,) = hold_owner(server, 1)
     assert int(ask(other).text) in workers(server) - {owner}
