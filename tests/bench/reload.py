@@ -3,9 +3,12 @@
     python tests/bench/reload.py [--edits 20] [--only flask|django] [--servers minicorn,runserver]
 
 A Flask application, and a Django project with the admin and 40 models in 8 applications, made in a temporary
-directory; each server gets the same edits, by turns of one file in place and one replaced. It takes what
-it compares with: flask, django, gunicorn, uvicorn and a2wsgi; minicorn 0.1.0 in a virtual environment of its
-own, whose Python SEED_PYTHON names.
+directory; each server gets the same edits, by turns of one file in place and one replaced. An edit that is
+not served within 5 s counts as not seen, and what was answered instead is told; after three such in a row,
+or 30 s without a first answer, the next server has its turn: all of it takes half an hour at most.
+
+It takes what it compares with: flask, django, gunicorn, uvicorn and a2wsgi; minicorn 0.1.0 in a virtual
+environment of its own, whose Python SEED_PYTHON names.
 """
 
 import argparse
@@ -18,9 +21,11 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from servers import CHECKOUT, await_true, free_port
+from servers import CHECKOUT, free_port
 
 HERE = sys.executable
 OLD = os.environ.get("SEED_PYTHON", "")
@@ -34,8 +39,9 @@ COMMANDS = {
     "uvicorn": f"{HERE} -m uvicorn bridge:app --port {{port}} --reload",
     "minicorn-0.1.0": f"{OLD} -m minicorn {{wsgi}} --host 127.0.0.1 --port {{port}} --reload",
 }
-# Seconds after which an edit counts as not seen
-MISSED = 5.0
+# Seconds after which an edit counts as not seen, so many in a row after which a server is given up, and
+# seconds that it has to answer at all
+MISSED, GIVEN_UP, FIRST = 5.0, 3, 30.0
 FLASK = """
 import flask
 from word import WORD
@@ -111,12 +117,46 @@ KINDS = {
 }
 
 
+@dataclass
+class Outcome:
+    """What became of one server's edits: milliseconds of those that were served, and why others were not."""
+
+    took: list[float] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        edits = len(self.took) + len(self.missed)
+        if not edits:
+            return f"no answer in {FIRST:g} s"
+        parts = (
+            [f"median {statistics.median(self.took):7.0f} ms, longest {max(self.took):7.0f} ms"] if self.took else []
+        )
+        for reason, count in Counter(self.missed).items():
+            parts.append(f"{count} of {edits} edits not served within {MISSED:g} s ({reason})")
+        return ", ".join(parts)
+
+
 def ask(port: int) -> str:
+    """The text of the reply; in parentheses why there is none."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as reply:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=MISSED) as reply:
             return str(reply.read().decode())
-    except (OSError, urllib.error.HTTPError):
-        return ""
+    except urllib.error.HTTPError as error:
+        return f"(status {error.code})"
+    except TimeoutError:
+        return "(no reply)"
+    except OSError:
+        return "(refused or reset)"
+
+
+def await_word(port: int, word: str, patience: float) -> str:
+    """Ask until `word` is served; "", or what was answered in its place until patience ended."""
+    deadline = time.monotonic() + patience
+    while (text := ask(port)) != word:
+        if time.monotonic() > deadline:
+            return text if text.startswith("(") else "old code"
+        time.sleep(0.002)
+    return ""
 
 
 def edit(folder: Path, number: int) -> str:
@@ -131,8 +171,8 @@ def edit(folder: Path, number: int) -> str:
     return word
 
 
-def measure(name: str, folder: Path, edits: int) -> list[float]:
-    """Milliseconds from each write to the first reply that is new."""
+def measure(name: str, folder: Path, edits: int) -> Outcome:
+    """Edit so many times, and ask after each until the reply is new."""
     port = free_port()
     (folder / "bridge.py").write_text("import a2wsgi\nimport main\napp = a2wsgi.WSGIMiddleware(main.app)\n")
     first = edit(folder, 0)
@@ -140,20 +180,25 @@ def measure(name: str, folder: Path, edits: int) -> list[float]:
     env = os.environ | {"PYTHONPATH": "" if name.endswith("0.1.0") else str(CHECKOUT), "PYTHONDONTWRITEBYTECODE": ""}
     with (folder / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
+    outcome = Outcome()
     try:
-        await_true(lambda: ask(port) == first, 30, f"{name} answers")
+        if await_word(port, first, FIRST):
+            return outcome
         time.sleep(2)  # observers that poll have their first look behind them
-        took = []
+        in_a_row = 0
         for number in range(1, edits + 1):
             word = edit(folder, number)
             began = time.monotonic()
-            while ask(port) != word:
-                if time.monotonic() - began > MISSED:
-                    break
-                time.sleep(0.002)
-            took.append((time.monotonic() - began) * 1000)
+            if reason := await_word(port, word, MISSED):
+                outcome.missed.append(reason)
+                in_a_row += 1
+            else:
+                outcome.took.append((time.monotonic() - began) * 1000)
+                in_a_row = 0
+            if in_a_row == GIVEN_UP:
+                break
             time.sleep(0.25)
-        return took
+        return outcome
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -174,11 +219,8 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as path:
                 folder = Path(path)
                 make(folder)
-                took = measure(name, folder, options.edits)
-            median, most = statistics.median(took), max(took)
-            missed = f", {sum(each > MISSED * 1000 for each in took)} of {len(took)} edits not seen"
-            figures = f"median {median:7.0f} ms, longest {most:7.0f} ms"
-            print(f"{kind:8}{name:22}{figures}{missed if most > MISSED * 1000 else ''}", flush=True)
+                outcome = measure(name, folder, options.edits)
+            print(f"{kind:8}{name:22}{outcome}", flush=True)
 
 
 if __name__ == "__main__":
