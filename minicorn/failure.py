@@ -5,16 +5,15 @@ Read when it is raised: by the time that somebody looks, the file may have been 
 
 import linecache
 import os
-import sysconfig
 import traceback
 from dataclasses import dataclass, field
 
+from minicorn.imports import is_installed
 from minicorn.loader import explain
 
 # Lines shown before and after the one that failed, and frames shown at most
 AROUND = 5
 FRAMES_MOST = 60
-_ELSEWHERE = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +53,6 @@ def _frame(path: str, line: int | None, function: str) -> Frame:
     source = linecache.getlines(path)
     first = max(1, number - AROUND)
     lines = tuple(enumerate((each.rstrip("\n") for each in source[first - 1 : number + AROUND]), first))
-    own = not path.startswith((*_ELSEWHERE, "<"))
+    own = not (path.startswith("<") or is_installed(path))
     shown = os.path.relpath(path) if own and path.startswith(os.getcwd() + os.sep) else path
     return Frame(shown, number, "" if function == "<module>" else function, lines, own)

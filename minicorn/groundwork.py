@@ -32,7 +32,7 @@ class Groundwork:
         self.modules: list[str] = []  # in the order of their import
         self.own: frozenset[str] = frozenset()  # top-level names of the project's modules
         self.refused: dict[str, str] = {}
-        self._stamps: list[float] = []
+        self._stamps = _read_stamps()
 
     def learn(self, modules: list[str], own: list[str]) -> bool:
         """A worker has imported these; whether a template would import more than before."""
@@ -43,9 +43,8 @@ class Groundwork:
 
     def is_outdated(self) -> bool:
         """Whether packages have been installed or removed since the last call; what they had told is forgotten then."""
-        stamps = [_stamp(path) for path in [*site.getsitepackages(), site.getusersitepackages()]]
-        outdated = bool(self._stamps) and stamps != self._stamps
-        self._stamps = stamps
+        stamps, self._stamps = self._stamps, _read_stamps()
+        outdated = stamps != self._stamps
         if outdated:
             self.modules, self.refused = [], {}
         return outdated
@@ -68,6 +67,10 @@ class Groundwork:
                 raise RuntimeError(f"{name} could be imported in a trial, and then not: {reason}")
         LOGGER.debug("imported for all workers to come: %s", " ".join(took))
         return refused
+
+
+def _read_stamps() -> list[float]:
+    return [_stamp(path) for path in [*site.getsitepackages(), site.getusersitepackages()]]
 
 
 def _stamp(path: str) -> float:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 
+# Directories of packages, whatever leads to them: PYTHONPATH, `pip install --target`
+INSTALLED = ("site-packages", "dist-packages")
 # Seconds for which a file counts as changed just now: more than one, the step of a .pyc's times
 FRESH = 2.0
 
@@ -49,15 +51,22 @@ def survey() -> Imported:
         path = getattr(module, "__file__", None)
         if not isinstance(path, str) or not os.path.isabs(path) or name.startswith(("minicorn", "__main__")):
             continue
-        if path.startswith(_ELSEWHERE):
+        if is_installed(path):
             others.append(name)
             continue
         top = name.partition(".")[0]
         own.add(top)
         top_path = getattr(sys.modules.get(top), "__file__", None) or ""
         is_package = os.path.basename(top_path).startswith("__init__.")
-        places.add((os.path.dirname(top_path), True) if is_package else (os.path.dirname(path), False))
+        # Edits are seen where the file is, not where a symlink to it or to its directory is
+        at = os.path.dirname(os.path.realpath(top_path if is_package else path))
+        places.add((at, is_package))
     return Imported(sorted(places), sorted(own), others)
+
+
+def is_installed(path: str) -> bool:
+    """Whether the file is the standard library's, a package's, or ours: nobody edits it."""
+    return path.startswith(_ELSEWHERE) or any(f"/{name}/" in path for name in INSTALLED)
 
 
 def mind_debuggers(tell: Callable[[], object]) -> None:

@@ -51,7 +51,7 @@ class Watcher:
         # A glob with a slash in it means a path from here
         exclude = [os.path.join(here, glob) if "/" in glob.rstrip("/") else glob for glob in settings.reload_exclude]
         self._filter = Filter(settings.reload_include, exclude, map(os.path.normpath, extra))
-        given = (os.path.normpath(os.path.join(here, path)) for path in settings.reload_dir)
+        given = (os.path.realpath(os.path.join(here, path)) for path in settings.reload_dir)
         self._roots = _outermost([here, *given])
         self._flat: set[str] = set()  # directories watched without what is below
         self._began = int(began * 1e9)
@@ -137,6 +137,7 @@ class Watcher:
         """Watch `directory`, then take the prints of its files: what comes in between is seen twice."""
         try:
             self._schedule(directory, recursive)
+            self._probe()
         except OSError as error:
             if self._polling:
                 LOGGER.warning("cannot watch %s: %s", directory, error.strerror)
@@ -145,8 +146,8 @@ class Watcher:
             self._poll_instead(error.strerror or str(error))
             for root in self._roots:
                 self._schedule(root, recursive=True)
-        for path, entry in self._walk(directory, recursive):
-            self._take(path, entry)
+        for path in self._walk(directory, recursive):
+            self._take(path)
 
     def _schedule(self, directory: str, recursive: bool) -> None:
         if self._polling or not recursive:
@@ -158,6 +159,12 @@ class Watcher:
         self._flat.update(flat)
         for path in flat + whole:
             self._observer.schedule(self._handler, path, recursive=path in whole)
+
+    def _probe(self) -> None:
+        """OSError when no further watch is to be had: of what is below a directory, watchdog has then left out
+        some in silence."""
+        if not self._polling and sys.platform == "linux":
+            self._observer.unschedule(self._observer.schedule(self._handler, os.sep, recursive=False))
 
     def _widen(self, places: list[tuple[str, bool]]) -> None:
         """The application has been imported, from these places too (and below them): read what has not been read."""
@@ -171,7 +178,7 @@ class Watcher:
             if not known.digest and (now := read_print(path)) is not None and not now.differs(known):
                 self._prints[path] = now
 
-    def _walk(self, directory: str, recursive: bool) -> Iterator[tuple[str, os.stat_result]]:
+    def _walk(self, directory: str, recursive: bool) -> Iterator[str]:
         """The files that count in `directory`, and in all that is entered below when `recursive`."""
         waiting = [directory]
         while waiting:
@@ -182,14 +189,18 @@ class Watcher:
                             if recursive and self._filter.enters(entry.path):
                                 waiting.append(entry.path)
                         elif self._filter.wants(entry.path):
-                            yield entry.path, entry.stat()
+                            yield entry.path
             except OSError:
                 continue  # it has gone meanwhile, or is not ours to read
 
-    def _take(self, path: str, status: os.stat_result) -> None:
+    def _take(self, path: str) -> None:
         """A file's first print; what is newer than the server is a change."""
         if path in self._prints:
             return
+        try:
+            status = os.stat(path)
+        except OSError:
+            return  # it has gone meanwhile, or is a symlink that leads nowhere
         self._prints[path] = Print(status.st_size, status.st_mtime_ns)
         # The time of the change of the file's entry too: a rename keeps the other
         if max(status.st_ctime_ns, status.st_mtime_ns) >= self._began:
@@ -223,7 +234,7 @@ class Watcher:
         if os.path.isdir(directory) and any(self._filter.reaches(directory, root) for root in self._roots):
             if os.path.dirname(directory) in self._flat:
                 self._schedule(directory, recursive=True)
-            inside += [path for path, _ in self._walk(directory, recursive=True)]
+            inside += self._walk(directory, recursive=True)
         self._due |= dict.fromkeys(inside, now + HALF)
 
     def _look(self) -> None:

@@ -2,83 +2,14 @@
 
 import json
 import os
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from harness import CHECKOUT, Reply, Server, Starter, read, wait_until
-
-HTML = {"Accept": "text/html,*/*"}
-APP = """
-{extra}
-WORD = {word!r}
-
-def app(environ, start_response):
-    if environ["PATH_INFO"] == "/boom":
-        raise ZeroDivisionError("as the path says")
-    body = environ["wsgi.input"].read()
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    return [WORD.encode() + body]
-"""
-
-
-def write(start: Starter, word: str, extra: str = "", name: str = "project.py") -> Path:
-    return start.write(name, APP.format(word=word, extra=extra))
-
-
-def serve(start: Starter, *flags: str, app: str = "project:app", **options: object) -> Server:
-    server = start(app, "--reload", *flags, **options)
-    # A file that was made just before the server is no edit
-    server.wait_log("is ready after")
-    return server
-
-
-def get(server: Server, path: str = "/", **headers: str) -> Reply:
-    connection = server.connect()
-    connection.request("GET", path, headers={"Connection": "close"} | headers)
-    try:
-        return read(connection)
-    finally:
-        connection.close()
-
-
-def await_word(server: Server, word: str) -> None:
-    """Poll without pause: nothing but 200s and in the end `word`."""
-
-    def says() -> bool:
-        reply = get(server)
-        assert reply.status == 200, reply.text
-        return reply.text == word
-
-    wait_until(says, f"{word} is served:\n{server.log.text}")
-
-
-def await_status(server: Server, status: int) -> Reply:
-    found: list[Reply] = []
-
-    def has() -> bool:
-        found[:] = [get(server, **HTML)]
-        return found[0].status == status
-
-    wait_until(has, f"status {status}")
-    return found[0]
-
-
-def rolls(server: Server) -> int:
-    return server.log.text.count("Reloaded in")
-
-
-def settle(server: Server, start: Starter) -> None:
-    """Until the watcher has seen all that was done before: it sees a further edit."""
-    before = server.log.text.count("Detected")
-    write(start, f"marker {time.monotonic_ns()}", name="marker.py")
-    wait_until(
-        lambda: "marker.py" in server.log.text[-400:] and server.log.text.count("Detected") > before, "it is seen"
-    )
+from harness import CHECKOUT, Starter, read, wait_until
+from reloading import APP, HTML, await_status, await_word, get, rolls, serve, settle, write
 
 
 def replace_older(start: Starter) -> None:
@@ -334,19 +265,6 @@ def test_without_watchdog_one_line_says_what_to_install(start: Starter) -> None:
     server = start.command(sys.executable, "-c", hide, "plain:app", "--reload", "--bind", "127.0.0.1:0")
     assert server.wait() == 1
     assert "pip install 'minicorn[reload]'" in server.log.finish()
-
-
-def test_where_inotify_cannot_work_files_are_polled(start: Starter) -> None:
-    write(start, "one")
-    limit = 'echo 0 > /proc/sys/user/max_inotify_instances && exec "$@"'
-    alone = ("unshare", "-r", "sh", "-c", limit, "sh")
-    if subprocess.run([*alone, "true"], capture_output=True).returncode:
-        pytest.skip("user namespaces are not to be had")
-    command = (*alone, sys.executable, "-m", "minicorn", "project:app", "--bind", "127.0.0.1:0", "--reload")
-    server = start.command(*command)
-    server.wait_log("files are looked at every 2 s")
-    write(start, "two")
-    await_word(server, "two")
 
 
 def test_breakpoint_works_on_the_terminal_and_nothing_is_late_meanwhile(start: Starter) -> None:
