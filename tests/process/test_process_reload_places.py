@@ -120,6 +120,7 @@ def mirrored(source: Path, place: Path) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["fusermount3", "-u", "-z", str(place)], check=True)
+        process.terminate()  # a server that has not ended holds it
         process.wait()
 
 
