@@ -1,0 +1,79 @@
+"""`--reload` and the pages of applications: theirs are left as they are; ours have one path, and only here."""
+
+import pytest
+from harness import Starter
+from reloading import HTML, get, serve
+
+FLASK = """
+from flask import Flask
+app = Flask(__name__)
+
+@app.get("/boom")
+def boom():
+    raise ZeroDivisionError("as the path says")
+"""
+HANDLER = """
+@app.errorhandler(Exception)
+def apologize(error):
+    return "<p>we are sorry</p>", 500
+"""
+DEBUGGER = """
+from werkzeug.debug import DebuggedApplication
+app = DebuggedApplication(app)
+"""
+
+
+def boom(start: Starter, app: str, path: str = "/boom", **env: str) -> str:
+    server = serve(start, app=app, env=env)
+    reply = get(server, path, **HTML)
+    assert reply.status == 500
+    assert "text/html" in reply.headers["Content-Type"]
+    return reply.text
+
+
+def test_flask_in_debug_leaves_its_exceptions_to_our_page(start: Starter) -> None:
+    start.write("project.py", FLASK)
+    page = boom(start, "project:app", FLASK_DEBUG="1")
+    assert "ZeroDivisionError: as the path says" in page
+    assert '<code class="place">project.py:7</code>' in page
+
+
+@pytest.mark.parametrize(
+    ("extra", "sign"),
+    [("", "The server encountered an internal error"), (HANDLER, "<p>we are sorry</p>"), (DEBUGGER, "__debugger__")],
+    ids=["Flask's own", "the application's handler", "Werkzeug's debugger"],
+)
+def test_pages_of_flask_are_left_as_they_are(start: Starter, extra: str, sign: str) -> None:
+    start.write("project.py", FLASK + extra)
+    page = boom(start, "project:app", FLASK_DEBUG="" if extra != DEBUGGER else "1")
+    assert sign in page
+    assert "/.minicorn/" not in page
+
+
+def test_the_debug_page_of_django_is_left_as_it_is(start: Starter) -> None:
+    settings = (start.cwd / "django_site" / "settings.py").read_text()
+    start.write("django_site/settings.py", settings.replace("DEBUG = False", "DEBUG = True"))
+    page = boom(start, "django_site.wsgi:application", "/fail")
+    assert "a secret of the application" in page
+    assert "seeing this error because you have" in page
+    assert "/.minicorn/" not in page
+
+
+ECHO = """
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [environ["PATH_INFO"].encode()]
+"""
+
+
+def test_the_path_that_waits_is_the_applications_without_reload(start: Starter) -> None:
+    start.write("project.py", ECHO)
+    server = start("project:app")
+    assert server.get("/.minicorn/newer-than/1").text == "/.minicorn/newer-than/1"
+
+
+def test_with_reload_every_other_path_is_the_applications(start: Starter) -> None:
+    start.write("project.py", ECHO)
+    server = serve(start)
+    for path in ("/", "/.minicorn", "/.minicorn/newer-than", "/x/.minicorn/newer-than/1"):
+        assert get(server, path).text == path
