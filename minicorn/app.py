@@ -65,17 +65,23 @@ def run_arbiter(settings: Settings, config: Configuration | None = None) -> Exit
         raise
 
 
-def _check_watchdog(settings: Settings) -> None:
+def _check_reload(settings: Settings) -> None:
+    """What --reload needs; ConfigError for what is not there."""
     try:
-        missing = settings.reload and importlib.util.find_spec("watchdog") is None
+        missing = importlib.util.find_spec("watchdog") is None
     except ValueError:  # in its place stands something that is no module
         missing = True
     if missing:
         raise ConfigError("--reload needs watchdog: pip install 'minicorn[reload]'")
+    for flag, paths in (("dir", settings.reload_dir), ("extra-file", map(os.path.dirname, settings.reload_extra_file))):
+        for path in paths:
+            if not os.path.isdir(path or os.curdir):
+                raise ConfigError(f"--reload-{flag}: there is no directory {path}")
 
 
 def _run(settings: Settings, called_in: str, config: Configuration | None, estate: Estate | None) -> ExitCode:
-    _check_watchdog(settings)
+    if settings.reload:
+        _check_reload(settings)
     outputs = open_outputs(settings)
     if logconfig.is_wanted(settings):
         logconfig.check(settings)

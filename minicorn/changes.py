@@ -17,8 +17,9 @@ from posixpath import basename, dirname
 
 INCLUDED = ("*.py",)
 CACHES = "__pycache__"  # in every package: watched with it, as that is cheaper than to leave it out
+INSTALLED = ("site-packages", "dist-packages")  # directories of packages: of a virtual environment of any name
 EXCLUDED = f"""
-    {CACHES} .git .svn .hg venv .venv env .env node_modules .tox .nox .eggs *.egg-info dist build
+    {CACHES} {" ".join(INSTALLED)} .git .svn .hg venv .venv env .env node_modules .tox .nox .eggs *.egg-info dist build
     .mypy_cache .pytest_cache .ruff_cache
 """
 # Of editors: vim, emacs, and what ends with ~ or .bak

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 
-# Directories of packages, whatever leads to them: PYTHONPATH, `pip install --target`
-INSTALLED = ("site-packages", "dist-packages")
+from minicorn.changes import INSTALLED
+
 # Seconds for which a file counts as changed just now: more than one, the step of a .pyc's times
 FRESH = 2.0
 

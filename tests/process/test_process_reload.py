@@ -2,13 +2,14 @@
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
 
 import pytest
-from harness import CHECKOUT, Starter, read, wait_until
+from harness import CHECKOUT, Starter, descriptors, read, wait_until
 from reloading import APP, HTML, await_status, await_word, get, rolls, serve, settle, write
 
 
@@ -65,7 +66,8 @@ def test_what_is_no_edit_changes_nothing(start: Starter) -> None:
     project.read_text()
     project.touch()
     project.write_text(project.read_text())
-    for name in ("notes.txt", ".project.py.swp", "project.py~", "node_modules/x.py", "build/lib/y.py", ".venv/z.py"):
+    others = ("notes.txt", ".project.py.swp", "project.py~", "node_modules/x.py", "build/lib/y.py", ".venv/z.py")
+    for name in (*others, "py311/lib/site-packages/p.py"):
         write(start, "x", name=name)
     settle(server, start)
     told = server.log.text.split("Detected")[1:]
@@ -265,6 +267,29 @@ def test_without_watchdog_one_line_says_what_to_install(start: Starter) -> None:
     server = start.command(sys.executable, "-c", hide, "plain:app", "--reload", "--bind", "127.0.0.1:0")
     assert server.wait() == 1
     assert "pip install 'minicorn[reload]'" in server.log.finish()
+
+
+@pytest.mark.parametrize("flags", [("--reload-dir", "nowhere"), ("--reload-extra-file", "nowhere/.env")])
+def test_what_is_to_be_watched_must_be_there(start: Starter, flags: tuple[str, str]) -> None:
+    server = start("project:app", "--reload", *flags, ready=0)
+    assert server.wait() == 1
+    assert server.log.finish() == f"minicorn: error: {flags[0]}: there is no directory nowhere\n"
+
+
+def test_edits_are_seen_that_come_while_the_watcher_is_dead(start: Starter) -> None:
+    write(start, "one")
+    server = serve(start)
+
+    def watcher() -> int:
+        return next((pid for pid in server.workers() if "anon_inode:inotify" in descriptors(pid)), 0)
+
+    wait_until(watcher, "it watches")
+    settle(server, start)
+    killed = watcher()
+    os.kill(killed, signal.SIGKILL)
+    write(start, "two")
+    await_word(server, "two")
+    server.wait_log(f"the watcher {killed} has died of SIGKILL")
 
 
 def test_breakpoint_works_on_the_terminal_and_nothing_is_late_meanwhile(start: Starter) -> None:
