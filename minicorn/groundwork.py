@@ -32,10 +32,11 @@ class Groundwork:
         self.modules: list[str] = []  # in the order of their import
         self.own: frozenset[str] = frozenset()  # top-level names of the project's modules
         self.refused: dict[str, str] = {}
-        self._stamps = _read_stamps()
+        self._stamps: list[float] = []  # of the directories of packages, since the first import was told
 
     def learn(self, modules: list[str], own: list[str]) -> bool:
         """A worker has imported these; whether a template would import more than before."""
+        self._stamps = self._stamps or _read_stamps()
         more = [name for name in modules if name not in set(self.modules)]
         self.modules += more
         self.own |= set(own)

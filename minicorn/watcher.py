@@ -6,17 +6,19 @@ imported, so that its start is not slowed. A file that was changed since the ser
 counts as changed, whatever came first: no edit is missed before the first import.
 
 Few recursive watches, as each is a thread: where a tree has an excluded directory in it, its
-directories are watched one by one, and what is free of such is watched as a whole.
+directories are watched one by one, and what is free of such is watched as a whole. Where the
+system cannot tell of changes, all files are looked at every two seconds.
 """
 
 import json
 import logging
+import math
 import os
 import select
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from minicorn import channel
@@ -24,6 +26,7 @@ from minicorn.changes import CACHES, Filter, Print
 from minicorn.channel import Channel
 from minicorn.errors import ConfigError, ExitCode
 from minicorn.settings import Settings
+from minicorn.sweep import Marks, Sweep
 from minicorn.title import set_title
 from minicorn.wakeup import Wakeup
 
@@ -52,11 +55,14 @@ class Watcher:
         exclude = [os.path.join(here, glob) if "/" in glob.rstrip("/") else glob for glob in settings.reload_exclude]
         self._filter = Filter(settings.reload_include, exclude, map(os.path.normpath, extra))
         given = (os.path.realpath(os.path.join(here, path)) for path in settings.reload_dir)
-        self._roots = _outermost([here, *given])
+        self._roots = dict.fromkeys(_outermost([here, *given]), True)  # each with whether what is below counts
         self._flat: set[str] = set()  # directories watched without what is below
         self._began = int(began * 1e9)
         self._prints: dict[str, Print] = {}
         self._due: dict[str, float] = {}  # paths to look at, and when
+        self._sweep = Sweep(self._filter.wants, self._filter.enters)
+        self._seen: Marks = {}  # by the last sweep
+        self._next_sweep = math.inf
         self._heard: deque[tuple[str, str, bool]] = deque()  # kind, path, whether a directory; from watchdog's threads
         self._wakeup = Wakeup()
 
@@ -74,19 +80,21 @@ class Watcher:
             poll.register(fd, select.POLLIN)
         while True:
             self._look()
-            wait = min(self._due.values(), default=None)
-            poll.poll(None if wait is None else max(0, wait - time.monotonic()) * 1000)
+            wait = min([*self._due.values(), self._next_sweep]) - time.monotonic()
+            poll.poll(None if wait == math.inf else max(0, wait) * 1000)
             messages, alive = line.receive()
             if not alive:
                 return ExitCode.OK
             for message in messages:
                 self._widen(json.loads(message.text))
             self._listen()
+            if time.monotonic() >= self._next_sweep:
+                self._look_everywhere()
 
     # Watching
 
     def _observe(self) -> None:
-        """Start the observer of the system's, or the one that polls where that cannot work."""
+        """Start the system's observer."""
         try:
             from watchdog.events import FileSystemEvent, FileSystemEventHandler
             from watchdog.observers import Observer
@@ -101,11 +109,6 @@ class Watcher:
                         hear(event.event_type, os.fsdecode(path), event.is_directory)
 
         self._handler = Handler()
-        foreign = [root for root in self._roots if (kind := file_system(root)).startswith(FOREIGN) and kind]
-        if foreign:
-            self._poll_instead(f"{foreign[0]} is on {file_system(foreign[0])}")
-            return
-        self._polling = False
         try:
             self._observer = Observer()
             self._observer.start()
@@ -113,44 +116,25 @@ class Watcher:
             self._poll_instead(error.strerror or str(error))
 
     def _poll_instead(self, reason: str) -> None:
-        try:
-            from watchdog.observers.polling import PollingObserverVFS
-        except ImportError as error:
-            raise ConfigError("watchdog has no observer that polls") from error
         LOGGER.warning(
             "files are looked at every %g s, as the system cannot tell of changes: %s", POLL_INTERVAL, reason
         )
-        self._polling = True
-        # Its type wants a context manager, as os.scandir is; iterated it is only
-        self._observer = PollingObserverVFS(os.stat, self._list, polling_interval=POLL_INTERVAL)
-        self._observer.start()
-
-    def _list(self, path: str | None) -> Iterator["os.DirEntry[str]"]:
-        """For the polling observer: what counts of a directory."""
-        with os.scandir(path) as entries:
-            for entry in entries:
-                wanted = self._filter.enters if entry.is_dir(follow_symlinks=False) else self._filter.wants
-                if wanted(entry.path):
-                    yield entry
+        self._next_sweep = time.monotonic() + POLL_INTERVAL
 
     def _begin(self, directory: str, recursive: bool) -> None:
         """Watch `directory`, then take the prints of its files: what comes in between is seen twice."""
-        try:
-            self._schedule(directory, recursive)
-            self._probe()
-        except OSError as error:
-            if self._polling:
-                LOGGER.warning("cannot watch %s: %s", directory, error.strerror)
-                return
-            self._observer.stop()
-            self._poll_instead(error.strerror or str(error))
-            for root in self._roots:
-                self._schedule(root, recursive=True)
-        for path in self._walk(directory, recursive):
+        if self._next_sweep == math.inf:
+            try:
+                self._schedule(directory, recursive)
+                self._probe(directory)
+            except OSError as error:
+                self._observer.stop()
+                self._poll_instead(error.strerror or str(error))
+        for path in self._sweep.look({directory: recursive}):
             self._take(path)
 
     def _schedule(self, directory: str, recursive: bool) -> None:
-        if self._polling or not recursive:
+        if not recursive:
             self._observer.schedule(self._handler, directory, recursive=recursive)
             return
         flat, whole = plan_watches(directory, self._filter.enters)
@@ -160,10 +144,13 @@ class Watcher:
         for path in flat + whole:
             self._observer.schedule(self._handler, path, recursive=path in whole)
 
-    def _probe(self) -> None:
-        """OSError when no further watch is to be had: of what is below a directory, watchdog has then left out
-        some in silence."""
-        if not self._polling and sys.platform == "linux":
+    def _probe(self, directory: str) -> None:
+        """OSError when the system does not tell of all changes in `directory`."""
+        kind = file_system(directory)
+        if kind.startswith(FOREIGN):
+            raise OSError(f"{directory} is on {kind}")
+        if sys.platform == "linux":
+            # Where no further watch is to be had, watchdog has left out in silence some of what is below
             self._observer.unschedule(self._observer.schedule(self._handler, os.sep, recursive=False))
 
     def _widen(self, places: list[tuple[str, bool]]) -> None:
@@ -171,27 +158,12 @@ class Watcher:
         for directory, recursive in places:
             if any(self._filter.reaches(directory, root) for root in self._roots):
                 continue
-            self._roots.append(directory)
+            self._roots[directory] = recursive
             if recursive or directory not in self._flat:
                 self._begin(directory, recursive)
         for path, known in list(self._prints.items()):
             if not known.digest and (now := read_print(path)) is not None and not now.differs(known):
                 self._prints[path] = now
-
-    def _walk(self, directory: str, recursive: bool) -> Iterator[str]:
-        """The files that count in `directory`, and in all that is entered below when `recursive`."""
-        waiting = [directory]
-        while waiting:
-            try:
-                with os.scandir(waiting.pop()) as entries:
-                    for entry in entries:
-                        if entry.is_dir(follow_symlinks=False):
-                            if recursive and self._filter.enters(entry.path):
-                                waiting.append(entry.path)
-                        elif self._filter.wants(entry.path):
-                            yield entry.path
-            except OSError:
-                continue  # it has gone meanwhile, or is not ours to read
 
     def _take(self, path: str) -> None:
         """A file's first print; what is newer than the server is a change."""
@@ -234,8 +206,21 @@ class Watcher:
         if os.path.isdir(directory) and any(self._filter.reaches(directory, root) for root in self._roots):
             if os.path.dirname(directory) in self._flat:
                 self._schedule(directory, recursive=True)
-            inside += self._walk(directory, recursive=True)
+            inside += self._sweep.look({directory: True})
         self._due |= dict.fromkeys(inside, now + HALF)
+
+    def _look_everywhere(self) -> None:
+        """Find by size and time what may have changed."""
+        seen = self._sweep.look(self._roots, self._filter.extra)
+        now = time.monotonic()
+        self._next_sweep = now + POLL_INTERVAL
+        if seen == self._seen:
+            return
+        self._seen = seen
+        for path in seen.keys() | self._prints.keys():
+            known = self._prints.get(path)
+            if known is None or seen.get(path) != (known.size, known.stamp):
+                self._due.setdefault(path, now + HALF)
 
     def _look(self) -> None:
         """See whether the files that are due have changed, and tell."""

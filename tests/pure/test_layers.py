@@ -26,7 +26,7 @@ LAYERS = {
         unanswered capture rights wakeup
         signals poller spawn heartbeat listeners channel pidfile log accesslog loader cgroup terminal title outbox
         handoff memory succession order forksafety systemd activation shell configfile configuration tls
-        failure imports groundwork hooks privileges
+        failure imports groundwork sweep hooks privileges
         desk directory ledger complaints survey queues usage traces top
     """,
     "one client, one request": "connection preface secured reception wsgi warmup claims showing",
