@@ -156,7 +156,7 @@ class Watcher:
     def _widen(self, places: list[tuple[str, bool]]) -> None:
         """The application has been imported, from these places too (and below them): read what has not been read."""
         for directory, recursive in places:
-            if any(self._filter.reaches(directory, root) for root in self._roots):
+            if self._is_reached(directory):
                 continue
             self._roots[directory] = recursive
             if recursive or directory not in self._flat:
@@ -203,11 +203,17 @@ class Watcher:
     def _enter(self, directory: str, now: float) -> None:
         """A directory has come or gone."""
         inside = [path for path in self._prints if path.startswith(directory + os.sep)]
-        if os.path.isdir(directory) and any(self._filter.reaches(directory, root) for root in self._roots):
+        if os.path.isdir(directory) and self._is_reached(directory):
             if os.path.dirname(directory) in self._flat:
                 self._schedule(directory, recursive=True)
             inside += self._sweep.look({directory: True})
         self._due |= dict.fromkeys(inside, now + HALF)
+
+    def _is_reached(self, directory: str) -> bool:
+        """Whether it is a root, or below one of which that counts."""
+        if directory in self._roots:
+            return True
+        return any(below and self._filter.reaches(directory, root) for root, below in self._roots.items())
 
     def _look_everywhere(self) -> None:
         """Find by size and time what may have changed."""

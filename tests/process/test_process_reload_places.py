@@ -44,6 +44,19 @@ def test_a_package_behind_a_symlink_is_watched_where_it_is(start: Starter, elsew
     await_word(server, "two")
 
 
+def test_a_package_beside_a_module_is_watched_below_too(start: Starter, elsewhere: Path) -> None:
+    (elsewhere / "module.py").write_text("")
+    (elsewhere / "library" / "below").mkdir()
+    word = elsewhere / "library" / "below" / "word.py"
+    word.write_text("WORD = 'one'\n")
+    (elsewhere / "library" / "__init__.py").write_text("from library.below.word import WORD\n")
+    start.write("project.py", f"import module\n{USES}")
+    server = serve(start, env=path(elsewhere))
+    await_word(server, "one")
+    word.write_text("WORD = 'two'\n")
+    await_word(server, "two")
+
+
 def test_symlinks_that_lead_nowhere_hide_no_other_file(start: Starter) -> None:
     # As emacs locks a file, and one that has lost its file: neither ends the look at their directory
     write(start, "one")
