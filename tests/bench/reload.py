@@ -12,6 +12,7 @@ environment of its own, whose Python SEED_PYTHON names.
 """
 
 import argparse
+import http.client
 import os
 import signal
 import statistics
@@ -145,8 +146,8 @@ def ask(port: int) -> str:
         return f"(status {error.code})"
     except TimeoutError:
         return "(no reply)"
-    except OSError:
-        return "(refused or reset)"
+    except (OSError, http.client.HTTPException):
+        return "(refused, reset or cut short)"
 
 
 def await_word(port: int, word: str, patience: float) -> str:
