@@ -19,6 +19,7 @@ _STYLE = """
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
 main { max-width: 64rem; margin: 0 auto; padding: 2rem 1.25rem; }
 h1 { margin: 0 0 .25rem; font-size: 1.4rem; color: var(--bad); overflow-wrap: anywhere; }
+h1.calm { color: var(--ink); }
 p { margin: .25rem 0; color: var(--dim); }
 code, pre { font: 14px/1.55 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 .at { margin: 1rem 0 .4rem; overflow-wrap: anywhere; }
@@ -83,7 +84,9 @@ def render(trouble: Trouble, accept: str, generation: int) -> tuple[str, str]:
 
 def render_waiting(generation: int) -> str:
     """The page for whoever has waited long for new code."""
-    body = "<h1>Still importing</h1><p>The application is being imported. This page loads itself again.</p>"
+    body = (
+        '<h1 class="calm">Still importing</h1><p>The application is being imported. This page loads itself again.</p>'
+    )
     return _document("Still importing", body, generation, '<meta http-equiv="refresh" content="5">')
 
 
