@@ -146,7 +146,11 @@ def test_a_mount_whose_changes_come_from_elsewhere_is_polled(start: Starter, tmp
         server.wait_log("files are looked at every 2 s, as the system cannot tell of changes: .* is on fuse")
         await_word(server, "one")
         write(start, "two")
+        fresh = write(start, "x", name="fresh/module.py")
         await_word(server, "two")
+        server.wait_log(r"created: fresh/module\.py")
+        fresh.unlink()
+        server.wait_log(r"Detected deleted: fresh/module\.py")
         server.stop()
 
 
