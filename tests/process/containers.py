@@ -87,6 +87,12 @@ class Containers:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def libraries(path: Path) -> list[Path]:
+    """The shared ones that a program or library needs."""
+    needed = subprocess.run(["ldd", str(path)], capture_output=True, text=True).stdout
+    return [Path(library) for library in re.findall(r"/\S+\.so\S*", needed)]
+
+
 def put(root: Path, path: Path, at: str = "") -> None:
     """Copy a program or library into `root`, with the libraries that it needs."""
     target = root / (at or str(path)).lstrip("/")
@@ -94,27 +100,23 @@ def put(root: Path, path: Path, at: str = "") -> None:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy2(path.resolve(), target)
-    needed = subprocess.run(["ldd", str(path)], capture_output=True, text=True).stdout
-    for library in re.findall(r"/\S+\.so\S*", needed):
-        put(root, Path(library))
+    for library in libraries(path):
+        put(root, library)
 
 
-def make_root(root: Path, programs: dict[str, str], users: str) -> None:
-    for name in ("tmp", "etc", "proc", "sys", "dev", "run", "var/tmp"):
-        (root / name).mkdir(parents=True)
+def make_root(root: Path, programs: dict[str, str], users: dict[str, int]) -> None:
+    """The folders, programs (name: where) and users that a root file system has."""
+    for folder in ("tmp", "etc", "proc", "sys", "dev", "run", "var/tmp"):
+        (root / folder).mkdir(parents=True)
     for name, at in programs.items():
         put(root, Path(str(shutil.which(name))), at)
-    (root / "etc/passwd").write_text("".join(f"{user}:x:{uid}:{uid}::/:/bin/sh\n" for user, uid in _pairs(users)))
-    (root / "etc/group").write_text("".join(f"{user}:x:{uid}:\n" for user, uid in _pairs(users)))
-
-
-def _pairs(users: str) -> list[list[str]]:
-    return [user.split(":") for user in users.split()]
+    (root / "etc/passwd").write_text("".join(f"{user}:x:{uid}:{uid}::/:/bin/sh\n" for user, uid in users.items()))
+    (root / "etc/group").write_text("".join(f"{user}:x:{uid}:\n" for user, uid in users.items()))
 
 
 def make_python(root: Path) -> None:
     """Stands for python:slim: this Python, a shell, useradd; and pip finds this minicorn."""
-    make_root(root, {"sh": "/bin/sh", "useradd": "/usr/sbin/useradd", "nologin": "/usr/sbin/nologin"}, "root:0")
+    make_root(root, {"sh": "/bin/sh", "useradd": "/usr/sbin/useradd", "nologin": "/usr/sbin/nologin"}, {"root": 0})
     shutil.copy("/etc/login.defs", root / "etc")
     name, base = f"python3.{sys.version_info.minor}", Path(sys.base_prefix)
     put(root, base / "bin" / name, f"/usr/local/bin/{name}")
@@ -122,10 +124,8 @@ def make_python(root: Path) -> None:
     unneeded = shutil.ignore_patterns("test", "__pycache__", "site-packages", "idlelib", "config-*")
     shutil.copytree(base / "lib" / name, root / "usr/local/lib" / name, ignore=unneeded)
     for module in (root / "usr/local/lib" / name / "lib-dynload").glob("*.so"):
-        for library in re.findall(
-            r"/\S+\.so\S*", subprocess.run(["ldd", module], capture_output=True, text=True).stdout
-        ):
-            put(root, Path(library))
+        for library in libraries(module):
+            put(root, library)
     make_wheel(root / "wheels")
     (root / "etc/pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels\n")
 
@@ -141,7 +141,7 @@ def make_wheel(folder: Path) -> None:
 
 def make_nginx(root: Path) -> None:
     """Stands for nginx: this nginx, and a main file such as the image has."""
-    make_root(root, {"nginx": "/usr/sbin/nginx"}, "root:0 nginx:101")
+    make_root(root, {"nginx": "/usr/sbin/nginx"}, {"root": 0, "nginx": 101})
     for library in Path("/lib").glob("*-linux-gnu/libnss_files*"):
         put(root, library)
     for name in ("etc/nginx/conf.d", "var/log/nginx", "var/lib/nginx"):

@@ -1,5 +1,6 @@
 """nginx, HAProxy and Caddy, real ones with the files of `deploy/`, in front of servers that are replaced under load."""
 
+import http.client
 import os
 import re
 import shutil
@@ -69,7 +70,10 @@ def test_a_proxy_sees_nothing_of_rolls_under_load_and_tells_the_client(
     check(load)
     assert len(load.tally.words) >= 10
     assert front.complaints == []
-    assert server.get("/who", at=front.port).text == "127.0.0.1 http"
+    client = http.client.HTTPConnection("127.0.0.1", front.port, timeout=15, source_address=("127.0.0.9", 0))
+    client.request("GET", "/who", headers={"X-Forwarded-For": "6.6.6.6", "X-Forwarded-Proto": "https"})
+    assert client.getresponse().read() == b"127.0.0.9 http"
+    client.close()
 
 
 @pytest.mark.slow
