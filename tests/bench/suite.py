@@ -7,8 +7,8 @@ peers, then measures each workload (see `workloads`): rounds in turn over all se
 started afresh for each figure. Medians go to results.json after each workload (so what was
 measured stays, whatever happens then, and single workloads can be measured again), and from there
 to results.svg and to the tables of README.md. All workloads take 23 minutes on two idle cores;
-`--all` adds uWSGI and fastpysgi. Two more names: `growth` (10 minutes; see there) and `budget`
-(one minute). Needs Debian's packages wrk and libev-dev (to build bjoern).
+`--all` adds uWSGI and fastpysgi. More names: `growth` (10 minutes; or one of its four, see there)
+and `budget` (one minute). Needs Debian's packages wrk and libev-dev (to build bjoern).
 """
 
 import argparse
@@ -68,7 +68,7 @@ def compare(name: str, servers: list[str], rounds: int, seconds: int) -> dict[st
 
 
 def measure(what: str, servers: list[str], rounds: int, seconds: int) -> None:
-    """One workload, or one of the two other names."""
+    """One workload, or one of the other names."""
     import budget
     import growth
     import report
@@ -76,7 +76,9 @@ def measure(what: str, servers: list[str], rounds: int, seconds: int) -> None:
 
     if what == "growth":
         for name in growth.GROWTHS:
-            results.store("growth", name, growth.measure(name, rounds, seconds))
+            measure(name, servers, rounds, seconds)
+    elif what in growth.GROWTHS:
+        results.store("growth", what, growth.measure(what, rounds, seconds))
     elif what == "budget":
         results.store("budget", "hello", budget.measure(rounds, seconds))
     else:
