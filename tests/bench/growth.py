@@ -56,6 +56,7 @@ def with_body(size: int, seconds: int) -> float:
     with running("minicorn", "apps:upload", cpu=0, extra=extra) as server, tempfile.TemporaryFile() as file:
         os.truncate(file.fileno(), size)
         with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             before = server.cpu_time()
             for _ in range(times):
                 client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
