@@ -14,7 +14,6 @@ import io
 import os
 import socket
 import sys
-import sysconfig
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -23,7 +22,7 @@ from types import FrameType, ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-_STANDARD = sysconfig.get_path("stdlib") + os.sep
+_STANDARD = os.path.dirname(os.__file__) + os.sep
 _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _HARMLESS = ("/dev/", "/proc/", "/sys/", "/memfd:", "anon_inode:[eventfd]", "anon_inode:inotify")
 _SQLITE = b"SQLite format 3\0"

@@ -108,7 +108,9 @@ def close_all(listeners: list[Listener]) -> None:
 
 
 def _bind_tcp(address: Tcp, backlog: int, reuse_port: bool) -> Listener:
-    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    # As bytes, where that is the same: Python's codec for international names takes a while to load
+    host = address.host.encode() if address.host.isascii() else address.host
+    found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     # A name such as localhost has both: IPv4 is what its clients try everywhere
     family, kind, protocol, _, name = min(found, key=lambda entry: entry[0] != socket.AF_INET)
     listening = socket.socket(family, kind, protocol)
