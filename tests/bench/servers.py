@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -84,6 +83,20 @@ def _answers(port: int) -> bool:
         return False
 
 
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """As an operator does it; what a server does not end by itself is killed."""
+    left = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    process.terminate()
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for child in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+
+
 @contextlib.contextmanager
 def running(
     name: str, app: str, workers: int = 1, cpu: int | None = None, extra: str = "", cwd: Path = HERE
@@ -105,12 +118,7 @@ def running(
                     raise SystemExit(f"{name} has ended: {log.read_text()}")
                 yield Running(process, port, log)
             finally:
-                left = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-                process.send_signal(signal.SIGTERM)
-                process.wait(60)
-                for child in left:  # not every server ends its own
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        child.kill()
+                _end(process)
 
 
 def throughput(port: int, connections: int, seconds: int) -> float:

@@ -1,6 +1,6 @@
 """minicorn and its peers, side by side: one command for all figures.
 
-    python tests/bench/suite.py [--rounds 5] [--seconds 2] [--servers minicorn granian ...] [what ...]
+    python tests/bench/suite.py [what ...] [--rounds 5] [--seconds 2] [--servers minicorn granian ...]
 
 Makes its own virtual environment (tests/bench/.venv/, one for each version of Python) with the
 peers, then measures each workload (see `workloads`): rounds in turn over all servers, a server
@@ -55,7 +55,7 @@ def compare(name: str, servers: list[str], rounds: int, seconds: int) -> dict[st
         for server, figures in list(seen.items()):
             try:
                 figures.append(workloads.measure(name, server, seconds))
-            except (RuntimeError, SystemExit, OSError) as error:
+            except (RuntimeError, SystemExit, OSError, subprocess.SubprocessError) as error:
                 print(f"{server} does not stand {name}: {str(error)[-300:]}", flush=True)
                 del seen[server]
     medians = {
@@ -101,7 +101,6 @@ def main() -> None:
     compileall.compile_dir(CHECKOUT / "minicorn", quiet=1)  # as an installation does it, for peers
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    os.sched_setaffinity(0, {1})  # the clients' core, for wrk and this process
     began = time.monotonic()
     for what in options.what or workloads.WORKLOADS:
         measure(what, options.servers, options.rounds, options.seconds)
