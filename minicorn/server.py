@@ -4,7 +4,6 @@
 worker runs the same over listeners that the arbiter has bound and a queue that it shares.
 """
 
-import contextlib
 import logging
 import os
 import sys
@@ -16,16 +15,15 @@ from typing import TYPE_CHECKING
 from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 from minicorn import listeners, poller
-from minicorn.accesslog import Entry, Origin, compile_format, tells_inside
+from minicorn.accesslog import Origin
 from minicorn.address import Tcp
 from minicorn.claims import Claims
-from minicorn.connection import APP, Connection
+from minicorn.connection import Connection
 from minicorn.deadlines import TICK
 from minicorn.errors import ClientGone, ProtocolError
 from minicorn.handoff import Handoff
 from minicorn.heartbeat import Identity, IdleMap, Page, private_idle_map, private_page
 from minicorn.helper import Helper
-from minicorn.http.reply import status_line
 from minicorn.http.request import Request
 from minicorn.listeners import Listener
 from minicorn.loader import load_app
@@ -34,12 +32,12 @@ from minicorn.loop import Loop
 from minicorn.page import NEWER, render
 from minicorn.peers import Peers
 from minicorn.reception import Reception
+from minicorn.requestlog import RequestLog
 from minicorn.settings import DEFAULTS, Settings
 from minicorn.tracing import Tracing
-from minicorn.unanswered import environ_of, read_request
 from minicorn.wakeup import Wakeup
 from minicorn.warmup import warm_up
-from minicorn.wsgi import Doors, Exchange, Stopwatch, base_environ, build_environ
+from minicorn.wsgi import Doors, Exchange, base_environ, build_environ
 
 if TYPE_CHECKING:  # of --reload: imported where it is on
     from minicorn.showing import Front
@@ -96,8 +94,7 @@ class Server:
         self._request_patience = settings.timeout or float("inf")
         self._claims = Claims(settings)
         self._tracing = Tracing(os.urandom(6).hex(), Peers(settings.forwarded_allow_ips))
-        self._render = compile_format(settings.access_logformat)
-        self._access, self._bound = access, bound
+        self._bound = bound
         self._listeners: list[Listener] = []
         self._bases: dict[Listener, WSGIEnvironment] = {}
         self._drain = True
@@ -111,25 +108,26 @@ class Server:
 
             self.app = self._front = showing.Front(app)
             self._dispatch = self._answer_or_keep
-        self._take(seat or Seat())
+        self._take(seat or Seat(), access)
 
-    def _take(self, seat: Seat) -> None:
+    def _take(self, seat: Seat, access: Sink | None) -> None:
         """Be the one in `seat`: what shows who we are, and the loop over what siblings share."""
         self._page, self._generation = seat.page, seat.generation
         self._identity = Identity(seat.slot, seat.generation, seat.page)
-        self._origin = Origin(seat.slot, seat.generation, os.getpid())
         reception = Reception(self._settings)
         self._loop = Loop(self._settings, reception, seat.page, seat.slot, seat.idle_map, seat.handoff)
-        if self._access is not None:
-            self._loop.on_refusal = self._log_refusal
         patience = self._settings.handoff_after / 1000
         self._helper = Helper(patience, self._loop.help) if patience else None
         # Into the application, where the connections are the helper's meanwhile, and back from it
         self.leave: Callable[[], None] = self._helper.leave if self._helper else lambda: None
         self.enter: Callable[[], None] = self._helper.enter if self._helper else lambda: None
-        self._watch = Stopwatch(self)
-        timed = self._access is not None and tells_inside(self._settings.access_logformat)
-        self._doors: Doors = self._watch if timed else self
+        self._log: RequestLog | None = None
+        self._doors: Doors = self
+        if access is not None:
+            origin = Origin(seat.slot, seat.generation, os.getpid())
+            self._log = RequestLog(access, self._settings, origin, self._tracing, self._claims, self)
+            self._loop.on_refusal = self._log.refused
+            self._doors = self._log.doors
         self._wakeup = Wakeup()
         self._soon: list[Callable[[], object]] = []
         self._loop.watch(self._wakeup.fd, self._wake_up)
@@ -375,21 +373,15 @@ class Server:
                 self._loop.refuse(connection, error, began)
                 return
         # What was unread while the last request took its time has waited as well
-        if self._queue_timeout or began - connection.since > STALE or self._loop.took > STALE:
-            waited = max(began - connection.since, connection.quiet)  # in our queue, and unread
-            if self._queue_timeout and waited > self._queue_timeout:
-                reason = f"it has waited {waited:.1f} s for a worker"
-                self._loop.refuse(connection, ProtocolError(503, reason), began)
-                return
-            if waited > STALE and connection.is_gone:
-                self._loop.part(connection, ClientGone("it did not wait for its turn"))
-                return
+        long = self._queue_timeout or began - connection.since > STALE or self._loop.took > STALE
+        if long and self._comes_too_late(connection, began):
+            return
         name = self._tracing.name(request.fields, connection.peer)
         environ["minicorn.request_id"] = name
         waited = began - connection.since
         if "HTTP_X_REQUEST_START" in request.fields:
             waited = self._tracing.waited(request.fields, connection.peer, time.time(), waited)
-        head = "" if self._access is None else request.head  # should we die of it, the arbiter logs it
+        head = "" if self._log is None else request.head  # should we die of it, the arbiter logs it
         deadline = began + self._request_patience
         self._page.begin(request.method, request.target, environ["REMOTE_ADDR"], began, deadline, name, head)
         exchange = Exchange(connection, request, self._loop.date, self._doors)
@@ -401,8 +393,8 @@ class Server:
         if self.after_request is not None and exchange.status is not None:
             self.after_request(environ, exchange.status, exchange.headers, exchange.sent)
         now = time.monotonic()
-        if self._access is not None:
-            self._log(connection, environ, exchange, name, now - began, waited)
+        if self._log is not None:
+            self._log.answered(connection, environ, exchange, name, now - began, waited)
         took = self._loop.took = now - began
         self._page.end(now, exchange.status, took, waited, connection.take_received(), exchange.handed)
         if gone is None and exchange.broken and exchange.unbounded:
@@ -415,50 +407,16 @@ class Server:
             self._at_limit()
             self._at_limit = None
 
-    def _log(
-        self,
-        connection: Connection,
-        environ: WSGIEnvironment,
-        exchange: Exchange,
-        name: str,
-        seconds: float,
-        waited: float,
-    ) -> None:
-        """Write the access log's line."""
-        assert self._access is not None
-        inside, self._watch.inside = self._watch.inside, 0.0
-        if exchange.status is not None:
-            entry = Entry(
-                environ,
-                exchange.status,
-                exchange.headers,
-                exchange.sent,
-                seconds,
-                self._origin,
-                name,
-                connection.since - connection.begun,
-                waited,
-                inside,
-            )
-            self._access.write(self._render(entry))
-
-    def _log_refusal(self, connection: Connection, status: int, now: float) -> None:
-        """Write the line of a request that is answered without the application."""
-        assert self._access is not None
-        request = connection.request or read_request(connection.unparsed)
-        environ = environ_of(request, connection.peer)
-        environ |= {"REMOTE_PORT": connection.peer_port, "wsgi.url_scheme": self._settings.scheme}
-        with contextlib.suppress(ProtocolError):  # which may be why it is refused
-            self._claims.judge(environ, request.aside, secure=False)
-        line = status_line(status)
-        body = len(line) + 1 if connection.request is None or request.method != "HEAD" else 0
-        entry = Entry(environ, line, [], body, 0.0, self._origin)
-        entry.request_id = self._tracing.name(request.fields, connection.peer)
-        whole = connection.since if connection.state == APP else now
-        entry.reading = whole - connection.begun
-        if whole < now:  # in our queue, and unread
-            entry.queued = max(now - whole, connection.quiet)
-        self._access.write(self._render(entry))
+    def _comes_too_late(self, connection: Connection, now: float) -> bool:
+        """Whether its request has waited for too long, or its client no longer: then that is over."""
+        waited = max(now - connection.since, connection.quiet)  # in our queue, and unread
+        if self._queue_timeout and waited > self._queue_timeout:
+            self._loop.refuse(connection, ProtocolError(503, f"it has waited {waited:.1f} s for a worker"), now)
+            return True
+        if waited > STALE and connection.is_gone:
+            self._loop.part(connection, ClientGone("it did not wait for its turn"))
+            return True
+        return False
 
     def is_willing(self, connection: Connection) -> bool:
         """To keep the connection: neither we end, nor has it had its share. A worker that retires is

@@ -29,7 +29,7 @@ LAYERS = {
         failure imports groundwork sweep hooks privileges
         desk directory ledger complaints survey queues usage traces top
     """,
-    "one client, one request": "connection preface secured reception wsgi warmup claims showing",
+    "one client, one request": "connection preface secured reception wsgi requestlog warmup claims showing",
     "the event loop": "loop helper server",
     "processes": """
         logconfig promotion worker template monitor
