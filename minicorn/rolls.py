@@ -87,7 +87,8 @@ class Rolls:
             self.end("failed")
 
     def turn(self, workers: Collection[Worker], size: int, booted: bool, since: float, now: float) -> bool:
-        """End a roll that is complete, begin one that waits, if only `since`; whether one has begun."""
+        """End a roll that is complete, begin one that waits; whether one has begun. It took from `since` on, when
+        the first client began to wait for it, if one has."""
         roll = self.current
         if roll is not None:
             if (roll.stumbled or roll.promoted or self.eager) and self.wished:
