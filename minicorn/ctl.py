@@ -57,14 +57,20 @@ class Target:
             raise NotSo(f"cannot signal {self.pid}: {error.strerror}") from error
         return before
 
-    def until(self, what: str, come_true: Callable[[Snapshot], bool]) -> Snapshot:
+    def until(self, what: str, come_true: Callable[[Snapshot], bool]) -> None:
         """Wait for `come_true`, which may raise NotSo; NotSo as well when it takes too long."""
+        self._wait(what, lambda: come_true(self.look()))
+
+    def until_ended(self) -> None:
+        """Wait for the server's end."""
+        self._wait(f"the server {self.pid} has ended", lambda: not survey.is_alive(self.path))
+
+    def _wait(self, what: str, come_true: Callable[[], bool]) -> None:
         deadline = time.monotonic() + self.patience
-        while not come_true(now := self.look()):
+        while not come_true():
             if time.monotonic() > deadline:
                 raise NotSo(f"not within {self.patience:g} s: {what}")
             time.sleep(_GLANCE)
-        return now
 
     def until_rolled(self, wish: int) -> Standing:
         """Wait for the end of a roll that began after `wish` wishes for new code."""
@@ -78,7 +84,8 @@ class Target:
                 raise NotSo("the server stops")
             return rolled is not None and rolled.wish > wish and rolled.outcome == "done"
 
-        return self.until("a complete roll", has_rolled).standing
+        self.until("a complete roll", has_rolled)
+        return self.look().standing
 
 
 # Wishes
@@ -101,11 +108,8 @@ def reload(target: Target, options: argparse.Namespace) -> None:
 
 def stop(target: Target, options: argparse.Namespace) -> None:
     target.tell(signal.SIGTERM)
-    deadline = time.monotonic() + target.patience
-    while options.wait and survey.is_alive(target.path):
-        if time.monotonic() > deadline:
-            raise NotSo(f"not within {target.patience:g} s: the server {target.pid} has ended")
-        time.sleep(_GLANCE)
+    if options.wait:
+        target.until_ended()
 
 
 def scale(target: Target, options: argparse.Namespace) -> None:
