@@ -135,7 +135,7 @@ class Watcher:
 
     def _schedule(self, directory: str, recursive: bool) -> None:
         if not recursive:
-            self._observer.schedule(self._handler, directory, recursive=recursive)
+            self._observer.schedule(self._handler, directory, recursive=False)
             return
         flat, whole = plan_watches(directory, self._filter.enters)
         if len(flat) + len(whole) > WATCHES_MOST:
@@ -158,7 +158,7 @@ class Watcher:
         for directory, recursive in places:
             if self._is_reached(directory):
                 continue
-            self._roots[directory] = recursive
+            self._roots = {**self._roots, directory: recursive}  # a new one, as watchdog's threads read it
             if recursive or directory not in self._flat:
                 self._begin(directory, recursive)
         for path, known in list(self._prints.items()):
