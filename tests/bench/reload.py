@@ -129,11 +129,11 @@ class Outcome:
         edits = len(self.took) + len(self.missed)
         if not edits:
             return f"no answer in {FIRST:g} s"
-        parts = (
-            [f"median {statistics.median(self.took):7.0f} ms, longest {max(self.took):7.0f} ms"] if self.took else []
-        )
+        parts = []
+        if self.took:
+            parts.append(f"median {statistics.median(self.took):7.0f} ms, longest {max(self.took):7.0f} ms")
         for reason, count in Counter(self.missed).items():
-            parts.append(f"{count} of {edits} edits not served within {MISSED:g} s ({reason})")
+            parts.append(f"{count} of {edits} edits not served within {MISSED:g} s: {reason.strip('()')}")
         return ", ".join(parts)
 
 
