@@ -7,7 +7,8 @@ counts as changed, whatever came first: no edit is missed before the first impor
 
 Few recursive watches, as each is a thread: where a tree has an excluded directory in it, its
 directories are watched one by one, and what is free of such is watched as a whole. Where the
-system cannot tell of changes, all files are looked at every two seconds.
+system cannot tell of changes, all files are looked at every two seconds; and once after a crowd of
+events, as it may have lost some.
 """
 
 import json
@@ -35,6 +36,8 @@ LOGGER = logging.getLogger("minicorn")
 # An event that may be half of a save (truncated, removed to be replaced) is looked into so much later
 HALF = 0.04
 POLL_INTERVAL = 2.0
+# A quarter of the events that the kernel keeps for a slow reader, and seconds from them to a sweep
+CROWD, CROWD_PATIENCE = 4000, 0.5
 # More watches than this, and the whole tree is one
 WATCHES_MOST = 48
 # File systems whose changes may be made by others than this kernel, which tells nothing of them then
@@ -63,6 +66,8 @@ class Watcher:
         self._sweep = Sweep(self._filter.wants, self._filter.enters)
         self._seen: Marks = {}  # by the last sweep
         self._next_sweep = math.inf
+        self._polling = False
+        self._crowd = 0  # events since the last sweep
         self._heard: deque[tuple[str, str, bool]] = deque()  # kind, path, whether a directory; from watchdog's threads
         self._wakeup = Wakeup()
 
@@ -100,6 +105,7 @@ class Watcher:
             from watchdog.observers import Observer
         except ImportError as error:  # it was there when the server was begun
             raise ConfigError("watchdog cannot be imported any more") from error
+        logging.getLogger("watchdog").addHandler(logging.NullHandler())  # what it says that it has lost we find
         hear = self._hear
 
         class Handler(FileSystemEventHandler):
@@ -119,11 +125,12 @@ class Watcher:
         LOGGER.warning(
             "files are looked at every %g s, as the system cannot tell of changes: %s", POLL_INTERVAL, reason
         )
+        self._polling = True
         self._next_sweep = time.monotonic() + POLL_INTERVAL
 
     def _begin(self, directory: str, recursive: bool) -> None:
         """Watch `directory`, then take the prints of its files: what comes in between is seen twice."""
-        if self._next_sweep == math.inf:
+        if not self._polling:
             try:
                 self._schedule(directory, recursive)
                 self._probe(directory)
@@ -183,6 +190,9 @@ class Watcher:
 
     def _hear(self, kind: str, path: str, is_directory: bool) -> None:
         """Called by watchdog's threads."""
+        self._crowd += 1
+        if self._crowd == CROWD:
+            self._wakeup.ring()
         if kind not in _TOLD or (is_directory and kind == "modified") or CACHES in path:
             return
         if is_directory or self._filter.covers(path, self._roots):
@@ -192,6 +202,8 @@ class Watcher:
     def _listen(self) -> None:
         self._wakeup.drain()
         now = time.monotonic()
+        if self._crowd >= CROWD:
+            self._next_sweep = min(self._next_sweep, now + CROWD_PATIENCE)
         while self._heard:
             kind, path, is_directory = self._heard.popleft()
             if is_directory:
@@ -219,7 +231,8 @@ class Watcher:
         """Find by size and time what may have changed."""
         seen = self._sweep.look(self._roots, self._filter.extra)
         now = time.monotonic()
-        self._next_sweep = now + POLL_INTERVAL
+        self._next_sweep = now + POLL_INTERVAL if self._polling else math.inf
+        self._crowd = 0
         if seen == self._seen:
             return
         self._seen = seen

@@ -7,9 +7,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from harness import CHECKOUT, Starter, descriptors, read, wait_until
+from harness import CHECKOUT, Server, Starter, descriptors, read, wait_until
 from reloading import APP, HTML, await_status, await_word, get, rolls, serve, settle, write
 
 
@@ -276,16 +277,38 @@ def test_what_is_to_be_watched_must_be_there(start: Starter, flags: tuple[str, s
     assert server.log.finish() == f"minicorn: error: {flags[0]}: there is no directory nowhere\n"
 
 
+def find_watcher(server: Server) -> int:
+    found: list[int] = []
+
+    def look() -> list[int]:
+        found[:] = [pid for pid in server.workers() if "anon_inode:inotify" in descriptors(pid)]
+        return found
+
+    wait_until(look, "it watches")
+    return found[0]
+
+
+def test_edits_are_seen_that_the_system_has_no_room_to_tell_of(start: Starter) -> None:
+    write(start, "one")
+    server = serve(start)
+    settle(server, start)
+    watcher = find_watcher(server)
+    os.kill(watcher, signal.SIGSTOP)
+    room = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    for number in range(room // 4 + 100):  # each of four events, at least
+        os.close(os.open(start.cwd / f"noise{number % 2}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+        (start.cwd / f"noise{number % 2}").unlink()
+    write(start, "two")
+    os.kill(watcher, signal.SIGCONT)
+    await_word(server, "two")
+    assert "overflow" not in server.log.text
+
+
 def test_edits_are_seen_that_come_while_the_watcher_is_dead(start: Starter) -> None:
     write(start, "one")
     server = serve(start)
-
-    def watcher() -> int:
-        return next((pid for pid in server.workers() if "anon_inode:inotify" in descriptors(pid)), 0)
-
-    wait_until(watcher, "it watches")
     settle(server, start)
-    killed = watcher()
+    killed = find_watcher(server)
     os.kill(killed, signal.SIGKILL)
     write(start, "two")
     await_word(server, "two")
