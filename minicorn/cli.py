@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from minicorn import gunicorn
 from minicorn.errors import ConfigError, ExitCode, UsageError
@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="?",
         metavar="APP",
         default=argparse.SUPPRESS,
-        help="module:attribute, module:factory() or module",
+        help="module:attribute, module:factory(), module, or paste:FILE.ini (PasteDeploy)",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     asked = parser.add_argument_group("configuration")
@@ -70,13 +70,18 @@ def build_parser() -> argparse.ArgumentParser:
     asked.add_argument("--print-completion", choices=shells, metavar="SHELL", help="For bash, zsh, fish; needs shtab.")
     _add_settings(parser)
     others = parser.add_argument_group()
+    _add_hidden(others, "--paste", "--paster", dest="app", type=gunicorn.paste_app)
     taken = {flag for option in OPTIONS.values() for flag in option.flags}
     for name, foreign in gunicorn.FOREIGN.items():
         flags = [flag for flag in foreign.flags if flag not in taken]
         if flags and name not in NAMES:
-            action = "store" if foreign.takes_value else "store_true"
-            others.add_argument(*flags, dest=name, action=action, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+            _add_hidden(others, *flags, dest=name, action="store" if foreign.takes_value else "store_true")
     return parser
+
+
+def _add_hidden(parser: argparse._ActionsContainer, *flags: str, **how: Any) -> None:
+    """A flag that --help does not show."""
+    parser.add_argument(*flags, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **how)
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
@@ -93,14 +98,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
             group.add_argument(
                 *option.flags, dest=name, action="append_const", const="true", default=argparse.SUPPRESS, help=text
             )
-            group.add_argument(
-                option.off,
-                dest=name,
-                action="append_const",
-                const="false",
-                default=argparse.SUPPRESS,
-                help=argparse.SUPPRESS,
-            )
+            _add_hidden(group, option.off, dest=name, action="append_const", const="false")
         else:
             group.add_argument(
                 *option.flags,

@@ -35,7 +35,7 @@ _NO_DIRTY = "give long work to a queue such as Celery or RQ"
 _ONE_LOG = "name a file by logconfig: .json and .toml are for dictConfig"
 _NO_TLS = "see --certfile, --ciphers and --ssl-version"
 _PROXY = "see --forwarded-allow-ips and --forwarded-headers"
-_PASTE = "write a module: app = paste.deploy.loadapp('config:/path/to/file.ini')"
+_PASTE = "write it under [DEFAULT] in the PasteDeploy file"
 _MANY = "a worker serves one request at a time; give --workers a higher number"
 
 
@@ -91,7 +91,6 @@ FOREIGN: Mapping[str, Foreign] = {
     "forwarder_headers": Foreign(_PROXY, ("SCRIPT_NAME,PATH_INFO", "", None), ("--forwarder-headers",)),
     "secure_scheme_headers": Foreign(_PROXY, (None,)),
     "header_map": Foreign(_STRICT, ("drop", None), ("--header-map",)),
-    "paste": Foreign(_PASTE, (None,), ("--paste", "--paster")),
     "raw_paste_global_conf": Foreign(_PASTE, ([], None), ("--paste-global",)),
     "tmp_upload_dir": Foreign("set TMPDIR by --env, which the workers' temporary files follow", (None,)),
     "dirty_graceful_timeout": Foreign(_NO_DIRTY, None, ("--dirty-graceful-timeout",)),
@@ -105,8 +104,13 @@ NAMES = frozenset(
     "cert_reqs ciphers ssl_version capture_output reuse_port sendfile reload_extra_files "
     "limit_request_line limit_request_fields limit_request_field_size "
     "worker_connections logconfig syslog syslog_addr syslog_prefix syslog_facility "
-    "disable_redirect_access_to_syslog".split()
+    "disable_redirect_access_to_syslog paste".split()
 )
+
+
+def paste_app(file: str) -> str:
+    """APP, for what gunicorn calls --paste FILE."""
+    return f"paste:{file}"
 
 
 def judge(name: str, value: object, origin: str) -> None:

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import inspect
 import os
+import re
 import sys
 import traceback
 from types import ModuleType, TracebackType
@@ -17,6 +18,7 @@ from wsgiref.types import WSGIApplication
 from minicorn.errors import AppLoadError, ConfigError
 
 DEFAULT_NAMES = ("application", "app")
+_PASTE = re.compile(r"paste:([^()#]+\.ini(?:#.+)?)")
 
 
 # Each is also what 0.1.0 raised in its place
@@ -40,7 +42,8 @@ def load_app(name: str) -> WSGIApplication:
     """The application that `name` stands for.
 
     `module:attribute` (dotted attributes allowed), `module:factory()` with literal arguments,
-    or `module` alone, then `application` or `app` in it. The current directory is importable.
+    or `module` alone, then `application` or `app` in it; or `paste:FILE.ini` with `#NAME` if
+    wanted, of PasteDeploy. The current directory is importable.
     Raises AppLoadError with a line for a person; what the import itself raises passes.
     """
     module_name, colon, expression = name.partition(":")
@@ -50,11 +53,26 @@ def load_app(name: str) -> WSGIApplication:
         raise InvalidName(f"{name!r}: name the module as it is imported, such as main:app, without a path")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    if paste := _PASTE.fullmatch(name):
+        return _checked(_deploy(paste[1]), name)
     module = _import(module_name)
     found = _evaluate(module, expression) if colon else _default(module)
     if not callable(found):
         found = getattr(found, "wsgi_app", found)
     return _checked(found, name)
+
+
+def _deploy(place: str) -> object:
+    """The application of a PasteDeploy file."""
+    try:
+        from paste.deploy import loadapp
+    except ImportError:
+        raise AppLoadError(f"paste:{place} needs PasteDeploy: pip install PasteDeploy") from None
+    path = os.path.abspath(place.partition("#")[0])
+    if not os.path.exists(path):
+        raise NoSuchModule(f"there is no file {path}")
+    found: object = loadapp(f"config:{place}", relative_to=os.getcwd())
+    return found
 
 
 def _import(name: str) -> ModuleType:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from signal import SIGHUP
 
 import pytest
-from harness import CHECKOUT, Server, Starter, wait_until
+from harness import ANY_PORT, CHECKOUT, Server, Starter, wait_until
 from sentry_sdk.envelope import Envelope
 from service_manager import ServiceManager
 
@@ -222,6 +222,29 @@ def test_a_systemd_socket_unit(start: Starter, manager: ServiceManager) -> None:
         manager.do("stop", "shop.socket", "shop.service")
         assert manager.show("shop.service", "Result") == "success"
     assert found == [(b"shop none", b"shop none", True)] * 2
+
+
+PASTE = """
+[DEFAULT]
+stage = %(here)s
+
+[app:main]
+paste.app_factory = shop:make_app
+
+[app:admin]
+paste.app_factory = shop:make_app
+set stage = admin
+"""
+
+
+def test_an_application_of_pastedeploy(start: Starter) -> None:
+    start.write("site.ini", PASTE)
+    factory = "def make_app(defaults):\n    app.config['S'] = defaults['stage']\n    return app\n"
+    start.write("shop.py", f"{SHOP}\n@app.get('/stage')\ndef stage():\n    return app.config['S']\n\n{factory}")
+    for place, answer in (("site.ini", str(start.cwd)), ("site.ini#admin", "admin")):
+        assert both(start, f"--paste {place} --bind 127.0.0.1:0", ("/stage",))[0][2].decode() == answer
+    start.write("gunicorn.conf.py", "paste = 'site.ini#admin'")  # as gunicorn's file cannot say it
+    assert start.command(*MINICORN, *ANY_PORT).get("/stage").text == "admin"
 
 
 def test_whitenoise_serves_files_the_same(start: Starter) -> None:

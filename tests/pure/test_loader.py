@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -273,6 +274,23 @@ def test_each_mistake_is_also_what_the_first_version_raised(name: str, kind: typ
     write("shop.py", APP + "five = 5\n")
     with pytest.raises(kind):
         load_app(name)
+
+
+# PasteDeploy
+
+
+@pytest.mark.parametrize("place", ["site.ini", "./site.ini#admin", "/srv/site.ini"])
+def test_a_missing_file_of_pastedeploy_is_told_with_its_path(place: str, write: Write) -> None:
+    path = os.path.abspath(place.partition("#")[0])
+    assert mistake(AppLoadError, f"paste:{place}") == f"there is no file {path}"
+
+
+def test_without_pastedeploy_it_is_asked_for(tmp_path: Path) -> None:
+    checkout = Path(minicorn.__file__).parent.parent
+    command = [sys.executable, "-S", "-m", "minicorn", "paste:site.ini", "--check-config"]  # -S: nothing is installed
+    environ = {**os.environ, "PYTHONPATH": str(checkout)}
+    ran = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (3, "paste:site.ini needs PasteDeploy: pip install PasteDeploy\n")
 
 
 # What the application's own import raises
