@@ -1,5 +1,7 @@
 """Fixtures of the process layer; the harness itself is in `harness`, which tests import by name."""
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,3 +35,18 @@ def manager() -> Iterator[ServiceManager]:
     manager = ServiceManager()
     yield manager
     manager.end()
+
+
+@pytest.fixture(scope="module")
+def open_place() -> Iterator[Path]:
+    """A directory that every user may enter: the way to pytest's own is for its user alone."""
+    place = Path(tempfile.mkdtemp(prefix="open-"))
+    place.chmod(0o755)
+    yield place
+    shutil.rmtree(place)
+
+
+@pytest.fixture
+def start_in_the_open(open_place: Path) -> Iterator[Starter]:
+    """As `start`, in a directory below `open_place`."""
+    yield from _started(Path(tempfile.mkdtemp(dir=open_place)))

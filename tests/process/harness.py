@@ -31,6 +31,7 @@ CHECKOUT = HERE.parent.parent
 PATIENCE = 15.0
 
 MINICORN = (sys.executable, "-m", "minicorn")
+SERVERS = {"gunicorn": (sys.executable, "-m", "gunicorn"), "minicorn": MINICORN}
 LISTENING = r"Listening on https?://(?:127\.0\.0\.1|0\.0\.0\.0):(\d+)"
 ANY_PORT = ("--bind", "127.0.0.1:0")
 # Run in front of the server, in its process: `limit` descriptors, `affinity`, `subreaper`, `cgroup`, `terminal`

@@ -5,20 +5,15 @@ import http.server
 import re
 import shlex
 import socket
-import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
 from signal import SIGHUP
 
 import pytest
-from harness import ANY_PORT, CHECKOUT, Server, Starter, wait_until
+from harness import ANY_PORT, CHECKOUT, MINICORN, SERVERS, Server, Starter, wait_until
 from sentry_sdk.envelope import Envelope
 from service_manager import ServiceManager
-
-GUNICORN = (sys.executable, "-m", "gunicorn")
-MINICORN = (sys.executable, "-m", "minicorn")
-SERVERS = {"gunicorn": GUNICORN, "minicorn": MINICORN}
 
 SHOP = """
 import os
@@ -98,7 +93,7 @@ capture_output = False
 # gunicorn's documentation: systemd
 SOCKET = "[Socket]\nListenStream=127.0.0.1:{port}\n"
 SERVICE = """[Unit]
-Requires=shop.socket
+Requires=minicorn.socket
 
 [Service]
 Type=notify
@@ -193,34 +188,25 @@ def test_gunicorn_cmd_args_are_honoured_with_a_note(start: Starter) -> None:
     server.wait_ready()
 
 
-@pytest.fixture
-def manager() -> Iterator[ServiceManager]:
-    manager = ServiceManager()
-    yield manager
-    for kind in ("shop.socket", "shop.service"):
-        manager.run("stop", kind)
-    manager.end()
-
-
 def test_a_systemd_socket_unit(start: Starter, manager: ServiceManager) -> None:
     """The two units of gunicorn's documentation, run by systemd; what listens is the manager's."""
     start.write("shop.py", SHOP)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    manager.write("shop.socket", SOCKET.format(port=port))
+    manager.write("minicorn.socket", SOCKET.format(port=port))
     found = []
     for command in SERVERS.values():
-        manager.write("shop.service", SERVICE.format(cwd=start.cwd, command=" ".join(command), checkout=CHECKOUT))
+        manager.write("minicorn.service", SERVICE.format(cwd=start.cwd, command=" ".join(command), checkout=CHECKOUT))
         manager.do("daemon-reload")
-        manager.do("start", "shop.socket")
+        manager.do("start", "minicorn.socket")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as reply:  # starts the service
             first = reply.read()
-        pid = manager.pid("shop.service")
-        manager.do("reload", "shop.service")
+        pid = manager.pid("minicorn.service")
+        manager.do("reload", "minicorn.service")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as reply:
-            found.append((first, reply.read(), manager.pid("shop.service") == pid))
-        manager.do("stop", "shop.socket", "shop.service")
-        assert manager.show("shop.service", "Result") == "success"
+            found.append((first, reply.read(), manager.pid("minicorn.service") == pid))
+        manager.do("stop", "minicorn.socket", "minicorn.service")
+        assert manager.show("minicorn.service", "Result") == "success"
     assert found == [(b"shop none", b"shop none", True)] * 2
 
 

@@ -19,6 +19,12 @@ def app(environ, start_response):
 """
 
 
+@pytest.fixture
+def start(start_in_the_open: Starter) -> Starter:
+    start_in_the_open.cwd.chmod(0o755)
+    return start_in_the_open
+
+
 def low_port() -> int:
     """A port that only root may bind: 80, unless somebody has it."""
     for port in range(80, 1024):
@@ -35,9 +41,6 @@ def low_port() -> int:
 def serve(start: Starter, mode: int = 0o755) -> Server:
     """One worker as nobody on a port below 1024, logs in files; `mode` is the directory's, which is root's."""
     start.write("who.py", WHO)
-    start.cwd.chmod(0o755)
-    for parent in start.cwd.parents[:-2]:
-        parent.chmod(parent.stat().st_mode | 0o011)
     logs = start.cwd / "logs"
     logs.mkdir()
     logs.chmod(mode)

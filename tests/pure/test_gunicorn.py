@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import ssl
 from pathlib import Path
 
 import gunicorn.config
@@ -17,21 +18,60 @@ ROWS = dict(re.findall(r"^\| `(\w+)` \| (same|different|not here) \|", TABLE.rea
 THEIRS = {setting.name: setting for setting in gunicorn.config.KNOWN_SETTINGS}
 ACTIONS = {"config", "check_config", "print_config"}  # the command's, no settings
 
-# For each row that says "same": a value on the command line, and in a file
-SAME = {
+# For each setting that both have: a value on the command line (None: a switch), and in a file
+SHARED: dict[str, tuple[str | None, object]] = {
+    "access_log_format": ("%(h)s", "%(h)s"),
+    "accesslog": ("access.log", "access.log"),
+    "backlog": ("64", 64),
+    "bind": ("0.0.0.0:80", ["0.0.0.0:80"]),
     "ca_certs": ("ca.pem", "ca.pem"),
+    "capture_output": (None, True),
+    "cert_reqs": ("2", ssl.CERT_REQUIRED.value),
+    "certfile": ("a.pem", "a.pem"),
+    "chdir": ("/srv", "/srv"),
     "ciphers": ("ECDHE", "ECDHE"),
+    "disable_redirect_access_to_syslog": (None, True),
+    "dogstatsd_tags": ("a:b", "a:b"),
+    "errorlog": ("error.log", "error.log"),
+    "forwarded_allow_ips": ("10.0.0.1", "10.0.0.1"),
     "graceful_timeout": ("7", 7),
+    "group": ("www", "www"),
     "initgroups": (None, True),
+    "keepalive": ("2", 2),
+    "keyfile": ("a.key", "a.key"),
+    "limit_request_field_size": ("8190", 8190),
     "limit_request_fields": ("50", 50),
+    "limit_request_line": ("4094", 4094),
+    "logconfig": ("log.ini", "log.ini"),
     "loglevel": ("debug", "debug"),
+    "max_requests": ("1000", 1000),
+    "max_requests_jitter": ("50", 50),
+    "pidfile": ("/run/pid", "/run/pid"),
+    "preload_app": (None, True),
     "proc_name": ("shop", "shop"),
+    "proxy_allow_ips": ("10.0.0.1", "10.0.0.1"),
+    "proxy_protocol": (None, True),
     "pythonpath": ("/srv/a,/srv/b", "/srv/a,/srv/b"),
     "raw_env": ("A=1", ["A=1"]),
+    "reload": (None, True),
+    "reload_extra_files": ("a.yaml", ["a.yaml"]),
     "reuse_port": (None, True),
+    "sendfile": (None, False),
+    "ssl_version": ("tlsv1_3", "tlsv1_3"),
+    "statsd_host": ("localhost:8125", "localhost:8125"),
+    "statsd_prefix": ("shop", "shop"),
+    "syslog": (None, True),
+    "syslog_addr": ("unix:///dev/log", "unix:///dev/log"),
+    "syslog_facility": ("local7", "local7"),
+    "syslog_prefix": ("shop", "shop"),
+    "timeout": ("60", 60),
+    "umask": ("027", 0o027),
+    "user": ("www", "www"),
+    "worker_connections": ("500", 500),
+    "worker_tmp_dir": ("/dev/shm", "/dev/shm"),
     "workers": ("3", 3),
 }
-BY_FILE_ALONE = {"wsgi_app"}
+BY_APP = {"wsgi_app", "paste"}
 
 
 def test_the_table_has_every_setting_of_gunicorn_and_no_other() -> None:
@@ -40,28 +80,34 @@ def test_the_table_has_every_setting_of_gunicorn_and_no_other() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(ROWS) - ACTIONS))
 def test_a_row_says_what_is_so(name: str) -> None:
-    here = name in NAMES or name in foreign.HOOKS or name == "paste"  # which stands for APP
+    here = name in NAMES or name in foreign.HOOKS or name in BY_APP
     assert (ROWS[name] != "not here") == here
     assert here or name in foreign.FOREIGN
 
 
-def test_every_same_row_is_tried() -> None:
-    same = {name for name, kind in ROWS.items() if kind == "same"} - BY_FILE_ALONE
-    assert same - set(foreign.HOOKS) == set(SAME)
+def test_every_shared_row_is_tried() -> None:
+    shared = {name for name, kind in ROWS.items() if kind != "not here"}
+    assert shared - set(foreign.HOOKS) - ACTIONS - BY_APP == set(SHARED)
 
 
-@pytest.mark.parametrize("name", SAME)
-@pytest.mark.parametrize("flag", [0, -1])
-def test_a_same_row_means_the_same_by_flag_and_in_a_file(name: str, flag: int) -> None:
-    text, value = SAME[name]
-    theirs = THEIRS[name]
-    argv = [theirs.cli[flag]] + ([text] if text is not None else [])
-    given = vars(build_parser().parse_args([*argv, "m:app"]))
+@pytest.mark.parametrize("name", SHARED)
+def test_a_shared_row_is_set_by_each_flag_and_in_a_file(name: str) -> None:
+    text, value = SHARED[name]
     field = NAMES[name]
-    by_flag = settle([from_argv({field: given[field]})], {}).settings
-    by_file = settle([from_values("gunicorn.conf.py", {name: value})], {}).settings
-    assert getattr(by_flag, field) == getattr(by_file, field)
-    assert getattr(by_flag, field) != getattr(settle([], {}).settings, field)
+    by_file = getattr(settle([from_values("gunicorn.conf.py", {name: value})], {}).settings, field)
+    assert by_file != getattr(settle([], {}).settings, field)
+    for flag in THEIRS[name].cli:
+        argv = [flag] + ([text] if text is not None else [])
+        given = vars(build_parser().parse_args([*argv, "m:app"]))
+        assert getattr(settle([from_argv({field: given[field]})], {}).settings, field) == by_file
+
+
+def test_paste_is_an_application_by_flag_and_in_a_file() -> None:
+    for flag in THEIRS["paste"].cli:
+        assert vars(build_parser().parse_args([flag, "site.ini#admin"]))["app"] == "paste:site.ini#admin"
+    values = {"paste": "site.ini#admin", "raw_paste_global_conf": []}
+    assert settle([from_values("gunicorn.conf.py", values)], {}).settings.app == "paste:site.ini#admin"
+    assert settle([from_values("gunicorn.conf.py", {"paste": None})], {}).settings.app == ""
 
 
 @pytest.mark.parametrize("name", sorted(set(ROWS) - ACTIONS))
