@@ -30,8 +30,11 @@ _GROUPS = {
     "recv_timeout": "clients",
     "backlog": "starting and recycling",
     "forwarded_allow_ips": "proxies",
+    "certfile": "TLS",
+    "reload": "development",
     "chdir": "process",
     "access_logfile": "logs",
+    "monitor": "figures",
 }
 
 
@@ -53,7 +56,9 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=_Formatter,
         allow_abbrev=False,
+        add_help=False,
     )
+    parser._positionals.title = "what to serve"
     parser.add_argument(
         "app",
         nargs="?",
@@ -61,8 +66,9 @@ def build_parser() -> argparse.ArgumentParser:
         default=argparse.SUPPRESS,
         help="module:attribute, module:factory(), module, or paste:FILE.ini (PasteDeploy)",
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     asked = parser.add_argument_group("configuration")
+    asked.add_argument("-h", "--help", action="help", help="Show this.")
+    asked.add_argument("--version", action="version", version=f"%(prog)s {VERSION}", help="Show the version.")
     asked.add_argument("-c", "--config", metavar="FILE", help="Read this file, or python:MODULE.")
     asked.add_argument("--check-config", action="store_true", help="Load it and the application; say what is wrong.")
     asked.add_argument("--print-config", action="store_true", help="Show each setting and where it came from.")
@@ -91,8 +97,8 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         if name in _GROUPS:
             group = parser.add_argument_group(_GROUPS[name])
         default = getattr(defaults, name)
-        hidden = default in (None, ()) or option.switch or name == "access_logformat"
-        shown = "" if hidden else f" (default: {default})"
+        hidden = default in (None, (), "") or option.switch or name == "access_logformat"
+        shown = "" if hidden else f" (default: {option.kind.show(default)})"
         text = option.help.replace("%", "%%") + shown
         if option.switch:
             group.add_argument(
@@ -114,7 +120,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
     """`-w, --workers N`: the value's name once, as manual pages have it."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=34)
+        super().__init__(prog, max_help_position=30)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         names = ", ".join(action.option_strings)
@@ -156,6 +162,12 @@ def _complete(parser: argparse.ArgumentParser, shell: str) -> str:
         import shtab
     except ImportError:
         raise ConfigError("--print-completion needs shtab: pip install shtab") from None
+    places = {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY}
+    for action in parser._actions:
+        if action.dest in OPTIONS and (words := OPTIONS[action.dest].kind.words):
+            action.choices = words
+        elif action.metavar in places:
+            action.complete = places[action.metavar]  # type: ignore[attr-defined]
     return shtab.complete(parser, shell=shell)
 
 

@@ -27,13 +27,14 @@ class Kind(Generic[T]):
     """What a setting takes: in words, and as a function that raises ValueError.
 
     `show` gives the text that stands for a value; `types` are those of Python's that may stand
-    for a text in a file.
+    for a text in a file; `words` are all that it takes, where those are few.
     """
 
     takes: str
     parse: Callable[[str], T]
     show: Callable[[T], str] = str
     types: tuple[type, ...] = ()
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,13 @@ def count(least: int, most: int = 2**31) -> Kind[int]:
 
 def size(least: int = 0) -> Kind[int]:
     """A number of bytes: 65536, 64K, 10M, 2G."""
-    units = {"K": 2**10, "M": 2**20, "G": 2**30}
+    units = {"G": 2**30, "M": 2**20, "K": 2**10}
+
+    def show(value: int) -> str:
+        for letter, unit in units.items():
+            if value and value % unit == 0:
+                return f"{value // unit}{letter}"
+        return str(value)
 
     def parse(text: str) -> int:
         unit = units.get(text[-1:].upper(), 1)
@@ -113,7 +120,7 @@ def size(least: int = 0) -> Kind[int]:
             raise ValueError(text)
         return value
 
-    return Kind(f"bytes, {least} or more, with K, M or G if wanted", parse, types=(int,))
+    return Kind(f"bytes, {least} or more, with K, M or G if wanted", parse, show, (int,))
 
 
 def choice(*names: str, also: Mapping[str, str] = MappingProxyType({})) -> Kind[str]:
@@ -125,7 +132,7 @@ def choice(*names: str, also: Mapping[str, str] = MappingProxyType({})) -> Kind[
             raise ValueError(text)
         return word
 
-    return Kind("one of " + ", ".join(names), parse, types=(int,) if also else ())
+    return Kind("one of " + ", ".join(names), parse, types=(int,) if also else (), words=names)
 
 
 def words(*names: str) -> Kind[str]:

@@ -400,9 +400,16 @@ def test_help_names_every_flag_and_its_default(capsys: pytest.CaptureFixture[str
     for name, option in OPTIONS.items():
         assert all(flag in text for flag in option.flags)
         default = CONTRACT[name][1]
-        hidden = default in (None, ()) or option.switch or name == "access_logformat"
-        shown = "" if hidden else f" (default: {default})"
+        hidden = default in (None, (), "") or option.switch or name == "access_logformat"
+        shown = "" if hidden else f" (default: {option.kind.show(default)})"
         assert "".join(f"{option.flags[-1]} {option.metavar} {option.help}{shown}".split()) in text
+
+
+def test_sizes_and_durations_are_shown_as_a_person_writes_them_and_read_back_as_they_were() -> None:
+    size, seconds = OPTIONS["max_body_size"].kind, OPTIONS["timeout"].kind
+    for value, shown in ((0, "0"), (1000, "1000"), (1024, "1K"), (1536, "1536"), (3 * 2**20, "3M"), (2**31, "2G")):
+        assert (size.show(value), size.parse(shown)) == (shown, value)
+    assert (seconds.show(30.0), seconds.show(0.5)) == ("30", "0.5")
 
 
 def test_who_is_believed_may_stand_in_the_environment() -> None:
