@@ -79,13 +79,20 @@ def _check_reload(settings: Settings) -> None:
                 raise ConfigError(f"--reload-{flag}: there is no directory {path}")
 
 
-def _run(settings: Settings, called_in: str, config: Configuration | None, estate: Estate | None) -> ExitCode:
+def _judge(settings: Settings) -> list[Sink]:
+    """The logs, once all is judged that can be before anything is bound or forked; ConfigError."""
     if settings.reload:
         _check_reload(settings)
+    find_owner(settings)
     outputs = open_outputs(settings)
     if logconfig.is_wanted(settings):
         logconfig.check(settings)
-    Reception(settings)  # each worker makes its own; certificates that are wrong are told before anything runs
+    Reception(settings)  # each worker makes its own
+    return outputs
+
+
+def _run(settings: Settings, called_in: str, config: Configuration | None, estate: Estate | None) -> ExitCode:
+    outputs = _judge(settings)
     owner = find_owner(settings)
     manager = Manager(systemd.take(os.environ) if estate is None else estate.manager)
     with contextlib.ExitStack() as ends:
@@ -161,9 +168,7 @@ def check(settings: Settings) -> ExitCode:
 
 
 def _load(settings: Settings) -> ExitCode:
-    find_owner(settings)
-    open_outputs(settings)
-    Reception(settings)
+    _judge(settings)
     try:
         sys.path[:0] = [os.getcwd(), *pythonpath(settings)]
         os.environ.update(settings.variables)

@@ -201,6 +201,16 @@ bad_argv("m:app --daemon", "systemd")
 bad_argv("m:app -e A", "NAME=VALUE")
 bad_argv("m:app --chdir missing", "--chdir", 1)
 bad_argv("m:app --error-logfile missing/log", "missing/log", 1)
+bad_argv("m:app --log-config missing.ini", "--log-config: cannot read missing.ini", 1)
+bad_argv("m:app --log-syslog --log-syslog-to nonsense", "--log-syslog-to", 1)
+bad_argv("m:app --certfile missing.pem", "missing.pem", 1)
+bad_argv("m:app --keyfile key.pem", "--keyfile", 1)
+bad_argv("m:app --access-logformat %(zz)s", "--access-logformat", 1)
+bad_argv("m:app --user nosuch", "there is no such user", 1)
+bad_argv("m:app --group nosuch", "there is no such group", 1)
+bad_argv("m:app --worker-class=gthread", "--workers")
+bad_argv("m:app --max-body-size 1T", "--max-body-size")
+bad_argv("m:app --limit-request-line -1", "--limit-request-line")
 bad_variable("MINICORN_WORKERS", "0", "MINICORN_WORKERS")
 bad_variable("MINICORN_WORKRES", "2", "MINICORN_WORKERS")
 bad_variable("MINICORN_ENV", "'A=1", "MINICORN_ENV")
@@ -209,6 +219,26 @@ bad_variable("MINICORN_CMD_ARGS", "'", "MINICORN_CMD_ARGS")
 bad_variable("GUNICORN_CMD_ARGS", "--no-such-flag", "GUNICORN_CMD_ARGS")
 bad_variable("MINICORN_CONFIG", "missing.py", "missing.py")
 BAD["two files"] = (("m:app",), {"minicorn.conf.py": "", "minicorn.toml": ""}, {}, 1, "both here")
+
+
+# What only a start can tell
+AT_START = {
+    "--pid missing/pid": "--pid missing/pid",
+    "--worker-tmp-dir missing": "--worker-tmp-dir",
+    "--bind fd://99": "cannot listen on fd://99",
+    "--bind unix:missing/s": "cannot listen on unix:missing/s",
+    "--bind 203.0.113.7:80": "cannot listen on http://203.0.113.7:80",
+    "--bind 127.0.0.1:0 --monitor 0.0.0.0:0": "--monitor-allow",
+}
+
+
+@pytest.mark.parametrize("argv", AT_START)
+def test_what_only_a_start_can_tell_is_one_line_too(run: Run, argv: str) -> None:
+    code, out, err = run("m:app", *argv.split())
+    assert (code, out) == (1, ""), err
+    assert err.startswith("minicorn: error: ")
+    assert err.count("\n") == 1
+    assert AT_START[argv] in err
 
 
 def test_there_are_sixty_bad_ones() -> None:
