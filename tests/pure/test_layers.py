@@ -48,6 +48,7 @@ EXCEPTIONS = {
 }
 THIRD_PARTY = {
     "cli": {"shtab"},
+    "loader": {"paste"},
     "title": {"setproctitle"},
     "memory": {"psutil"},
     "usage": {"psutil"},
