@@ -18,6 +18,7 @@ from minicorn.forwarded import BELIEVABLE
 from minicorn.peers import Peers
 
 T = TypeVar("T")
+D = TypeVar("D")  # of a default, which may be None where a value is not
 
 ACCESS_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
 
@@ -61,8 +62,8 @@ def _line(default: object, option: Option) -> object:
 
 
 def setting(
-    default: T, kind: Kind[T], *flags: str, metavar: str, help: str, called: str = "", fixed: bool = False
-) -> T:
+    default: D, kind: Kind[T], *flags: str, metavar: str, help: str, called: str = "", fixed: bool = False
+) -> D | T:
     """One line of the table."""
     return _line(default, Option(flags, kind, metavar, help, called, fixed))  # type: ignore[return-value, arg-type]
 
@@ -187,19 +188,11 @@ def _parse_tags(text: str) -> str:
     return text
 
 
-def _show_address(value: Address | None) -> str:
-    return "" if value is None else render_address(value)
-
-
 def _parse_umask(text: str) -> int:
     value = int(text, 8)
     if not 0 <= value <= 0o777:
         raise ValueError(text)
     return value
-
-
-def _show_umask(value: int | None) -> str:
-    return f"{value:03o}"
 
 
 def _parse_counts(text: str) -> tuple[int, ...]:
@@ -230,14 +223,13 @@ VARIABLE: Kind[str] = Kind("NAME=VALUE", _parse_variable)
 
 TEXT: Kind[str] = Kind("a text", _parse_text)
 TARGET: Kind[str] = Kind("a path of the application, such as /health", _parse_target)
-PATH: Kind[str | None] = Kind("a path", _parse_text)
-LOGFILE: Kind[str | None] = Kind("a path, or - for the terminal", _parse_text)
-FILE: Kind[str] = Kind("a path", _parse_text)
-NAME: Kind[str | None] = Kind("a text", _parse_text, types=(int,))
+PATH: Kind[str] = Kind("a path", _parse_text)
+LOGFILE: Kind[str] = Kind("a path, or - for the terminal", _parse_text)
+NAME: Kind[str] = Kind("a text", _parse_text, types=(int,))
 PORT: Kind[int] = Kind("a port from 0 to 65535", parse_port, types=(int,))
-BIND: Kind[Address] = Kind("host:port, [v6]:port, unix:/path or fd://N", parse_address, render_address)
+ADDRESS: Kind[Address] = Kind("host:port, [v6]:port, unix:/path or fd://N", parse_address, render_address)
 WORKERS: Kind[int | Literal["auto"]] = Kind("a whole number from 1 to 1000, or auto", _parse_workers, types=(int,))
-UMASK: Kind[int | None] = Kind("an octal mode such as 027", _parse_umask, _show_umask, (int,))
+UMASK: Kind[int] = Kind("an octal mode such as 027", _parse_umask, "{:03o}".format, (int,))
 COUNTS: Kind[tuple[int, ...]] = Kind(
     "whole numbers, 1 or more, with commas", _parse_counts, _show_counts, (int, tuple, list)
 )
@@ -252,10 +244,9 @@ FACILITY = choice(
     *["auth", "authpriv", "cron", "daemon", "ftp", "kern", "lpr", "mail", "news", "security", "syslog", "user", "uucp"],
     *(f"local{n}" for n in range(8)),
 )
-STATSD: Kind[str | None] = Kind("host:port", _parse_statsd)
+STATSD: Kind[str] = Kind("host:port", _parse_statsd)
 TAGS = Kind("name:value, with commas between", _parse_tags)
 METRIC = Kind("a name of letters, digits, dots, - and _", _parse_metric)
-ADDRESS: Kind[Address | None] = Kind("host:port, [v6]:port, unix:/path or fd://N", parse_address, _show_address)
 LEVEL = choice("debug", "info", "warning", "error", "critical")
 
 
@@ -269,7 +260,7 @@ class Settings:
     hooks: tuple[str, ...] = ()  # those that it defines
     host: str = setting("127.0.0.1", TEXT, "--host", metavar="H", help="Address to listen on.", fixed=True)
     port: int = setting(8000, PORT, "--port", metavar="P", help="Port to listen on; 0 takes a free one.", fixed=True)
-    bind: tuple[Address, ...] = repeatable(BIND, "-b", "--bind", metavar="ADDR", help="Listen on host:port, [v6]:port, unix:/path or fd://N instead; repeatable.", fixed=True)
+    bind: tuple[Address, ...] = repeatable(ADDRESS, "-b", "--bind", metavar="ADDR", help="Listen on host:port, [v6]:port, unix:/path or fd://N instead; repeatable.", fixed=True)
     workers: int | Literal["auto"] = setting(1, WORKERS, "-w", "--workers", metavar="N", help="Worker processes; auto: one for each CPU that we may use, where memory is limited one for each 64 MiB at most.")
     timeout: float = setting(30.0, seconds(), "-t", "--timeout", metavar="S", help="Longest a request may take in the application; 0: no limit.")
     boot_timeout: float = setting(60.0, seconds(0.1), "--boot-timeout", metavar="S", help="Longest a worker may take to start.")
@@ -305,8 +296,8 @@ class Settings:
     forwarded_headers: str = setting("x-forwarded-for,x-forwarded-proto", words(*BELIEVABLE), "--forwarded-headers", metavar="LIST", help="What they are believed; also x-forwarded-host, x-forwarded-port, x-forwarded-prefix, forwarded (RFC 7239).")
     proxy_protocol: bool = switch(False, "--proxy-protocol", help="Expect a PROXY header (v1 or v2) before each connection from --proxy-allow-from.")
     proxy_allow_from: str = setting("127.0.0.1,::1,unix", PEERS, "--proxy-allow-from", metavar="LIST", help="Who sends it; from others it is a malformed request.", called="proxy_allow_ips")
-    certfile: tuple[str, ...] = repeatable(FILE, "--certfile", metavar="FILE", help="Speak TLS, with this certificate and its chain, PEM; repeatable, chosen by the name that a client asks for, else the first.")
-    keyfile: tuple[str, ...] = repeatable(FILE, "--keyfile", metavar="FILE", help="Its key, where that is not in the same file; one for each.")
+    certfile: tuple[str, ...] = repeatable(PATH, "--certfile", metavar="FILE", help="Speak TLS, with this certificate and its chain, PEM; repeatable, chosen by the name that a client asks for, else the first.")
+    keyfile: tuple[str, ...] = repeatable(PATH, "--keyfile", metavar="FILE", help="Its key, where that is not in the same file; one for each.")
     ca_certs: str | None = setting(None, PATH, "--ca-certs", metavar="FILE", help="Authorities of clients' certificates, PEM.")
     cert_reqs: str = setting("none", CERT_REQS, "--cert-reqs", metavar="R", help="Whether clients show a certificate: none, optional, required (0, 1, 2).")
     ciphers: str | None = setting(None, PATH, "--ciphers", metavar="LIST", help="Ciphers up to TLS 1.2, as OpenSSL writes them.")
@@ -403,6 +394,12 @@ class Given:
 Layer = Mapping[str, Given]
 
 
+def _from_value(name: str, value: object, origin: str) -> Given:
+    """Of a Python value: several, where the setting takes as many."""
+    several = isinstance(value, (list, tuple)) and name in OPTIONS and OPTIONS[name].repeatable
+    return Given(tuple(value) if several else (value,), origin)  # type: ignore[arg-type]
+
+
 def convert(name: str, given: Given) -> object:
     """The setting's value; an error in one line when it cannot be."""
     option = OPTIONS.get(name)
@@ -474,8 +471,7 @@ def from_values(origin: str, values: Mapping[str, object]) -> Layer:
         elif name is None:
             raise ConfigError(f"{origin}: {unknown(key, [*NAMES, *gunicorn.FOREIGN, *gunicorn.HOOKS])}")
         elif value is not None:
-            several = isinstance(value, (list, tuple)) and name in OPTIONS and OPTIONS[name].repeatable
-            layer[name] = Given(tuple(value) if several else (value,), f"{origin}: {key}")  # type: ignore[arg-type]
+            layer[name] = _from_value(name, value, f"{origin}: {key}")
     return layer
 
 
@@ -530,8 +526,7 @@ def from_options(app: str, **options: object) -> Settings:
         if name not in OPTIONS:
             raise ConfigError(unknown(name, OPTIONS))
         if value is not None:
-            several = isinstance(value, (list, tuple)) and OPTIONS[name].repeatable
-            given[name] = Given(tuple(value) if several else (value,), name)  # type: ignore[arg-type]
+            given[name] = _from_value(name, value, name)
     return replace(settle([given], {}).settings, app=app)
 
 
