@@ -85,7 +85,6 @@ FOREIGN: Mapping[str, Foreign] = {
     "dirty_worker_exit": Foreign(_NO_DIRTY),
     "reload_engine": _unused("--reload-engine"),
     "logconfig_dict": Foreign(_ONE_LOG, ({}, None)),
-    "logconfig_json": Foreign(_ONE_LOG, (None,)),
     "enable_backlog_metric": Foreign("--monitor tells of the accept queue", None, ("--enable-backlog-metric",), False),
     "ssl_context": Foreign(_NO_TLS),
     "forwarder_headers": Foreign(_PROXY, ("SCRIPT_NAME,PATH_INFO", "", None), ("--forwarder-headers",)),
@@ -103,7 +102,7 @@ NAMES = frozenset(
     "pythonpath preload_app reload forwarded_allow_ips proxy_protocol proxy_allow_ips certfile keyfile ca_certs "
     "cert_reqs ciphers ssl_version capture_output reuse_port sendfile reload_extra_files "
     "limit_request_line limit_request_fields limit_request_field_size "
-    "worker_connections logconfig syslog syslog_addr syslog_prefix syslog_facility "
+    "worker_connections logconfig logconfig_json syslog syslog_addr syslog_prefix syslog_facility "
     "disable_redirect_access_to_syslog paste".split()
 )
 

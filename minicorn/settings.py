@@ -372,7 +372,7 @@ NAMES: Mapping[str, str] = (
     {flag[2:].replace("-", "_"): name for name, o in OPTIONS.items() for flag in o.flags if flag.startswith("--")}
     | {name: name for name in OPTIONS}
     | {option.called: name for name, option in OPTIONS.items() if option.called}
-    | {"app": "app", "wsgi_app": "app"}
+    | {"app": "app", "wsgi_app": "app", "logconfig_json": "log_config"}
 )
 PREFIX = "MINICORN_"
 # Variables of ours that are no settings

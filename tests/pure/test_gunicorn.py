@@ -11,10 +11,11 @@ import pytest
 from minicorn import gunicorn as foreign
 from minicorn.cli import build_parser, main
 from minicorn.errors import ConfigError
-from minicorn.settings import NAMES, Given, from_argv, from_values, settle
+from minicorn.settings import NAMES, OPTIONS, Given, from_argv, from_values, settle
 
 TABLE = Path(__file__).parents[2] / "deploy" / "from-gunicorn.md"
-ROWS = dict(re.findall(r"^\| `(\w+)` \| (same|different|not here) \|", TABLE.read_text(), re.MULTILINE))
+FOUND = re.findall(r"^\| `(\w+)` \| (same|different|not here) \| (.*) ?\|$", TABLE.read_text(), re.MULTILINE)
+ROWS = {name: kind for name, kind, _ in FOUND}
 THEIRS = {setting.name: setting for setting in gunicorn.config.KNOWN_SETTINGS}
 ACTIONS = {"config", "check_config", "print_config"}  # the command's, no settings
 
@@ -43,6 +44,7 @@ SHARED: dict[str, tuple[str | None, object]] = {
     "limit_request_fields": ("50", 50),
     "limit_request_line": ("4094", 4094),
     "logconfig": ("log.ini", "log.ini"),
+    "logconfig_json": ("log.json", "log.json"),
     "loglevel": ("debug", "debug"),
     "max_requests": ("1000", 1000),
     "max_requests_jitter": ("50", 50),
@@ -83,6 +85,15 @@ def test_a_row_says_what_is_so(name: str) -> None:
     here = name in NAMES or name in foreign.HOOKS or name in BY_APP
     assert (ROWS[name] != "not here") == here
     assert here or name in foreign.FOREIGN
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, _, text in FOUND])
+def test_a_row_tells_what_the_command_tells_and_what_hup_changes(name: str, text: str) -> None:
+    if entry := foreign.FOREIGN.get(name):
+        taken = "taken and ignored: " if entry.harmless is None else ""
+        assert text.replace("`", "").strip() == taken + entry.advice
+    elif option := OPTIONS.get(NAMES.get(name, "")):
+        assert ("not at HUP" in text) == option.fixed
 
 
 def test_every_shared_row_is_tried() -> None:
