@@ -4,6 +4,7 @@ Pure data and one judgement. A setting with a counterpart here is in the table o
 whose lines also carry gunicorn's name where that differs.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -32,7 +33,6 @@ _NO_ASGI = "minicorn serves WSGI; an ASGI application needs an ASGI server, or a
 _NO_HTTP2 = "minicorn speaks HTTP/1.1; let a proxy in front speak HTTP/2"
 _STRICT = "minicorn takes what RFC 9112 allows, and nothing else: mend the client"
 _NO_DIRTY = "give long work to a queue such as Celery or RQ"
-_ONE_LOG = "name a file by logconfig: .json and .toml are for dictConfig"
 _NO_TLS = "see --certfile, --ciphers and --ssl-version"
 _PROXY = "see --forwarded-allow-ips and --forwarded-headers"
 _PASTE = "write it under [DEFAULT] in the PasteDeploy file"
@@ -84,7 +84,6 @@ FOREIGN: Mapping[str, Foreign] = {
     "dirty_worker_init": Foreign(_NO_DIRTY),
     "dirty_worker_exit": Foreign(_NO_DIRTY),
     "reload_engine": _unused("--reload-engine"),
-    "logconfig_dict": Foreign(_ONE_LOG, ({}, None)),
     "enable_backlog_metric": Foreign("--monitor tells of the accept queue", None, ("--enable-backlog-metric",), False),
     "ssl_context": Foreign(_NO_TLS),
     "forwarder_headers": Foreign(_PROXY, ("SCRIPT_NAME,PATH_INFO", "", None), ("--forwarder-headers",)),
@@ -102,7 +101,7 @@ NAMES = frozenset(
     "pythonpath preload_app reload forwarded_allow_ips proxy_protocol proxy_allow_ips certfile keyfile ca_certs "
     "cert_reqs ciphers ssl_version capture_output reuse_port sendfile reload_extra_files "
     "limit_request_line limit_request_fields limit_request_field_size "
-    "worker_connections logconfig logconfig_json syslog syslog_addr syslog_prefix syslog_facility "
+    "worker_connections logconfig logconfig_json logconfig_dict syslog syslog_addr syslog_prefix syslog_facility "
     "disable_redirect_access_to_syslog paste".split()
 )
 
@@ -110,6 +109,15 @@ NAMES = frozenset(
 def paste_app(file: str) -> str:
     """APP, for what gunicorn calls --paste FILE."""
     return f"paste:{file}"
+
+
+def translate(name: str, value: object) -> tuple[str, object]:
+    """A file's setting and its value, or what says the same here."""
+    if name == "paste":
+        return "wsgi_app", value and paste_app(str(value))
+    if name == "logconfig_dict":
+        return "logconfig", json.dumps(value) if value else None
+    return name, value
 
 
 def judge(name: str, value: object, origin: str) -> None:

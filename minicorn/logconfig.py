@@ -92,7 +92,9 @@ def apply(settings: Settings) -> None:
 
 def _configure(path: str) -> None:
     try:
-        if path.endswith(".json"):
+        if path.startswith("{"):  # gunicorn's logconfig_dict
+            _configure_by(json.loads(path))
+        elif path.endswith(".json"):
             _configure_by(json.loads(Path(path).read_bytes()))
         elif path.endswith(".toml"):
             import tomllib
@@ -104,7 +106,8 @@ def _configure(path: str) -> None:
         raise ConfigError(f"--log-config: cannot read {path}: {error.strerror}") from error
     except Exception as error:  # whatever a handler's constructor raises, and the logging package makes of it
         cause = error.__cause__ or error
-        raise ConfigError(f"--log-config: {path}: {error}" + (f": {cause}" if cause is not error else "")) from error
+        named = "logconfig_dict" if path.startswith("{") else path
+        raise ConfigError(f"--log-config: {named}: {error}" + (f": {cause}" if cause is not error else "")) from error
 
 
 def _configure_by(config: dict[str, Any]) -> None:
@@ -270,7 +273,9 @@ def _serve(channel: Channel) -> bool:
     for message in messages:
         if message.word == RECORD:
             record = logging.makeLogRecord(json.loads(message.text))
-            logging.getLogger(record.name).handle(record)
+            logger = logging.getLogger(record.name)
+            if logger.isEnabledFor(record.levelno):
+                logger.handle(record)
         elif message.word == REOPEN:
             reopen()
     return alive

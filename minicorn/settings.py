@@ -463,8 +463,7 @@ def from_values(origin: str, values: Mapping[str, object]) -> Layer:
     """
     layer: dict[str, Given] = {}
     for key, value in sorted(values.items(), key=lambda item: item[0] in gunicorn.NAMES):
-        if key == "paste":
-            key, value = "wsgi_app", value and gunicorn.paste_app(str(value))
+        key, value = gunicorn.translate(key, value)
         name = NAMES.get(key.replace("-", "_"))
         if name is None and key in gunicorn.FOREIGN:
             gunicorn.judge(key, value, f"{origin}: {key}")

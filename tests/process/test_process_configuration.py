@@ -184,6 +184,8 @@ for text, mention in [
 bad_file(
     "import time\nwhile True: time.sleep(9)", "not read within 0.3 s", "minicorn.conf.py", "--config-timeout", "0.3"
 )
+bad_file("logconfig_dict = {'version': 2}", "--log-config: logconfig_dict")
+bad_file("logconfig_dict = {'handlers': print}", "no hook")
 bad_file("workers = ", "Invalid value", "minicorn.toml")
 bad_file("worker = 2", "did you mean 'workers'", "minicorn.toml")
 bad_file("[workers]\na = 1", "workers", "minicorn.toml")

@@ -281,6 +281,30 @@ def test_the_log_of_flask_goes_to_the_error_log_at_its_level(start: Starter, lev
     assert [level for level, _ in found[0]] == told
 
 
+DICT = """
+bind, accesslog, access_log_format = "127.0.0.1:0", "-", "%(m)s %(U)s %(s)s"
+logconfig_dict = {
+    "version": 1,
+    "formatters": {"plain": {"format": "%(levelname)s %(message)s"}},
+    "handlers": {"file": {"class": "logging.FileHandler", "filename": "left", "formatter": "plain"}},
+    "root": {"level": "INFO", "handlers": []},
+    "loggers": {
+        "gunicorn.error": {"handlers": ["file"], "level": "WARNING", "propagate": False},
+        "gunicorn.access": {"handlers": ["file"], "level": "INFO", "propagate": False},
+    },
+}
+def post_fork(server, worker):
+    server.log.warning("a worker is there")
+"""
+
+
+def test_a_dict_for_logging_in_the_file(start: Starter) -> None:
+    start.write("gunicorn.conf.py", DICT)
+    start.write("shop.py", SHOP)
+    both(start, "shop:app", ("/", "/echo"))
+    assert (start.cwd / "left").read_text() == "WARNING a worker is there\nINFO GET / 200\nINFO POST /echo 201\n"
+
+
 # Sentry's own transport, which sends from a thread, to a server that is here
 
 SENTRY = """

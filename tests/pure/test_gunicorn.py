@@ -73,7 +73,7 @@ SHARED: dict[str, tuple[str | None, object]] = {
     "worker_tmp_dir": ("/dev/shm", "/dev/shm"),
     "workers": ("3", 3),
 }
-BY_APP = {"wsgi_app", "paste"}
+TRANSLATED = {"wsgi_app", "paste", "logconfig_dict"}
 
 
 def test_the_table_has_every_setting_of_gunicorn_and_no_other() -> None:
@@ -82,7 +82,7 @@ def test_the_table_has_every_setting_of_gunicorn_and_no_other() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(ROWS) - ACTIONS))
 def test_a_row_says_what_is_so(name: str) -> None:
-    here = name in NAMES or name in foreign.HOOKS or name in BY_APP
+    here = name in NAMES or name in foreign.HOOKS or name in TRANSLATED
     assert (ROWS[name] != "not here") == here
     assert here or name in foreign.FOREIGN
 
@@ -92,13 +92,13 @@ def test_a_row_tells_what_the_command_tells_and_what_hup_changes(name: str, text
     if entry := foreign.FOREIGN.get(name):
         taken = "taken and ignored: " if entry.harmless is None else ""
         assert text.replace("`", "").strip() == taken + entry.advice
-    elif option := OPTIONS.get(NAMES.get(name, "")):
+    elif option := OPTIONS.get(NAMES.get(foreign.translate(name, "")[0], "")):
         assert ("not at HUP" in text) == option.fixed
 
 
 def test_every_shared_row_is_tried() -> None:
     shared = {name for name, kind in ROWS.items() if kind != "not here"}
-    assert shared - set(foreign.HOOKS) - ACTIONS - BY_APP == set(SHARED)
+    assert shared - set(foreign.HOOKS) - ACTIONS - TRANSLATED == set(SHARED)
 
 
 @pytest.mark.parametrize("name", SHARED)
@@ -119,6 +119,13 @@ def test_paste_is_an_application_by_flag_and_in_a_file() -> None:
     values = {"paste": "site.ini#admin", "raw_paste_global_conf": []}
     assert settle([from_values("gunicorn.conf.py", values)], {}).settings.app == "paste:site.ini#admin"
     assert settle([from_values("gunicorn.conf.py", {"paste": None})], {}).settings.app == ""
+
+
+def test_a_dict_for_logging_stands_for_its_file_if_it_says_anything() -> None:
+    values = {"logconfig": "log.ini", "logconfig_dict": {"version": 1}}
+    assert settle([from_values("gunicorn.conf.py", values)], {}).settings.log_config == '{"version": 1}'
+    values["logconfig_dict"] = {}
+    assert settle([from_values("gunicorn.conf.py", values)], {}).settings.log_config == "log.ini"
 
 
 @pytest.mark.parametrize("name", sorted(set(ROWS) - ACTIONS))
