@@ -234,6 +234,8 @@ def _plain(name: str, value: object) -> object:
         return {str(key): _plain(name, each) for key, each in value.items()}
     if isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__}"
+    if callable(value) and name in gunicorn.FOREIGN:
+        raise ConfigError(f"{name} cannot be honoured: {gunicorn.FOREIGN[name].advice}")
     if callable(value):
         raise ConfigError(f"{name!r} is no hook; those are {', '.join(gunicorn.HOOKS)}")
     raise ConfigError(f"{name}: {type(value).__name__} is no value of a setting")

@@ -34,6 +34,7 @@ _NO_HTTP2 = "minicorn speaks HTTP/1.1; let a proxy in front speak HTTP/2"
 _STRICT = "minicorn takes what RFC 9112 allows, and nothing else: mend the client"
 _NO_DIRTY = "give long work to a queue such as Celery or RQ"
 _NO_TLS = "see --certfile, --ciphers and --ssl-version"
+_ASKED = "ask for it on the command line"
 _PROXY = "see --forwarded-allow-ips and --forwarded-headers"
 _PASTE = "write it under [DEFAULT] in the PasteDeploy file"
 _MANY = "a worker serves one request at a time; give --workers a higher number"
@@ -49,6 +50,8 @@ FOREIGN: Mapping[str, Foreign] = {
     "daemon": Foreign("let systemd or a container run it in the background", _OFF, ("-D", "--daemon"), False),
     "spew": Foreign("python -m trace shows the same without a server's help", _OFF, ("--spew",), False),
     "logger_class": Foreign("name formatters and handlers by --log-config", (None, "gunicorn.glogging.Logger"), ("--logger-class",)),
+    "check_config": Foreign(_ASKED, _OFF),
+    "print_config": Foreign(_ASKED, _OFF),
     "control_socket": _unused("--control-socket"),
     "control_socket_disable": _unused("--no-control-socket", takes_value=False),
     "control_socket_mode": _unused("--control-socket-mode"),
@@ -87,7 +90,7 @@ FOREIGN: Mapping[str, Foreign] = {
     "enable_backlog_metric": Foreign("--monitor tells of the accept queue", None, ("--enable-backlog-metric",), False),
     "ssl_context": Foreign(_NO_TLS),
     "forwarder_headers": Foreign(_PROXY, ("SCRIPT_NAME,PATH_INFO", "", None), ("--forwarder-headers",)),
-    "secure_scheme_headers": Foreign(_PROXY, (None,)),
+    "secure_scheme_headers": Foreign(_PROXY, (None, {"X-FORWARDED-PROTO": "https"})),
     "header_map": Foreign(_STRICT, ("drop", None), ("--header-map",)),
     "raw_paste_global_conf": Foreign(_PASTE, ([], None), ("--paste-global",)),
     "tmp_upload_dir": Foreign("set TMPDIR by --env, which the workers' temporary files follow", (None,)),
