@@ -7,7 +7,6 @@ talk over at the same time. If there is any it refuses, and says what.
 """
 
 import faulthandler
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -61,11 +60,8 @@ class Promotion:
         self._server.shutdown()
         self._signals.close()
         faulthandler.unregister(signals.STACKS)
-        faulthandler.disable()
+        self._post.lay_down()
         signal.signal(signal.SIGABRT, signal.SIG_DFL)  # hook worker_abort
-        self._post.channel.close()
-        os.close(self._post.stack_fd)
-        os.close(self._post.trace_fd)
         order.leave_service(ordered)
         sys.setrecursionlimit(sys.getrecursionlimit() + NESTED)
         return self._be_template(ordered)

@@ -46,6 +46,13 @@ class Post:
         complaints.collect(self.page.erred)
         lead_group()
 
+    def lay_down(self) -> None:
+        """In what that child has forked, which has a post of its own."""
+        faulthandler.disable()
+        self.channel.close()
+        os.close(self.stack_fd)
+        os.close(self.trace_fd)
+
 
 def fork(run: Callable[[], int], heir: bool = False) -> int:
     """Fork a child that does `run()` and ends with its exit code; the child's pid.

@@ -13,7 +13,6 @@ The template holds neither port nor queue: whatever its workers need comes with 
 """
 
 import contextlib
-import faulthandler
 import gc
 import math
 import os
@@ -76,17 +75,10 @@ class Template:
 
     def _fork(self, post: Post, boot: Boot) -> None:
         def run() -> int:
-            self._let_go()
+            self._post.lay_down()
             return boot(post)
 
         beget(post, run)
-
-    def _let_go(self) -> None:
-        """In a worker: what was the template's own."""
-        self._post.channel.close()
-        faulthandler.disable()
-        os.close(self._post.stack_fd)
-        os.close(self._post.trace_fd)
 
     def _set_title(self, state: str) -> None:
         set_title(f"minicorn: template gen {self._post.generation} [{self._title}] {state}")

@@ -72,6 +72,10 @@ def refork(server: Server) -> None:
     server.wait_log(r"template \d+ \(gen 1\) has ended")
 
 
+def pipes_of(pid: int) -> set[str]:
+    return {link for link in descriptors(pid) if link.startswith("pipe:")}
+
+
 def private(server: Server) -> list[int]:
     return sorted(read_memory(pid).private for pid in workers(server))
 
@@ -119,11 +123,13 @@ def test_no_request_fails_while_workers_are_promoted(start: Starter) -> None:
 
 def test_a_promoted_template_holds_nothing_of_the_workers(start: Starter) -> None:
     server = warmed(start, "handoff_app:app", 2, "10")
+    pipes = pipes_of(template(server))
     idle = server.connect()
     ask(idle)
     refork(server)
     wait_until(lambda: sum(link.startswith("socket:") for link in descriptors(template(server))) == 1, "a channel")
     assert not [link for link in descriptors(template(server)) if "epoll" in link]
+    assert pipes_of(template(server)) == pipes
     assert ask(idle).status == 200
     idle.close()
     # In the application, a worker's helper sees that another connection of its has something to say
