@@ -87,7 +87,9 @@ def shop(engine: Containers) -> Iterator[str]:
 
 def run(engine: Containers, *options: str, flags: tuple[str, ...] = ()) -> None:
     """The image with limits as an operator sets them, once its health check passes."""
-    engine.do("run", "--detach", "--name", "shop", "--read-only", *options, "shop", *flags)
+    # Neither /tmp nor /run is writable
+    still = ("--read-only", "--read-only-tmpfs=false")
+    engine.do("run", "--detach", "--name", "shop", *still, *options, "shop", *flags)
     await_health(engine, "shop")
 
 
@@ -108,7 +110,7 @@ def test_auto_is_one_worker_where_a_limit_says_so(engine: Containers, shop: str,
 
 
 def test_the_image_serves_as_first_process_unprivileged_and_read_only(engine: Containers, shop: str) -> None:
-    run(engine, "--tmpfs", "/tmp")
+    run(engine)
     assert f"Started arbiter [1] with {count_workers()} worker" in engine.log(shop)
     assert get(engine, "/").split()[0] == "10001"
     assert get(engine, "/write") == "Read-only file system"
@@ -141,9 +143,8 @@ def test_workers_are_replaced_before_the_memory_limit_is_met(engine: Containers,
 
 def test_a_worker_that_meets_the_limit_is_told_of_and_the_first_process_stays(engine: Containers, shop: str) -> None:
     run(engine, "--memory", "200m")
-    burst = "import urllib.request as r\nfor _ in range(3): r.urlopen('http://127.0.0.1:8000/grow', timeout=30)"
-    done = engine.run("podman", "exec", shop, "python", "-c", burst)
-    assert "closed connection without response" in done.stderr
+    for _ in range(3):  # the kernel chooses whom it kills, and when: the client may see nothing of it
+        engine.run("podman", "exec", shop, "python", "-c", GET.format("8000/grow"))
     wait_until(lambda: "killed by the kernel for want of memory" in engine.log(shop), "the cause is told")
     assert get(engine, "/").startswith("10001")
 
