@@ -114,9 +114,10 @@ def _haproxy(folder: Path, *places: tuple[str, str]) -> Front:
 
 
 def read_states(folder: Path) -> dict[str, str]:
-    """What HAProxy thinks of its servers: UP, DOWN, or on the way."""
+    """What HAProxy thinks of its servers: UP, DOWN, or on the way; nothing while it begins."""
     with socket.socket(socket.AF_UNIX) as sock, sock.makefile() as answer:
-        sock.connect(str(folder / "state"))
+        if sock.connect_ex(str(folder / "state")):
+            return {}
         sock.sendall(b"show stat\n")
         names, *rows = [line.split(",") for line in answer.read().splitlines() if line]
     status = names.index("status")
