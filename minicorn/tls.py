@@ -6,6 +6,7 @@ name that the client asks for (SNI, RFC 6066 3). Versions below 1.2 and renegoti
 
 import os
 import ssl
+import sys
 
 from minicorn.certificate import distinguished, dns_names
 from minicorn.errors import ClientGone, ConfigError
@@ -88,7 +89,17 @@ def load(settings: Settings) -> ssl.SSLContext:
         sock.context = by_name.get(asked) or by_name.get("*." + asked.partition(".")[2]) or default
 
     contexts[0].sni_callback = choose
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _pass_over_bad_names
     return contexts[0]
+
+
+def _pass_over_bad_names(told: "sys.UnraisableHookArgs") -> None:
+    """A server name beyond ASCII ends the handshake, as it should; but Python's ssl tells of it as of a
+    fault of ours, with a traceback for each."""
+    error = told.exc_value
+    if not (isinstance(error, UnicodeDecodeError) and error.object == told.object):
+        sys.__unraisablehook__(told)
 
 
 def _load_one(certificate: str, key: str, settings: Settings) -> ssl.SSLContext:

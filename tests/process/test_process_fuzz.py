@@ -1,6 +1,7 @@
 """Streams of mutated bytes against a real arbiter and its workers: nothing that a client sends upsets them."""
 
 import re
+import ssl
 
 import psutil
 import pytest
@@ -30,14 +31,15 @@ def is_quiet(server: Server) -> bool:
     )
 
 
-def besiege(start: Starter, count: int, seed: int) -> None:
+def besiege(start: Starter, count: int, seed: int, pair=None) -> None:
     start.write("echo.py", APP)
-    server = start("echo:app", "--workers", str(WORKERS), "--recv-timeout", "5")
+    server = start("echo:app", "--workers", str(WORKERS), "--recv-timeout", "5", *(pair.flags if pair else ()))
     address = ("127.0.0.1", server.port)
-    fuzz(address, 40, 0)  # what is opened once
+    context = ssl.create_default_context(cafile=pair.certificate) if pair else None
+    fuzz(address, 40, 0, context=context)  # what is opened once
     wait_until(lambda: is_quiet(server), "a client stays", 30)
     before = opened(server)
-    outcome = fuzz(address, count, seed)
+    outcome = fuzz(address, count, seed, context=context)
     print(f"{outcome.sent} streams, {outcome.replies} answered, {outcome.good} good requests between them")
     assert outcome.hung == [] and outcome.false == []
     assert outcome.sent == count and outcome.replies > count / 4
@@ -50,6 +52,16 @@ def besiege(start: Starter, count: int, seed: int) -> None:
 
 def test_ten_thousand_mutated_streams_leave_no_trace(start: Starter) -> None:
     besiege(start, 10_000, seed=6)
+
+
+def test_a_thousand_mutated_streams_under_tls_and_below_it_leave_no_trace(start: Starter, pair) -> None:
+    besiege(start, 1_000, seed=7, pair=pair)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ten_thousand_mutated_streams_under_tls_and_below_it_leave_no_trace(start: Starter, pair) -> None:
+    besiege(start, 10_000, seed=8, pair=pair)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import http.client
 import json
 import re
 import shutil
+import socket
 import ssl
 import threading
 import time
@@ -15,6 +16,7 @@ from subprocess import PIPE, STDOUT, Popen
 import psutil
 import pytest
 from harness import Server, Starter, wait_until
+from wirefuzz import hello
 
 APP = """
 import time
@@ -138,6 +140,17 @@ def test_a_broken_certificate_at_the_start_is_one_line_and_exit_code_1(start: St
     assert server.wait() == 1
     (line,) = server.log.finish().splitlines()
     assert line.startswith("minicorn: error: --certfile ") and line.endswith("No such file or directory")
+
+
+def test_a_server_name_beyond_ascii_is_refused_without_a_traceback(start: Starter, connect, pair) -> None:
+    server = start("who:app", *pair.flags)
+    name = hello(ssl.create_default_context()).replace(b"a.test", b"a.t\xe9st")
+    with socket.create_connection(("127.0.0.1", server.port), 15) as client:
+        client.sendall(name)
+        assert client.recv(100).startswith(b"\x15\x03")  # an alert
+    server.wait_log("its TLS handshake failed: CALLBACK_FAILED")
+    assert connect(server, pair).ask()[0].status == 200
+    assert not re.search("Traceback|ignored", server.log.text)
 
 
 def test_a_retiring_worker_ends_a_connection_after_its_reply_with_close_notify(start: Starter, connect, pair) -> None:

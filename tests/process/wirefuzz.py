@@ -6,9 +6,11 @@ work all the time. The caller looks at the log, the workers and their descriptor
 
 import random
 import socket
+import ssl
 import threading
 from dataclasses import dataclass, field
 
+HANDSHAKE = (b"\x15\x03", b"\x16\x03")  # an alert, or its next step
 GOOD = b"GET /good HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
 PATIENCE = 30.0
 
@@ -41,9 +43,19 @@ BITS += [
 BITS += [b"0\r\n\r\n", b"99999999999999999999", b"A" * 5000, b"X: y\r\n" * 300]
 
 
-def stream(chance: random.Random) -> bytes:
+def hello(context: ssl.SSLContext) -> bytes:
+    """What a TLS client says first."""
+    said = ssl.MemoryBIO()
+    try:
+        context.wrap_bio(ssl.MemoryBIO(), said, server_hostname="a.test").do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    return said.read()
+
+
+def stream(chance: random.Random, messages: list[bytes] = MESSAGES) -> bytes:
     """A few messages, wounded."""
-    data = bytearray(b"".join(chance.choices(MESSAGES, k=chance.randrange(1, 4))))
+    data = bytearray(b"".join(chance.choices(messages, k=chance.randrange(1, 4))))
     for _ in range(chance.randrange(4)):
         position = chance.randrange(min(len(data), 400) + 1)
         data[position : position + chance.choice([0, 0, 1, 2, 40])] = chance.choice(BITS)
@@ -69,15 +81,27 @@ def _send(client: socket.socket, data: bytes, chance: random.Random) -> None:
         client.sendall(data[start : max(start, stop)])
 
 
-def _one(address: tuple[str, int], data: bytes, chance: random.Random, outcome: Outcome) -> None:
-    with socket.create_connection(address, PATIENCE) as client:
-        client.settimeout(PATIENCE)
+def _connect(address: tuple[str, int], context: ssl.SSLContext | None) -> socket.socket:
+    client = socket.create_connection(address, PATIENCE)
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return context.wrap_socket(client, server_hostname="a.test") if context else client
+
+
+def _one(
+    address: tuple[str, int],
+    data: bytes,
+    chance: random.Random,
+    outcome: Outcome,
+    context: ssl.SSLContext | None,
+    begins: tuple[bytes, ...] = (b"HTTP/1.1 ",),
+) -> None:
+    """`begins`: with what a reply may begin."""
+    with _connect(address, context) as client:
         try:
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _send(client, data, chance)
             if chance.random() < 0.1:
                 return  # gone without a word
-            client.shutdown(socket.SHUT_WR)
+            socket.socket.shutdown(client, socket.SHUT_WR)  # ssl's own would leave off decrypting
             raw = b""
             while block := client.recv(65536):
                 raw += block
@@ -86,13 +110,13 @@ def _one(address: tuple[str, int], data: bytes, chance: random.Random, outcome: 
             return
         except OSError:
             return  # reset: it was sending to somebody who had refused it
-    if raw and not raw.startswith(b"HTTP/1.1 "):
+    if raw and not raw.startswith(begins):
         outcome.false.append(data)
     outcome.replies += bool(raw)
 
 
-def _all_is_well(address: tuple[str, int]) -> bool:
-    with socket.create_connection(address, PATIENCE) as client:
+def _all_is_well(address: tuple[str, int], context: ssl.SSLContext | None) -> bool:
+    with _connect(address, context) as client:
         client.sendall(GOOD)
         raw = b""
         while block := client.recv(65536):
@@ -100,8 +124,11 @@ def _all_is_well(address: tuple[str, int]) -> bool:
     return raw.startswith(b"HTTP/1.1 200 ") and raw.endswith(b"/good")
 
 
-def fuzz(address: tuple[str, int], count: int, seed: int, threads: int = 4) -> Outcome:
-    """Send `count` streams; a good request goes between every fifty of each thread."""
+def fuzz(
+    address: tuple[str, int], count: int, seed: int, threads: int = 4, context: ssl.SSLContext | None = None
+) -> Outcome:
+    """Send `count` streams; a good request goes between every fifty of each thread. With a `context`,
+    under TLS, and every other one is wounded below it."""
     outcome = Outcome()
     lock = threading.Lock()
 
@@ -109,10 +136,13 @@ def fuzz(address: tuple[str, int], count: int, seed: int, threads: int = 4) -> O
         chance = random.Random(seed * 1000 + number)
         mine = Outcome()
         for turn in range(count // threads):
-            _one(address, stream(chance), chance, mine)
+            if context and turn % 2:
+                _one(address, stream(chance, [hello(context)]), chance, mine, None, HANDSHAKE)
+            else:
+                _one(address, stream(chance), chance, mine, context)
             mine.sent += 1
             if turn % 50 == 0:
-                mine.good += _all_is_well(address)
+                mine.good += _all_is_well(address, context)
         with lock:
             outcome.sent += mine.sent
             outcome.replies += mine.replies

@@ -171,6 +171,7 @@ RULES = [
     Rule(9112, "9.8", "SHOULD", "be prepared for a client that closes without an alert", "it is forgotten, and nothing is logged", "test_wire_tls::test_who_vanishes_without_close_notify_costs_nothing"),
     Rule(9112, "9.8", "MUST", "a reply that only the connection ends is complete if an alert ends it", "none is sent where it was cut", "test_wire_tls::test_a_reply_that_was_cut_ends_without_close_notify"),
     Rule(9110, "7.6.1", "MUST", "Connection's options are case-insensitive, and hop-by-hop", "an application cannot set one", "test_reply::test_a_hop_by_hop_field_is_refused_each_time"),
+    Rule(9110, "7.6.1", "ought", "ignore a field of the connection that no Connection option names", "of these only Connection and Transfer-Encoding are acted on; all others pass", "test_wire_semantics::test_an_offer_to_upgrade_is_passed_on_and_not_taken_up"),
     Rule(9110, "7.8", "MAY", "ignore Upgrade", "ignored", "test_differential::test_each_listed_difference_is_one"),
     Rule(9110, "7.8", "MUST", "ignore Upgrade in HTTP/1.0, and switch to nothing that was not offered", "we switch to nothing", "test_wire_semantics::test_an_offer_to_upgrade_is_passed_on_and_not_taken_up"),
     Rule(9110, "10.1.1", "MUST", "ignore 100-continue in HTTP/1.0", "ignored", "test_request::test_an_expectation_in_http_1_0_is_ignored"),
