@@ -60,7 +60,7 @@ RULES = [
     Rule(9112, "3.2.4", "MUST", "what a proxy sends as OPTIONS *: an absolute URI without path and query", "taken as OPTIONS *, from whoever sends it", "test_request::test_options_of_an_absolute_target_without_a_path_are_those_of_the_whole_server"),
     Rule(9112, "3.3", "MUST", "the target URI of OPTIONS * has an empty path and query", "PATH_INFO is empty", "test_wire_environ::test_options_of_the_whole_server_has_no_path"),
     Rule(9112, "3.3", "MUST", "the scheme is https where the connection is secured, or where a trusted gateway says so", "wsgi.url_scheme, by TLS or by --forwarded-allow-ips; an http URI over TLS stays https", "test_wire_tls::test_the_connection_says_the_scheme_whatever_an_absolute_target_says"),
-    Rule(9112, "3.3", "MAY", "take a default authority where there is no Host", "SERVER_NAME and SERVER_PORT, for HTTP/1.0 alone", "test_wire_environ::test_http_1_0_needs_no_host"),
+    Rule(9112, "3.3", "MAY", "take a default authority where there is no Host", "SERVER_NAME and SERVER_PORT, for HTTP/1.0; an empty Host stays empty, and PEP 3333 has applications take these", "test_wire_environ::test_http_1_0_needs_no_host"),
     Rule(9110, "4.2.1", "MUST", "reject an http URI with an empty host", "400", "test_request::test_an_absolute_target_with_an_empty_host_and_a_port_is_refused"),
     Rule(9110, "4.2.3", "MAY", "normalize URIs", "of an absolute URI an empty path becomes /; nothing else", "test_request::test_the_authority_of_an_absolute_target_replaces_host"),
     Rule(9110, "4.2.4", "SHOULD", "take userinfo in a URI for an error", "400, in Host as well", "test_request::test_a_target_of_no_known_form_is_refused"),
