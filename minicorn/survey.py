@@ -27,8 +27,15 @@ _PAUSE = 0.001
 def find(base: str | None = None) -> list[Path]:
     """The directories of living servers below `base`, or where they are by default; those that we may read."""
     bases = {base} if base else {default_base(), tempfile.gettempdir()}
-    found = [path for each in sorted(bases) for path in sorted(Path(each).glob(f"{PREFIX}*")) if is_alive(path)]
+    found = [path for each in sorted(bases) for path in _candidates(Path(each)) if is_alive(path)]
     return list({path.resolve(): path for path in found}.values())
+
+
+def _candidates(base: Path) -> list[Path]:
+    try:
+        return sorted(base.glob(f"{PREFIX}*"))
+    except OSError:
+        return []  # we may not look there
 
 
 def find_by_pid(pid: int) -> Path | None:
