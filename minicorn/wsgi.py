@@ -182,7 +182,9 @@ class Exchange:
     @property
     def sent(self) -> int:
         """Bytes of body handed over."""
-        if self._head is None or self._head.delimiter is NOTHING:
+        if self._head is None:
+            return self._produced  # of an error page, or nothing
+        if self._head.delimiter is NOTHING:
             return 0
         if self._head.delimiter is LENGTH:
             return min(self._produced, self._head.length)
@@ -347,7 +349,9 @@ class Exchange:
         if self._head is None:
             self.status, self.headers = "500 Internal Server Error", []
             kind, text = self._doors.explain(error, self._request)
-            self._hand_over(reply.render_error(500, self._date, self._request.method, text, kind))
+            data = reply.render_error(500, self._date, self._request.method, text, kind)
+            self._produced = len(data.partition(b"\r\n\r\n")[2])
+            self._hand_over(data)
 
     @property
     def _subject(self) -> str:

@@ -231,6 +231,16 @@ def test_a_request_that_the_kernel_kills_for_its_memory_has_its_line_and_one_rec
     assert server.get("/").text == "hello"
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_the_error_page_of_an_application_that_has_raised_has_its_size(start: Starter, method: str) -> None:
+    log = start.cwd / "access.log"
+    server = serve(start, log)
+    talk(server.port, f"{method} /nap?no-number HTTP/1.1")
+    (found,) = entries(log, 1)
+    size = len("500 Internal Server Error\n") if method == "GET" else 0
+    assert (found["http.response.status_code"], found["http.response.body.size"]) == (500, size)
+
+
 @pytest.mark.parametrize("path", ["/", "/missing"])
 def test_a_request_that_is_answered_has_one_line(start: Starter, path: str) -> None:
     log = start.cwd / "access.log"
