@@ -47,11 +47,12 @@ def clean(text: str) -> str:
     return "".join(char if char.isprintable() else "." for char in text)
 
 
-def doing(worker: WorkerView, now: float) -> str:
-    """In words, what it does now; while idle, what it did last."""
+def doing(worker: WorkerView, now: float, room: int = 10_000) -> str:
+    """In words, what it does now; while idle, what it did last. Its client, if there is `room` to name it."""
     took = duration(max(0.0, now - worker.since))
     if worker.busy:
-        return clean(f"{took} in {worker.request}" + (f" for {worker.client}" if worker.client else ""))
+        text, client = f"{took} in {worker.request}", f" for {worker.client}" if worker.client else ""
+        return clean(text + client if len(text + client) <= room else text)
     return clean(f"{took} since {worker.request}" if worker.request and worker.state == "idle" else took)
 
 
@@ -128,7 +129,7 @@ def table(snapshot: Snapshot, width: int) -> list[str]:
         cells = f"{worker.slot:>4} {worker.pid:>8} {worker.generation:>4} {worker.state:8} "
         cells += f"{duration(snapshot.now - worker.born):>10} {worker.counters.requests:>10,} "
         cells += f"{usage.cpu:>6.1f}s {size(usage.pss):>9} {size(usage.shared):>9} {size(usage.private):>9}  "
-        cells += doing(worker, snapshot.now)
+        cells += doing(worker, snapshot.now, width - len(cells))
         lines.append(cells)
     return [line[:width].rstrip() for line in lines]
 
@@ -207,7 +208,8 @@ def _lanes(looks: Sequence[Snapshot], sort: str, width: int, most: int) -> list[
         since = now.now - worker.since if worker.busy else 0.0
         keys = {"slot": worker.slot, "requests": -rate, "cpu": -cpu, "memory": -worker.usage.pss, "time": -since}
         text = f"{worker.slot:>4} {worker.pid:>8} {worker.generation:>4} {worker.state:8} {rate:>7,.0f} {cpu:>5.0%} "
-        rows.append((keys[sort], worker.slot, f"{text}{size(worker.usage.pss):>9}  {doing(worker, now.now)}"))
+        text += f"{size(worker.usage.pss):>9}  "
+        rows.append((keys[sort], worker.slot, text + doing(worker, now.now, width - len(text))))
     head = f"{'SLOT':>4} {'PID':>8} {'GEN':>4} {'STATE':8} {'REQ/S':>7} {'CPU':>5} {'PSS':>9}  DOING"
     shown = [text for _, _, text in sorted(rows)][:most]
     hidden = len(rows) - len(shown)

@@ -74,4 +74,4 @@ def _key(patience: float) -> str:
     """A key, or "" when none is pressed in time."""
     if not select.select([0], [], [], patience)[0]:
         return ""
-    return os.read(0, 16).decode("ascii", "replace")[:1] or "q"  # the terminal has gone
+    return os.read(0, 1).decode("ascii", "replace") or "q"  # the terminal has gone

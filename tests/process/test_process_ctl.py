@@ -188,6 +188,20 @@ def test_top_without_a_terminal_prints_one_frame(start: Starter) -> None:
     assert all(any(str(pid) in line for line in lines) for pid in server.workers())
 
 
+def test_top_on_a_terminal_goes_on_until_q_and_leaves_it_as_it_was(start: Starter) -> None:
+    server = start("plain:app", "--workers", "2")
+    _, pid = server.begin("/hold")
+    top = start.command(*CTL, "--pid", str(server.pid), "top", prelude="terminal")
+    top.log.wait("sort: s slot", 2, 15)  # a second frame
+    top.type(b"t")  # who has worked longest comes first
+    top.log.wait(rf"SLOT[^\n]*\n[^\n]* {pid} +1 busy .*in GET /hold", 1, 15)
+    top.type(b"q")
+    assert top.wait() == 0
+    entered, left = "\033[?1049h\033[?25l", "\033[?25h\033[?1049l"
+    assert top.log.text.startswith(entered) and top.log.finish().endswith(left)
+    server.release()
+
+
 def test_mistakes_are_one_line(start: Starter) -> None:
     server = start("plain:app")
     for arguments in (["--pid", str(os.getpid())], ["--pid", "nowhere.pid"], ["--worker-tmp-dir", str(server.cwd)]):
