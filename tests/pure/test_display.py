@@ -125,6 +125,11 @@ def test_no_line_is_wider_than_the_terminal(snapshot: Snapshot, width: int) -> N
     assert max(map(len, frame)) <= width
 
 
+@pytest.mark.parametrize(("room", "text"), [(24, "1.0 s in GET /2 for ::1"), (22, "1.0 s in GET /2")])
+def test_a_client_is_named_whole_or_not_at_all(room: int, text: str) -> None:
+    assert display.doing(worker(2, "busy"), 100.0, room) == text
+
+
 def test_a_frame_is_no_higher_than_the_terminal_and_says_what_is_left_out(snapshot: Snapshot) -> None:
     many = replace(snapshot, workers=tuple(worker(slot) for slot in range(1, 60)))
     frame = display.frame([many, many], [Pace()], "slot", 80, 24)
