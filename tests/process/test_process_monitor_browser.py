@@ -20,7 +20,11 @@ CROWDED = """
   .filter(e => e.offsetParent && getComputedStyle(e).textOverflow !== "ellipsis" && e.scrollWidth > e.clientWidth + 1
     && e.clientWidth).map(e => e.textContent)
 """
-BLANK = """[...document.querySelectorAll("svg")].filter(e => !e.querySelector("path[stroke]")).map(e => e.id)"""
+BLANK = """
+[...document.querySelectorAll("svg")]
+  .filter(e => ![...e.querySelectorAll("path[stroke]")].some(line => /[Lh]/.test(line.getAttribute("d"))))
+  .map(e => e.id)
+"""
 WINDOWS = [(width, height, scheme) for width, height in ((1200, 900), (390, 844)) for scheme in ("light", "dark")]
 # Of the text and its ground, 0 to 255
 SHADES = """
