@@ -25,8 +25,8 @@ def test_a_request_that_is_just_slow_enough_is_seen(start: Starter) -> None:
     """However it lies between the arbiter's looks: the limit is kept to a tenth of a second."""
     server = start("logs_app:app", "--slow-request", "0.2", "--workers", "2")
     for number in range(1, 6):
-        assert server.get(f"/nap?0.6&{number}").status == 200
-        server.wait_log(rf"is slow, 0\.\d s in GET /nap\?0\.6&{number} ")
+        assert server.get(f"/nap?0.9&{number}").status == 200
+        server.wait_log(rf"is slow, 0\.\d s in GET /nap\?0\.9&{number} ")
     shown = re.findall(r"is slow, (\d\.\d) s in", server.log.text)
     assert len(shown) == 5
 
