@@ -45,6 +45,7 @@ class State(IntEnum):
 
 
 HEAD, BODY, APP, REPLY, IDLE, LINGER, CLOSED, PREFACE = State
+NO_BODY, SIZED = Framing.NONE, Framing.LENGTH  # looked up once: dear in an enumeration, up to Python 3.11
 
 MOVES: Mapping[State, frozenset[State]] = {
     HEAD: frozenset({BODY, APP, REPLY, LINGER, CLOSED}),
@@ -293,7 +294,7 @@ class Connection:
         self._raw = bytes(data)
         self._input, self._searched = data[end:], 0
         self.body = io.BytesIO()
-        if request.framing is not Framing.NONE:
+        if request.framing is not NO_BODY:
             return self._begin_body(request, now)
         if self._input:
             self.holds = True
@@ -304,7 +305,7 @@ class Connection:
     def _begin_body(self, request: Request, now: float) -> bool:
         data, self._input = bytes(self._input), b""
         decoder = decoder_for(request, self.settings.max_body_size)
-        if request.framing is Framing.LENGTH and request.content_length <= len(data):
+        if request.framing is SIZED and request.content_length <= len(data):
             self.body = io.BytesIO(decoder.feed(data))
             return self._complete(request, decoder.rest, request.content_length, now)
         self._decoder = decoder
