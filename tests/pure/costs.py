@@ -8,26 +8,28 @@ from typing import TypeVar
 T = TypeVar("T")
 
 ROUNDS_LEAST, ROUNDS_MOST = 3, 40
-# Twice the input: linear work takes 2 times as long, 2.4 where caches hold less of it; quadratic work 4 times
-FACTOR = 2.8
+FACTOR = 2.3  # twice the input: linear work takes 2 times as long, quadratic work 4 times
+DOUBLINGS = 3  # what noise and caches do is shared by so many
 
 
-def growth(work: Callable[[T], object], small: T, large: T) -> float:
-    """How many times longer `work(large)` takes than `work(small)`.
+def growth(work: Callable[[T], object], make: Callable[[int], T], size: int) -> float:
+    """How many times longer `work` takes of twice the input: of what is made for a quarter of `size` to twice of it.
 
     Noise only ever adds, so the least of several turns is the truth; turns go on until it is good enough.
     """
+    large = make(2 * size)
+    small = make(2 * size // 2**DOUBLINGS)
     least_small = least_large = float("inf")
     gc.disable()
     try:
         for turn in range(ROUNDS_MOST):
             least_small = min(least_small, _cpu_time(work, small))
             least_large = min(least_large, _cpu_time(work, large))
-            if turn + 1 >= ROUNDS_LEAST and least_large <= FACTOR * least_small:
+            if turn + 1 >= ROUNDS_LEAST and least_large <= FACTOR**DOUBLINGS * least_small:
                 break
     finally:
         gc.enable()
-    return least_large / least_small
+    return float((least_large / least_small) ** (1 / DOUBLINGS))
 
 
 def _cpu_time(work: Callable[[T], object], argument: T) -> float:

@@ -932,13 +932,13 @@ SHAPES: dict[str, tuple[int, Callable[[int], bytes]]] = {
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_head_of_twice_the_size_takes_twice_the_time(shape: str) -> None:
     size, make = SHAPES[shape]
-    times_longer = growth(lambda data: outcome(lambda: parse_head(data, LARGE)), make(size), make(2 * size))
+    times_longer = growth(lambda data: outcome(lambda: parse_head(data, LARGE)), make, size)
     assert times_longer <= FACTOR
 
 
 def test_a_head_in_single_bytes_takes_linear_time() -> None:
     make = filled(b"A: bcdefghi\r\n", after=b"\r\n")
-    times_longer = growth(lambda data: drip(data, LARGE), make(2**15), make(2**16))
+    times_longer = growth(lambda data: drip(data, LARGE), make, 2**15)
     assert times_longer <= FACTOR
 
 
@@ -947,7 +947,5 @@ def test_a_head_in_single_bytes_takes_linear_time() -> None:
 )
 def test_lines_with_limits_take_linear_time_in_single_bytes(begin: bytes, line: bytes) -> None:
     make = filled(line, before=begin, after=b"")
-    times_longer = growth(
-        lambda data: drip(data, LARGE, longest_line=LARGE, longest_field=8190), make(2**15), make(2**16)
-    )
+    times_longer = growth(lambda data: drip(data, LARGE, longest_line=LARGE, longest_field=8190), make, 2**15)
     assert times_longer <= FACTOR
