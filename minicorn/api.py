@@ -5,12 +5,14 @@ import signal
 import threading
 from wsgiref.types import WSGIApplication
 
-from minicorn import app, listeners, logconfig, spawn
-from minicorn.loader import load_app
-from minicorn.log import LOGGER
+from minicorn import app
+from minicorn.config.settings import DEFAULTS, Settings, from_options
+from minicorn.logs import logconfig
+from minicorn.logs.log import LOGGER
 from minicorn.server import Server
-from minicorn.settings import DEFAULTS, Settings, from_options
-from minicorn.signals import Signals
+from minicorn.serving.loader import load_app
+from minicorn.system import listeners, spawn
+from minicorn.system.signals import Signals
 
 
 def serve(

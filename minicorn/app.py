@@ -9,38 +9,29 @@ import sys
 import threading
 from pathlib import Path
 
-from minicorn import (
-    accesslog,
-    activation,
-    listeners,
-    log,
-    logconfig,
-    shell,
-    spawn,
-    succession,
-    systemd,
-    terminal,
-)
-from minicorn.arbiter import Arbiter
-from minicorn.belongings import Belongings
-from minicorn.cgroup import count_workers
-from minicorn.configuration import Configuration
-from minicorn.desk import open_desk
+from minicorn.arbiter import succession
+from minicorn.arbiter.arbiter import Arbiter
+from minicorn.arbiter.belongings import Belongings
+from minicorn.arbiter.succession import Estate
+from minicorn.arbiter.upgrade import Upgrade
+from minicorn.config.configuration import Configuration
+from minicorn.config.settings import Settings
 from minicorn.errors import ConfigError, ExitCode
-from minicorn.listeners import Listener
-from minicorn.loader import explain, load_app
-from minicorn.log import LOGGER, Output, Sink
+from minicorn.figures.desk import open_desk
+from minicorn.logs import accesslog, log, logconfig
+from minicorn.logs.log import LOGGER, Output, Sink
 from minicorn.offspring import Offspring, directory
-from minicorn.pidfile import PidFile
-from minicorn.privileges import find_owner
-from minicorn.reception import Reception
-from minicorn.settings import Settings
-from minicorn.succession import Estate
-from minicorn.systemd import Manager
-from minicorn.title import set_title
-from minicorn.upgrade import Upgrade
+from minicorn.serving.loader import explain, load_app
+from minicorn.serving.reception import Reception
+from minicorn.serving.worker import pythonpath
+from minicorn.system import activation, listeners, shell, spawn, systemd, terminal
+from minicorn.system.cgroup import count_workers
+from minicorn.system.listeners import Listener
+from minicorn.system.pidfile import PidFile
+from minicorn.system.privileges import find_owner
+from minicorn.system.systemd import Manager
+from minicorn.system.title import set_title
 from minicorn.version import VERSION
-from minicorn.worker import pythonpath
 
 
 def run_arbiter(settings: Settings, config: Configuration | None = None) -> ExitCode:
@@ -113,7 +104,7 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, estat
             if owner is not None:
                 belongings.give(owner)
             if settings.is_monitored:
-                from minicorn import monitor  # now, lest a later version of it be found; only if it is wanted
+                from minicorn.figures import monitor  # now, lest a later version of it be found; only if it is wanted
 
                 belongings.attendants.members.append(monitor.attend(settings, desk, belongings.directory.path))
             arbiter = Arbiter(settings, size, belongings, children.worker, children.template, upgrade, estate, config)

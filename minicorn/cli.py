@@ -8,9 +8,9 @@ import shlex
 import sys
 from typing import Any, NoReturn
 
-from minicorn import gunicorn
+from minicorn.config import gunicorn
+from minicorn.config.settings import NAMES, OPTIONS, Layer, Settings, from_argv, render
 from minicorn.errors import ConfigError, ExitCode, UsageError
-from minicorn.settings import NAMES, OPTIONS, Layer, Settings, from_argv, render
 from minicorn.version import VERSION
 
 _EXAMPLES = """
@@ -177,8 +177,9 @@ def main(argv: list[str] | None = None) -> int:
         print("minicorn: error: it forks, which Windows cannot; use WSL", file=sys.stderr)
         return ExitCode.CONFIG
     gc.disable()
-    from minicorn import app, configuration  # they need a POSIX system
-    from minicorn.spawn import leave
+    from minicorn import app
+    from minicorn.config import configuration  # they need a POSIX system
+    from minicorn.system.spawn import leave
 
     gc.freeze()  # what has been imported stays: no collection need look at it, here or in a worker
     gc.enable()

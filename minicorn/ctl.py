@@ -16,11 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from minicorn import display, survey, top, traces
 from minicorn.errors import ConfigError, ExitCode, UsageError
-from minicorn.snapshot import Snapshot, document
-from minicorn.standing import Stage, Standing
-from minicorn.usage import with_usage
+from minicorn.figures import display, survey, top, traces
+from minicorn.figures.snapshot import Snapshot, document
+from minicorn.figures.usage import with_usage
+from minicorn.pool.standing import Stage, Standing
 from minicorn.version import VERSION
 
 # Between two looks at what becomes of a wish: what the arbiter stores in its page wakes nobody

@@ -8,18 +8,18 @@ import json
 import os
 import sys
 
-from minicorn import channel
+from minicorn.config.settings import Settings
 from minicorn.errors import AppLoadError
-from minicorn.forksafety import Watch
-from minicorn.groundwork import Groundwork
-from minicorn.life import USHER
-from minicorn.loader import load_app
-from minicorn.log import LOGGER, Sink
+from minicorn.logs.log import LOGGER, Sink
+from minicorn.pool.life import USHER
+from minicorn.reload.groundwork import Groundwork
 from minicorn.server import Seat, Server
-from minicorn.settings import Settings
-from minicorn.spawn import Post
-from minicorn.template import Boot, Template
-from minicorn.worker import Worker, enter
+from minicorn.serving.forksafety import Watch
+from minicorn.serving.loader import load_app
+from minicorn.serving.template import Boot, Template
+from minicorn.serving.worker import Worker, enter
+from minicorn.system import channel
+from minicorn.system.spawn import Post
 
 
 class Offspring:
@@ -34,7 +34,7 @@ class Offspring:
         """A worker that imports the application itself; an usher has just its page."""
         app = None
         if post.generation == USHER:
-            from minicorn.showing import WaitingPage
+            from minicorn.reload.showing import WaitingPage
 
             app = WaitingPage(USHER)
         return Worker(post, settings, self._outputs, directory(self._called_in, settings), app).run()

@@ -14,33 +14,33 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from wsgiref.types import WSGIApplication, WSGIEnvironment
 
-from minicorn import listeners, poller
-from minicorn.accesslog import Origin
-from minicorn.address import Tcp
-from minicorn.claims import Claims
-from minicorn.connection import Connection
-from minicorn.deadlines import TICK
+from minicorn.config.address import Tcp
+from minicorn.config.settings import DEFAULTS, Settings
 from minicorn.errors import ClientGone, ProtocolError
-from minicorn.handoff import Handoff
-from minicorn.heartbeat import Identity, IdleMap, Page, private_idle_map, private_page
-from minicorn.helper import Helper
+from minicorn.figures.heartbeat import Identity, IdleMap, Page, private_idle_map, private_page
+from minicorn.http.peers import Peers
 from minicorn.http.request import Request
-from minicorn.listeners import Listener
-from minicorn.loader import load_app
-from minicorn.log import Sink
-from minicorn.loop import Loop
-from minicorn.page import NEWER, render
-from minicorn.peers import Peers
-from minicorn.reception import Reception
-from minicorn.requestlog import RequestLog
-from minicorn.settings import DEFAULTS, Settings
-from minicorn.tracing import Tracing
-from minicorn.wakeup import Wakeup
-from minicorn.warmup import warm_up
-from minicorn.wsgi import Doors, Exchange, base_environ, build_environ
+from minicorn.http.tracing import Tracing
+from minicorn.logs.accesslog import Origin
+from minicorn.logs.log import Sink
+from minicorn.logs.requestlog import RequestLog
+from minicorn.reload.page import NEWER, render
+from minicorn.serving.claims import Claims
+from minicorn.serving.connection import Connection
+from minicorn.serving.deadlines import TICK
+from minicorn.serving.handoff import Handoff
+from minicorn.serving.helper import Helper
+from minicorn.serving.loader import load_app
+from minicorn.serving.loop import Loop
+from minicorn.serving.reception import Reception
+from minicorn.serving.warmup import warm_up
+from minicorn.serving.wsgi import Doors, Exchange, base_environ, build_environ
+from minicorn.system import listeners, poller
+from minicorn.system.listeners import Listener
+from minicorn.system.wakeup import Wakeup
 
 if TYPE_CHECKING:  # of --reload: imported where it is on
-    from minicorn.showing import Front
+    from minicorn.reload.showing import Front
 
 __all__ = ["Server", "load_app"]
 
@@ -104,7 +104,7 @@ class Server:
         self._modules = 0
         self._dispatch: Callable[[Connection], None] = self._answer
         if settings.reload:
-            from minicorn import showing
+            from minicorn.reload import showing
 
             self.app = self._front = showing.Front(app)
             self._dispatch = self._answer_or_keep
@@ -251,7 +251,7 @@ class Server:
 
     def excuse(self) -> None:
         """After `hold`: the new code takes long, so tell browsers; others are kept on."""
-        from minicorn import showing
+        from minicorn.reload import showing
 
         self.app = self._front = showing.Front(showing.WaitingPage(self._generation))
         self._dispatch = self._excuse_or_keep
@@ -323,7 +323,7 @@ class Server:
 
     def _answer_or_keep(self, connection: Connection) -> None:
         """With --reload: who asks for newer code than ours waits, until our successor has the connection."""
-        from minicorn.showing import is_local
+        from minicorn.reload.showing import is_local
 
         request = connection.request
         assert request is not None and self._front is not None
@@ -356,7 +356,7 @@ class Server:
         """What a client may see of what the application has raised: the page of --reload, on this machine."""
         if self._front is None or not self._front.sees or not self._settings.debug_page:
             return "text/plain", ""
-        from minicorn import failure
+        from minicorn.reload import failure
 
         shown = failure.from_exception(f"{request.method} {request.target}", error)
         return render(shown, request.fields.get("HTTP_ACCEPT", ""), self._generation)

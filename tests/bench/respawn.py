@@ -15,7 +15,7 @@ from pathlib import Path
 import django_project
 from servers import Running, running
 
-from minicorn.backoff import HEALTHY
+from minicorn.pool.backoff import HEALTHY
 
 
 def respawn(server: Running, victim: int) -> float:

@@ -2,7 +2,7 @@
 
 from hello import app
 
-from minicorn.heartbeat import IdleMap, Page
+from minicorn.figures.heartbeat import IdleMap, Page
 
 __all__ = ["app"]
 

@@ -10,7 +10,7 @@ import pytest
 from containers import NGINX, PYTHON, Containers, make_nginx, make_python
 from harness import CHECKOUT, wait_until
 
-from minicorn.cgroup import count_workers
+from minicorn.system.cgroup import count_workers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 DEPLOY = CHECKOUT / "deploy"

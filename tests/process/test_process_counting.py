@@ -13,9 +13,9 @@ import pytest
 from harness import Server, Starter, wait_until
 from load import Load
 
-from minicorn import survey
-from minicorn.snapshot import Snapshot
-from minicorn.standing import Stage
+from minicorn.figures import survey
+from minicorn.figures.snapshot import Snapshot
+from minicorn.pool.standing import Stage
 
 
 def look(server: Server) -> Snapshot:

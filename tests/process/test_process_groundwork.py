@@ -10,7 +10,7 @@ from test_process_reload import await_word, serve, write
 
 LAY = """
 import json, logging, sys
-from minicorn.groundwork import Groundwork
+from minicorn.reload.groundwork import Groundwork
 sys.path[:0] = sys.argv[2:]
 ground = Groundwork()
 ground.learn(json.loads(sys.argv[1]), ["project"])

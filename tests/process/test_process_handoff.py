@@ -19,7 +19,7 @@ import pytest
 from harness import Reply, Server, Starter, descriptors, environment, read, wait_until
 from load import Load, Tally
 
-from minicorn.heartbeat import SIZE, Page
+from minicorn.figures.heartbeat import SIZE, Page
 
 APP = "handoff_app:app"
 KILLS = 6
@@ -610,7 +610,7 @@ def test_a_forked_child_that_outlives_its_worker_keeps_no_connection_open(start:
 
 WRITER = """
 import mmap, sys
-from minicorn.heartbeat import SIZE, Page
+from minicorn.figures.heartbeat import SIZE, Page
 with open(sys.argv[1], "r+b") as file:
     page = Page(mmap.mmap(file.fileno(), SIZE))
 page.reset(deadline=160.0, now=100.0)

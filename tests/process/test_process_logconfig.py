@@ -10,7 +10,7 @@ from signal import SIGCONT, SIGKILL, SIGSTOP, SIGUSR1, SIGWINCH
 import pytest
 from harness import CHECKOUT, Starter, wait_until
 
-from minicorn import survey
+from minicorn.figures import survey
 
 HANDLERS = {
     "formatters": {"plain": {"format": "%(name)s %(levelname)s %(process)d %(message)s"}},

@@ -247,7 +247,7 @@ def test_a_new_version_of_minicorn_is_taken_up(start: Starter) -> None:
     package, env = own_copy(start)
     server = start("plain:app", "--workers", "2", env=env)
     edit(package / "version.py", "VERSION =", 'VERSION = "99.1"  # was')
-    edit(package / "wsgi.py", '"SERVER_SOFTWARE": "minicorn"', '"SERVER_SOFTWARE": "minicorn the next"')
+    edit(package / "serving/wsgi.py", '"SERVER_SOFTWARE": "minicorn"', '"SERVER_SOFTWARE": "minicorn the next"')
     edit(start.cwd / "plain.py", "return str(VERSION)", 'return environ["SERVER_SOFTWARE"]')
     upgrade(server)
     server.wait_log(r"minicorn 99\.1 goes on as arbiter")
@@ -255,10 +255,10 @@ def test_a_new_version_of_minicorn_is_taken_up(start: Starter) -> None:
 
 
 BROKEN_PACKAGES = {
-    "a syntax error": ("arbiter.py", "class Arbiter:", "class Arbiter(:", "SyntaxError"),
-    "an import error": ("app.py", "from minicorn.worker import", "from minicorn.nothing import", "minicorn.nothing"),
-    "a flag that has gone": ("settings.py", '"-w", "--workers"', '"--processes"', "--workers"),
-    "another estate": ("succession.py", "\nVERSION = ", "\nVERSION = 1", "version"),
+    "a syntax error": ("arbiter/arbiter.py", "class Arbiter:", "class Arbiter(:", "SyntaxError"),
+    "an import error": ("app.py", "from minicorn.serving.worker", "from minicorn.nothing import", "minicorn.nothing"),
+    "a flag that has gone": ("config/settings.py", '"-w", "--workers"', '"--processes"', "--workers"),
+    "another estate": ("arbiter/succession.py", "\nVERSION = ", "\nVERSION = 1", "version"),
 }
 
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minicorn import accesslog
-from minicorn.accesslog import ATOMS, EXTRAS, Entry, Origin, compile_format
+from minicorn.config.settings import ACCESS_FORMAT
 from minicorn.errors import ConfigError
-from minicorn.settings import ACCESS_FORMAT
+from minicorn.logs import accesslog
+from minicorn.logs.accesslog import ATOMS, EXTRAS, Entry, Origin, compile_format
 
 ENVIRON = {
     "REMOTE_ADDR": "192.0.2.7",

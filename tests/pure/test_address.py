@@ -2,7 +2,7 @@
 
 import pytest
 
-from minicorn.address import Address, Descriptor, Named, Tcp, Unix, parse_address, parse_port
+from minicorn.config.address import Address, Descriptor, Named, Tcp, Unix, parse_address, parse_port
 
 
 @pytest.mark.parametrize(

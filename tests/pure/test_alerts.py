@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from minicorn.metrics import NAMES
+from minicorn.figures.metrics import NAMES
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from minicorn import channel
-from minicorn.attendant import Attendant, Attendants
-from minicorn.backoff import BACKOFF_FIRST, BACKOFF_MOST, HEALTHY
+from minicorn.arbiter.attendant import Attendant, Attendants
+from minicorn.pool.backoff import BACKOFF_FIRST, BACKOFF_MOST, HEALTHY
+from minicorn.system import channel
 
 
 @pytest.fixture

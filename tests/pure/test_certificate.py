@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from minicorn.certificate import distinguished, dns_names
+from minicorn.serving.certificate import distinguished, dns_names
 
 
 def make(folder: Path, *more: str) -> bytes:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from minicorn.cgroup import count_cpus, count_workers, read_memory_limit, read_quota
+from minicorn.system.cgroup import count_cpus, count_workers, read_memory_limit, read_quota
 
 NO_QUOTA = 1000  # more CPUs than any machine has
 

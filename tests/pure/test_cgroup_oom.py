@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from minicorn.cgroup import read_oom_kills
+from minicorn.system.cgroup import read_oom_kills
 
 
 def v2(root: Path, group: str, kills: int) -> None:

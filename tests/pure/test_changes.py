@@ -2,7 +2,7 @@
 
 import pytest
 
-from minicorn.changes import REST_MANY, REST_MOST, REST_ONE, Changes, Filter, Print, describe
+from minicorn.reload.changes import REST_MANY, REST_MOST, REST_ONE, Changes, Filter, Print, describe
 
 ROOT = "/srv/site"
 

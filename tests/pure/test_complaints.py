@@ -2,8 +2,8 @@
 
 import pytest
 
-from minicorn.complaints import collect, handlers
-from minicorn.log import LOGGER
+from minicorn.logs.complaints import collect, handlers
+from minicorn.logs.log import LOGGER
 
 TRACEBACK = """GET /: the application raised
 Traceback (most recent call last):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from minicorn.counters import BOUNDS, BUCKETS, FIELDS, NOTHING, Counters, Histogram, add_up
+from minicorn.figures.counters import BOUNDS, BUCKETS, FIELDS, NOTHING, Counters, Histogram, add_up
 
 
 def histogram(**counts: int) -> Histogram:

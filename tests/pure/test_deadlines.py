@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minicorn.deadlines import TICK, Deadlines
+from minicorn.serving.deadlines import TICK, Deadlines
 
 
 class Thing:

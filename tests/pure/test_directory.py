@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import minicorn
-from minicorn.directory import LOCK, PREFIX, Directory, default_base, remove_abandoned
 from minicorn.errors import ConfigError
-from minicorn.heartbeat import SIZE
+from minicorn.figures.directory import LOCK, PREFIX, Directory, default_base, remove_abandoned
+from minicorn.figures.heartbeat import SIZE
 
 # A directory
 
@@ -123,7 +123,7 @@ def test_the_default_base_is_writable() -> None:
 
 SERVER = """
 import sys
-from minicorn.directory import Directory
+from minicorn.figures.directory import Directory
 directory = Directory(sys.argv[1])
 directory.page(0)
 print(directory.path, flush=True)

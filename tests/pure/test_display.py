@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from minicorn import display
-from minicorn.counters import NOTHING, ROWS, Counters
-from minicorn.display import Pace, duration, latency, pace, size
-from minicorn.rolls import Rolled
-from minicorn.snapshot import QueueView, Snapshot, Usage, WorkerView, document
-from minicorn.standing import Complaint, Listening, Stage, Standing
+from minicorn.figures import display
+from minicorn.figures.counters import NOTHING, ROWS, Counters
+from minicorn.figures.display import Pace, duration, latency, pace, size
+from minicorn.figures.snapshot import QueueView, Snapshot, Usage, WorkerView, document
+from minicorn.pool.rolls import Rolled
+from minicorn.pool.standing import Complaint, Listening, Stage, Standing
 
 
 def served(count: int, bucket: int = 5) -> Counters:

@@ -4,8 +4,8 @@ import pytest
 from costs import FACTOR, growth
 
 from minicorn.errors import ProtocolError
-from minicorn.forwarded import BELIEVABLE, settle
-from minicorn.peers import Peers
+from minicorn.http.forwarded import BELIEVABLE, settle
+from minicorn.http.peers import Peers
 
 ALL = frozenset(BELIEVABLE)
 TRUSTED = Peers("127.0.0.1,10.0.0.0/8,2001:db8:1::/48,unix")

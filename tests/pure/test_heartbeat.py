@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from minicorn.counters import BOUNDS, NOTHING
-from minicorn.heartbeat import SIZE, Activity, Entry, Identity, Page, private_page
-from minicorn.life import State
+from minicorn.figures.counters import BOUNDS, NOTHING
+from minicorn.figures.heartbeat import SIZE, Activity, Entry, Identity, Page, private_page
+from minicorn.pool.life import State
 
 
 @pytest.fixture

@@ -2,11 +2,11 @@
 
 import math
 
-from minicorn.actions import Retire, Spawn
-from minicorn.herald import EXTEND_EVERY, STATUS_EVERY, Herald, Phase, describe, read_phase
-from minicorn.life import Exit
-from minicorn.pool import Pool
-from minicorn.shutdown import Stop
+from minicorn.pool.actions import Retire, Spawn
+from minicorn.pool.herald import EXTEND_EVERY, STATUS_EVERY, Herald, Phase, describe, read_phase
+from minicorn.pool.life import Exit
+from minicorn.pool.pool import Pool
+from minicorn.pool.shutdown import Stop
 
 EXTEND = "EXTEND_TIMEOUT_USEC=30000000"
 

@@ -1,6 +1,6 @@
 """Who holds how much, and who goes first."""
 
-from minicorn.holdings import Holdings
+from minicorn.serving.holdings import Holdings
 
 
 def test_the_total_is_what_all_hold_now() -> None:

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from minicorn.hookline import WAITING_MOST, HookLine
-from minicorn.settings import Settings
+from minicorn.arbiter.hookline import WAITING_MOST, HookLine
+from minicorn.config.settings import Settings
 
 SETTINGS = Settings(hooks=("child_exit", "on_reload"), config_timeout=10.0)
 

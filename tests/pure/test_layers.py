@@ -15,27 +15,37 @@ PACKAGE = Path(minicorn.__file__).parent
 # A module imports from the layers above it, or from its own where that makes no cycle
 LAYERS = {
     "pure: values in, values out": """
-        tracing slow
-        version errors address peers forwarded proxy certificate gunicorn settings
-        http http.grammar http.request http.body http.reply deadlines
-        actions backoff life rolls nursery reforks waiting shutdown pool obituary herald
-        changes page
-        counters standing snapshot display holdings metrics statsd
+        arbiter config errors figures http logs pool reload serving system version config.address
+        config.gunicorn config.settings figures.counters figures.display figures.metrics figures.snapshot
+        figures.statsd http.body http.forwarded http.grammar http.peers http.proxy http.reply http.request
+        http.tracing pool.actions pool.backoff pool.herald pool.life pool.nursery pool.obituary pool.pool
+        pool.reforks pool.rolls pool.shutdown pool.slow pool.standing pool.waiting reload.changes reload.page
+        serving.certificate serving.deadlines serving.holdings
     """,
     "one fact of the operating system each": """
-        unanswered capture rights wakeup
-        signals poller spawn heartbeat listeners channel pidfile log accesslog loader cgroup terminal title outbox
-        handoff memory succession order forksafety systemd activation shell configfile configuration tls
-        failure imports groundwork sweep hooks privileges
-        desk directory ledger complaints survey queues usage traces top
+        arbiter.hooks arbiter.order arbiter.succession config.configfile config.configuration figures.desk
+        figures.directory figures.heartbeat figures.ledger figures.survey figures.top figures.traces
+        figures.usage logs.accesslog logs.capture logs.complaints logs.log logs.unanswered reload.failure
+        reload.groundwork reload.imports reload.sweep serving.forksafety serving.handoff serving.loader
+        serving.outbox serving.tls system.activation system.cgroup system.channel system.listeners system.memory
+        system.pidfile system.poller system.privileges system.queues system.rights system.shell system.signals
+        system.spawn system.systemd system.terminal system.title system.wakeup
     """,
-    "one client, one request": "connection preface secured reception wsgi requestlog warmup claims showing",
-    "the event loop": "loop helper server",
+    "one client, one request": """
+        logs.requestlog reload.showing serving.claims serving.connection serving.preface serving.reception
+        serving.secured serving.warmup serving.wsgi
+    """,
+    "the event loop": """
+        server serving.helper serving.loop
+    """,
     "processes": """
-        logconfig promotion worker template monitor
-        arbiter belongings births deaths rounds reloading rereading attendant upgrade chronicle watcher hookline
+        arbiter.arbiter arbiter.attendant arbiter.belongings arbiter.births arbiter.chronicle arbiter.deaths
+        arbiter.hookline arbiter.reloading arbiter.rereading arbiter.rounds arbiter.upgrade figures.monitor
+        logs.logconfig reload.watcher serving.promotion serving.template serving.worker
     """,
-    "what joins them": "app offspring api cli __init__ __main__ demo ctl",
+    "what joins them": """
+        __init__ __main__ api app cli ctl demo offspring
+    """,
 }
 LEVELS = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules.split()}
 PURE = sorted(module for module, level in LEVELS.items() if level == 0)
@@ -44,15 +54,15 @@ PURE = sorted(module for module, level in LEVELS.items() if level == 0)
 IMPURE = {"asyncio", "fcntl", "io", "mmap", "multiprocessing", "os", "pathlib", "random", "select", "selectors"}
 IMPURE |= {"shutil", "signal", "socket", "subprocess", "sys", "tempfile", "threading", "time"}
 EXCEPTIONS = {
-    ("obituary", "signal"): "the names of signals, from an enumeration; none is sent or handled",
+    ("pool.obituary", "signal"): "the names of signals, from an enumeration; none is sent or handled",
 }
 THIRD_PARTY = {
     "cli": {"shtab"},
-    "loader": {"paste"},
-    "title": {"setproctitle"},
-    "memory": {"psutil"},
-    "usage": {"psutil"},
-    "watcher": {"watchdog"},
+    "serving.loader": {"paste"},
+    "system.title": {"setproctitle"},
+    "system.memory": {"psutil"},
+    "figures.usage": {"psutil"},
+    "reload.watcher": {"watchdog"},
 }
 
 
@@ -112,10 +122,10 @@ def test_every_module_has_its_place() -> None:
 
 def test_the_imports_are_seen() -> None:
     # Without this, a reader that sees nothing would hold every rule
-    assert {"connection", "listeners", "loop", "deadlines"} <= of_ours("server")
+    assert {"serving.connection", "system.listeners", "serving.loop", "serving.deadlines"} <= of_ours("server")
     assert "app" in of_ours("cli")
     assert "version" in of_ours("cli")
-    assert "socket" in of_others("connection")
+    assert "socket" in of_others("serving.connection")
 
 
 @pytest.mark.parametrize("module", sorted(set(MODULES) & set(LEVELS)))
@@ -130,16 +140,18 @@ def test_imports_make_no_cycle() -> None:
 
 
 def test_worker_and_arbiter_do_not_know_each_other() -> None:
-    assert "arbiter" not in reachable("worker")
-    assert "worker" not in reachable("arbiter")
+    assert "arbiter.arbiter" not in reachable("serving.worker")
+    assert "serving.worker" not in reachable("arbiter.arbiter")
 
 
 def test_the_arbiter_neither_serves_nor_loads() -> None:
-    assert reachable("arbiter").isdisjoint({"wsgi", "server", "connection", "outbox", "loader"})
+    assert reachable("arbiter.arbiter").isdisjoint(
+        {"serving.wsgi", "server", "serving.connection", "serving.outbox", "serving.loader"}
+    )
 
 
 def test_a_connection_knows_no_wsgi() -> None:
-    assert reachable("connection").isdisjoint({"wsgi", "loader"})
+    assert reachable("serving.connection").isdisjoint({"serving.wsgi", "serving.loader"})
 
 
 @pytest.mark.parametrize("module", PURE)

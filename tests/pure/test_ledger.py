@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from minicorn import standing
-from minicorn.actions import Spawn
-from minicorn.counters import NOTHING
-from minicorn.heartbeat import private_page
-from minicorn.ledger import SIZE, Ledger
-from minicorn.pool import Pool
-from minicorn.rolls import Rolled
-from minicorn.shutdown import Stop
-from minicorn.standing import Complaint, Listening, Stage, Standing, from_json, stage_of
+from minicorn.figures.counters import NOTHING
+from minicorn.figures.heartbeat import private_page
+from minicorn.figures.ledger import SIZE, Ledger
+from minicorn.pool import standing
+from minicorn.pool.actions import Spawn
+from minicorn.pool.pool import Pool
+from minicorn.pool.rolls import Rolled
+from minicorn.pool.shutdown import Stop
+from minicorn.pool.standing import Complaint, Listening, Stage, Standing, from_json, stage_of
 
 FULL = Standing(
     pid=7,

@@ -12,7 +12,7 @@ import pytest
 
 import minicorn
 from minicorn.errors import AppLoadError
-from minicorn.loader import InvalidName, NoSuchAttribute, NoSuchModule, NotAnApplication, explain, load_app
+from minicorn.serving.loader import InvalidName, NoSuchAttribute, NoSuchModule, NotAnApplication, explain, load_app
 
 Write = Callable[[str, str], None]
 

@@ -15,7 +15,7 @@ import pytest
 
 import minicorn
 from minicorn.errors import ConfigError
-from minicorn.log import LOGGER, Output, set_up
+from minicorn.logs.log import LOGGER, Output, set_up
 
 FOR_LIFE: list[Output] = []  # a log's stream is never closed, and a socket that is collected warns
 
@@ -289,7 +289,7 @@ def test_a_traceback_follows_its_line(tmp_path: Path) -> None:
     assert text.endswith("KeyError: 'gone'\n")
 
 
-PROGRAM = "from minicorn.log import LOGGER, set_up; set_up('-', 'info'); LOGGER.info('shown')"
+PROGRAM = "from minicorn.logs.log import LOGGER, set_up; set_up('-', 'info'); LOGGER.info('shown')"
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_a_terminal_shows_colours_unless_told_otherwise(variables: dict[str, str
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look with each line, not once a second."""
-    monkeypatch.setattr("minicorn.log.LOOK_EVERY", 0.0)
+    monkeypatch.setattr("minicorn.logs.log.LOOK_EVERY", 0.0)
 
 
 @pytest.mark.usefixtures("often")
@@ -426,8 +426,8 @@ def test_the_note_of_lost_lines_is_json_too(pipe: tuple[int, int]) -> None:
 
 PRINTS = """
 import os, subprocess, sys
-from minicorn.capture import capture
-from minicorn.log import set_up
+from minicorn.logs.capture import capture
+from minicorn.logs.log import set_up
 capture(set_up(sys.argv[1], "error", sys.argv[2]))
 print("one", 2)
 print("complaint", file=sys.stderr)

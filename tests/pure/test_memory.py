@@ -2,7 +2,7 @@
 
 import os
 
-from minicorn.memory import Memory, read_memory
+from minicorn.system.memory import Memory, read_memory
 
 
 def test_what_is_shared_and_private_makes_up_what_is_resident() -> None:

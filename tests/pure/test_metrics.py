@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from minicorn.counters import BOUNDS, NOTHING, ROWS, TOOK, Counters
-from minicorn.metrics import NAMES, render
-from minicorn.rolls import Rolled
-from minicorn.snapshot import QueueView, Snapshot, Usage, WorkerView
-from minicorn.standing import Listening, Stage, Standing
-from minicorn.statsd import DATAGRAM_MOST, datagrams
+from minicorn.figures.counters import BOUNDS, NOTHING, ROWS, TOOK, Counters
+from minicorn.figures.metrics import NAMES, render
+from minicorn.figures.snapshot import QueueView, Snapshot, Usage, WorkerView
+from minicorn.figures.statsd import DATAGRAM_MOST, datagrams
+from minicorn.pool.rolls import Rolled
+from minicorn.pool.standing import Listening, Stage, Standing
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 

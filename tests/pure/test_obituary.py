@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from minicorn.life import Exit, Worker
-from minicorn.obituary import obituary
+from minicorn.pool.life import Exit, Worker
+from minicorn.pool.obituary import obituary
 
 WHO = "worker 3121 (slot 2, gen 4)"
 LIFE = "aged 90 s after 17 requests"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from minicorn.errors import ClientGone
-from minicorn.outbox import FULL, MEMORY_MOST, Outbox
+from minicorn.serving.outbox import FULL, MEMORY_MOST, Outbox
 
 MIB = 2**20
 

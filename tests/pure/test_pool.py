@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from minicorn.actions import Abort, Drain, Kill, Quit, Retire, Say, Seal, Spawn
-from minicorn.backoff import BACKOFF_MOST, HEALTHY
-from minicorn.life import ABORT_GRACE, QUIT_GRACE, SAMPLES, State, Worker
-from minicorn.pool import Pool
-from minicorn.shutdown import UNSEALED, Stop
+from minicorn.pool.actions import Abort, Drain, Kill, Quit, Retire, Say, Seal, Spawn
+from minicorn.pool.backoff import BACKOFF_MOST, HEALTHY
+from minicorn.pool.life import ABORT_GRACE, QUIT_GRACE, SAMPLES, State, Worker
+from minicorn.pool.pool import Pool
+from minicorn.pool.shutdown import UNSEALED, Stop
 
 
 class World:

@@ -1,11 +1,11 @@
 """The arbiter's mind with --reload: old code answers nothing, new code that fails shows itself."""
 
-from minicorn.actions import Drain, Excuse, Hold, Kill, Retire, Spawn
-from minicorn.backoff import BACKOFF_FIRST
-from minicorn.life import USHER, State
-from minicorn.pool import Pool
-from minicorn.shutdown import Stop
-from minicorn.waiting import IMPORT_PATIENCE
+from minicorn.pool.actions import Drain, Excuse, Hold, Kill, Retire, Spawn
+from minicorn.pool.backoff import BACKOFF_FIRST
+from minicorn.pool.life import USHER, State
+from minicorn.pool.pool import Pool
+from minicorn.pool.shutdown import Stop
+from minicorn.pool.waiting import IMPORT_PATIENCE
 
 
 class World:

@@ -3,9 +3,9 @@
 import pytest
 from test_pool_templates import Nursery
 
-from minicorn.actions import Spawn
-from minicorn.life import State
-from minicorn.nursery import TEMPLATE_SLOT
+from minicorn.pool.actions import Spawn
+from minicorn.pool.life import State
+from minicorn.pool.nursery import TEMPLATE_SLOT
 
 
 class Forest(Nursery):

@@ -3,11 +3,11 @@
 import pytest
 from test_pool import World
 
-from minicorn.actions import Kill, Spawn
-from minicorn.backoff import BACKOFF_FIRST
-from minicorn.life import State
-from minicorn.nursery import ORDER_PATIENCE, TEMPLATE_SLOT, Cradle
-from minicorn.shutdown import Stop
+from minicorn.pool.actions import Kill, Spawn
+from minicorn.pool.backoff import BACKOFF_FIRST
+from minicorn.pool.life import State
+from minicorn.pool.nursery import ORDER_PATIENCE, TEMPLATE_SLOT, Cradle
+from minicorn.pool.shutdown import Stop
 
 
 class Nursery(World):

@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from minicorn.errors import ProtocolError
-from minicorn.proxy import Source, parse_proxy
+from minicorn.http.proxy import Source, parse_proxy
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 BEHIND = b"GET / HTTP/1.1\r\n"

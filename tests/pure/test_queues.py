@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from minicorn.queues import look_at_queues
-from minicorn.snapshot import QueueView
-from minicorn.standing import Listening
-from minicorn.usage import read_cpu, read_parent
+from minicorn.figures.snapshot import QueueView
+from minicorn.figures.usage import read_cpu, read_parent
+from minicorn.pool.standing import Listening
+from minicorn.system.queues import look_at_queues
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's diagnosis of sockets")
 

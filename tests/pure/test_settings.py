@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import minicorn
-from minicorn.address import Descriptor, Tcp, Unix
 from minicorn.cli import main
+from minicorn.config.address import Descriptor, Tcp, Unix
+from minicorn.config.settings import ACCESS_FORMAT, OPTIONS, Settings, from_argv, from_environ, from_options, settle
 from minicorn.errors import ConfigError, UsageError
-from minicorn.settings import ACCESS_FORMAT, OPTIONS, Settings, from_argv, from_environ, from_options, settle
 
 GUNICORN_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
 

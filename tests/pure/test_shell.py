@@ -2,7 +2,7 @@
 
 import pytest
 
-from minicorn.shell import is_deaf
+from minicorn.system.shell import is_deaf
 
 
 @pytest.mark.parametrize(

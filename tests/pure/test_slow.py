@@ -2,7 +2,7 @@
 
 import pytest
 
-from minicorn.slow import ANSWER, GLANCE, SHORTEST, SlowRequests
+from minicorn.pool.slow import ANSWER, GLANCE, SHORTEST, SlowRequests
 
 
 def test_a_request_is_asked_about_when_it_has_taken_so_long_and_told_once() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from minicorn.changes import Filter
-from minicorn.sweep import FRESH, Sweep
+from minicorn.reload.changes import Filter
+from minicorn.reload.sweep import FRESH, Sweep
 
 
 @pytest.fixture

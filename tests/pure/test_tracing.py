@@ -2,8 +2,8 @@
 
 import pytest
 
-from minicorn.peers import Peers
-from minicorn.tracing import ID_MOST, Tracing
+from minicorn.http.peers import Peers
+from minicorn.http.tracing import ID_MOST, Tracing
 
 
 def tracing() -> Tracing:

@@ -4,12 +4,12 @@ import signal
 
 import pytest
 
-from minicorn.accesslog import Origin, compile_format
-from minicorn.heartbeat import Page, private_page
-from minicorn.life import Exit
-from minicorn.obituary import cause_of_death
-from minicorn.settings import ACCESS_FORMAT
-from minicorn.unanswered import unanswered
+from minicorn.config.settings import ACCESS_FORMAT
+from minicorn.figures.heartbeat import Page, private_page
+from minicorn.logs.accesslog import Origin, compile_format
+from minicorn.logs.unanswered import unanswered
+from minicorn.pool.life import Exit
+from minicorn.pool.obituary import cause_of_death
 
 ORIGIN = Origin(slot=1, generation=2, pid=4711)
 HEAD = "GET /a%20b?q=1 HTTP/1.1\r\nHost: example.com\r\nReferer: /from\r\nUser-Agent: curl/8.0\r\n"

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import pytest
 
-from minicorn.heartbeat import Page
-from minicorn.listeners import Listener
-from minicorn.log import Output
+from minicorn.config.settings import Settings
+from minicorn.figures.heartbeat import Page
+from minicorn.logs.log import Output
 from minicorn.server import Seat, Server
-from minicorn.settings import Settings
+from minicorn.system.listeners import Listener
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 5.0

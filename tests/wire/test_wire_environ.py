@@ -8,10 +8,10 @@ import threading
 
 import pytest
 
-from minicorn import listeners
-from minicorn.address import Unix
-from minicorn.heartbeat import private_page
-from minicorn.log import Output
+from minicorn.config.address import Unix
+from minicorn.figures.heartbeat import private_page
+from minicorn.logs.log import Output
+from minicorn.system import listeners
 
 
 class Recorder:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from minicorn import listeners
-from minicorn.address import Unix
+from minicorn.config.address import Unix
+from minicorn.system import listeners
 
 SAID = ("X-Forwarded-For: 6.6.6.6, 203.0.113.7", "X-Forwarded-Proto: https", "X-Real-IP: 203.0.113.7")
 

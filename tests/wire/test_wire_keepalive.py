@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from minicorn import listeners
-from minicorn.address import Tcp
+from minicorn.config.address import Tcp
+from minicorn.system import listeners
 
 
 class Recorder:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from minicorn.heartbeat import private_page
+from minicorn.figures.heartbeat import private_page
 
 BLOCK = os.urandom(65536)
 MIB = 2**20
@@ -243,7 +243,7 @@ import logging, os, resource, sys, threading
 resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
 logging.basicConfig(level=logging.INFO, stream=sys.stdout)
 from minicorn.server import Server
-from minicorn.settings import Settings
+from minicorn.config.settings import Settings
 
 def app(environ, start_response):
     start_response("200 OK", [("Content-Length", "2")])

@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from minicorn.handoff import Parcel
+from minicorn.serving.handoff import Parcel
 
 V1 = b"PROXY TCP4 203.0.113.7 10.0.0.1 4711 443\r\n"
 SECURE = b"\x20\x00\x05\x01\0\0\0\0"
@@ -110,10 +110,10 @@ def test_what_it_said_travels_with_the_connection():
 
 
 def test_a_connection_that_is_taken_over_is_secure_still(serve):
-    from minicorn.address import Tcp
-    from minicorn.listeners import bind
-    from minicorn.reception import Reception
-    from minicorn.settings import Settings
+    from minicorn.config.address import Tcp
+    from minicorn.config.settings import Settings
+    from minicorn.serving.reception import Reception
+    from minicorn.system.listeners import bind
 
     listener = bind(Tcp("127.0.0.1", 0), 1)
     ours, theirs = socket.socketpair()

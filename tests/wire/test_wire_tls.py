@@ -10,9 +10,9 @@ import threading
 
 import pytest
 
+from minicorn.config.settings import Settings
 from minicorn.errors import ConfigError
 from minicorn.server import Server
-from minicorn.settings import Settings
 
 BIG = os.urandom(3_000_000)
 

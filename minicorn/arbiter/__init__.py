@@ -1,0 +1,1 @@
+"""The arbiter: the process that binds, forks, listens to its children and never serves."""

@@ -1,0 +1,418 @@
+"""The arbiter: waits, takes signals, reaps, asks the pool for a plan, performs it.
+
+One thread, never blocked: it forks, so a thread or an import of the application's here would
+break its children. It knows workers by their channel and their page alone; what to do is
+decided in `pool`, and this loop has it done: by `births` and `deaths`, with what it owns
+(`belongings`), after a look at its workers (`rounds`).
+"""
+
+import logging
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+
+from minicorn.arbiter.attendant import Attendant
+from minicorn.arbiter.belongings import Belongings, inherit
+from minicorn.arbiter.births import Births, Life
+from minicorn.arbiter.chronicle import Chronicle
+from minicorn.arbiter.deaths import Deaths
+from minicorn.arbiter.hookline import HookLine
+from minicorn.arbiter.reloading import Reloading
+from minicorn.arbiter.rereading import Rereading
+from minicorn.arbiter.rounds import Rounds
+from minicorn.arbiter.succession import Estate
+from minicorn.arbiter.upgrade import State, Upgrade
+from minicorn.config.configuration import Configuration
+from minicorn.config.settings import Settings, keep_fixed
+from minicorn.errors import ExitCode
+from minicorn.logs import complaints, logconfig
+from minicorn.pool.actions import Abort, Action, Drain, Excuse, Hold, Kill, Quit, Retire, Say, Seal, Spawn, Tell
+from minicorn.pool.herald import Herald, read_phase
+from minicorn.pool.life import Exit
+from minicorn.pool.nursery import Cradle
+from minicorn.pool.pool import Pool
+from minicorn.pool.shutdown import Stop
+from minicorn.reload.groundwork import Groundwork
+from minicorn.system import channel, spawn, terminal
+from minicorn.system.cgroup import count_workers
+from minicorn.system.channel import Message
+from minicorn.system.spawn import Post
+
+LOGGER = logging.getLogger("minicorn")
+TICK = 1.0
+# Waking so much later than planned means that this process, or the machine, was stopped: for how
+# much of the planned sleep as well, nobody can tell, so all of it is granted
+OVERSLEPT = 0.15
+# Seconds that an attendant has to end, when the server has ended
+FAREWELL = 1.0
+# How what the pool has to say to a worker is said
+WORDS: dict[type[Tell], str] = {
+    Retire: channel.RETIRE,
+    Seal: channel.SEAL,
+    Drain: channel.DRAIN,
+    Hold: channel.HOLD,
+    Excuse: channel.EXCUSE,
+}
+
+
+class Arbiter:
+    """The master process of a server whose listeners stand."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        size: int,
+        belongings: Belongings,
+        boot: Life,
+        template: Callable[[Groundwork, Post, Settings], int],
+        upgrade: Upgrade,
+        estate: Estate | None = None,
+        config: Configuration | None = None,
+    ) -> None:
+        """`boot` is run in each worker that is forked here, `template` in each template, if workers come from
+        such; they give the exit code. `estate` is what the arbiter's image before has left; `config` is what
+        HUP reads again."""
+        self._settings = settings
+        self._belongings = belongings
+        self._pool = _make_pool(size, settings)
+        self._chronicle = Chronicle(belongings.directory.ledger(), settings, belongings.listeners, estate is not None)
+        complaints.collect(self._chronicle.complain)
+        self._deaths = Deaths(self._pool, belongings, self._chronicle)
+        self._rounds = Rounds(self._pool, belongings.directory)
+        self._reloading = Reloading(settings, self._pool)
+        self._births = Births(self._pool, belongings, boot, partial(template, self._reloading.ground))
+        self._rereading = Rereading(config, belongings, self._take_on, self._refuse_reload) if config else None
+        self._hooks = HookLine(settings, [listener.name for listener in belongings.listeners])
+        self._logger = logconfig.attend(settings) if logconfig.is_wanted(settings) else None
+        watcher = self._reloading.watcher if settings.reload else None
+        everybody = (self._logger, self._hooks.attendant, watcher)
+        belongings.attendants.members += [attendant for attendant in everybody if attendant is not None]
+        self._upgrade = upgrade
+        self._herald = Herald(belongings.manager.watchdog)
+        self._refused = False  # by on_starting
+        self._fresh = estate is None  # after an upgrade nothing but a signal ends what serves
+        self._asked_to_exec = False  # pre_exec runs
+        self._foreground = terminal.has_foreground()
+        self._next_round = 0.0
+        if estate is not None:
+            self._pool.rolls.wishes = self._chronicle.reloads
+            inherit(self._pool, estate)
+
+    def run(self) -> ExitCode:
+        """Supervise until a signal ends it; the exit code."""
+        self._belongings.signals.install()
+        self._hooks.tell("on_starting", then=self._started if self._fresh else bool)
+        self._hooks.tell("when_ready")
+        try:
+            self._planned = self._last = began = time.monotonic()
+            self._tell_standing(began)
+            while (timeout := self._plan(time.monotonic())) is not None:
+                self._wait(timeout)
+                for signum in self._belongings.signals.take():
+                    self._obey(signum)
+                self._reap()
+            LOGGER.info("Server stopped after %.0f s", time.monotonic() - began)
+            if self._refused:
+                return ExitCode.CONFIG
+            if self._pool.gave_up:
+                return ExitCode.BOOT
+            return ExitCode.APP if self._pool.failed else ExitCode.OK
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        if self._belongings.reading is not None:
+            self._belongings.reading.abandon()
+        self._upgrade.abandon()
+        self._hooks.tell("on_exit")
+        self._hooks.step(now := time.monotonic())
+        patience = self._settings.config_timeout if "on_exit" in self._settings.hooks else FAREWELL
+        self._belongings.attendants.end(now + patience)
+        self._belongings.close()
+        signal.pthread_sigmask(signal.SIG_BLOCK, spawn.MANAGED)
+        self._belongings.signals.restore()
+
+    # Planning
+
+    def _plan(self, now: float) -> float | None:
+        """Do what is to be done now; the seconds until the next plan, None when the server has ended."""
+        if now - self._planned > OVERSLEPT:
+            self._pool.overslept(now - self._last, self._rounds.promises())
+            LOGGER.debug("the arbiter was held up for %.1f s: nobody is judged late for it", now - self._planned)
+        self._last = now
+        if now >= self._next_round:
+            self._next_round = now + TICK
+            self._deaths.look_around()
+            self._rounds.weigh(self._settings.max_worker_memory)
+            if self._settings.refork_after:
+                self._rounds.count()
+        news = self._reloading.turn(now)
+        for action in self._pool.plan(now, self._rounds.promises()):
+            self._perform(action)
+        if news:
+            LOGGER.info("%s", news)  # once it is true that nothing is answered by the old code any more
+        if self._belongings.manager.listens:
+            describe = partial(self._rounds.describe, self._deaths.boot_failure)
+            self._belongings.manager.tell(self._herald.turn(now, read_phase(self._pool), describe))
+        if self._pool.ended:
+            return None
+        self._upgrade.advance(self._pool.calm, now)
+        self._tell_standing(now)
+        self._replace_image()
+        if self._pool.stopping is None:
+            for attendant in self._belongings.attendants.due(now):
+                attendant.start(partial(self._leave, attendant), now)
+        timeout = min(TICK, max(0.0, self._next_due(now) - now))
+        self._planned = now + timeout
+        return timeout
+
+    def _next_due(self, now: float) -> float:
+        return min(
+            self._pool.wake_at,
+            self._belongings.attendants.wake_at,
+            self._herald.wake_at,
+            self._reloading.wake_at,
+            self._hooks.step(now),
+            self._rounds.look_for_slow(self._settings.slow_request, now),
+        )
+
+    def _tell_standing(self, now: float) -> None:
+        """For whoever looks from outside."""
+        self._chronicle.tell(self._pool, self._upgrade, now)
+        self._rounds.tell_lives()
+
+    def _leave(self, attendant: Attendant) -> None:
+        """In an attendant, which serves no client."""
+        self._belongings.let_go(attendant.listener)
+        self._belongings.leave_service()
+
+    def _perform(self, action: Action) -> None:
+        match action:
+            case Say(level, text):
+                LOGGER.log(logging.getLevelNamesMapping()[level.upper()], text)
+            case Spawn():
+                self._births.spawn(action, self._settings, self._deaths.why_hopeless(action.generation))
+            case Tell(pid):
+                if isinstance(action, Seal):
+                    self._belongings.close_listeners()
+                self._belongings.tell(pid, WORDS[type(action)])
+            case Quit(pid):
+                os.kill(pid, signal.SIGQUIT)
+            case Abort(pid):
+                self._deaths.aborts(action, self._rounds.doing(pid))
+                os.kill(pid, signal.SIGABRT)
+            case Kill(pid):
+                self._deaths.kills(action, self._rounds.doing(pid))
+                os.kill(pid, signal.SIGKILL)
+
+    # Hearing
+
+    def _wait(self, timeout: float) -> None:
+        """Until somebody has something to say, but no longer; hear them."""
+        heard: dict[int, Callable[[], None]] = {self._belongings.signals.fd: lambda: None}  # they are taken in `run`
+        heard |= {line.fd: partial(self._hear, pid) for pid, line in self._belongings.channels.items()}
+        heard |= {line.fd: attendant.listen for attendant, line in self._belongings.attendants.channels}
+        heard |= {fd: partial(self._births.hear, fd) for fd in self._belongings.ordered}
+        if self._belongings.reading is not None:
+            heard[self._belongings.reading.fd] = lambda: None  # it may be late as well: `advance` sees
+        poll = select.poll()
+        for fd in heard:
+            poll.register(fd, select.POLLIN)
+        for fd, _ in poll.poll(timeout * 1000):
+            heard[fd]()
+        if self._rereading is not None:
+            self._rereading.advance()
+        for output in self._belongings.outputs:
+            output.flush()
+
+    def _hear(self, pid: int) -> None:
+        line = self._belongings.channels.get(pid)
+        if line is None:
+            return
+        messages, alive = line.receive()
+        for message in messages:
+            self._heed(pid, message)
+        if not alive:
+            self._belongings.channels.pop(pid).close()
+
+    def _heed(self, pid: int, message: Message) -> None:
+        match message.word:
+            case channel.READY:
+                self._pool.ready(pid, time.monotonic())
+                if self._pool.stopping is not None:
+                    self._belongings.tell(pid, channel.PART)
+                self._deaths.averted(pid)
+            case channel.SEALED:
+                self._pool.sealed(pid)
+            case channel.RECYCLE:
+                self._pool.recycle(pid, message.text)
+            case channel.FAILED if self._settings.reload and pid in self._pool.nursery.templates:
+                self._reloading.template_failed(message.text)
+            case channel.FAILED:
+                self._deaths.boot_failed(pid, message.text, self._settings.app)
+            case channel.DEBUGGING:
+                self._pool.debugging(pid)
+            case channel.IMPORTED:
+                self._reloading.hear_imports(message.text)
+            case channel.REFUSED:
+                self._reloading.hear_refused(message.text)
+
+    # Obeying
+
+    def _obey(self, signum: signal.Signals) -> None:
+        self._chronicle.obeyed(signum)
+        match signum:
+            case signal.SIGINT | signal.SIGQUIT:
+                self._stop(Stop.QUICK, signum)
+            case signal.SIGTERM:
+                self._stop(Stop.GRACEFUL, signum, self._settings.drain_delay)
+            case signal.SIGHUP if self._foreground and terminal.is_lost():
+                # The terminal that started us has gone: its user is no operator who wants new code
+                self._stop(Stop.GRACEFUL, signum)
+            case signal.SIGHUP if self._rereading is not None:
+                self._rereading.begin()
+            case signal.SIGHUP:
+                self._pool.reload()
+            case signal.SIGTTIN:
+                self._resize(+1)
+            case signal.SIGTTOU:
+                self._resize(-1)
+            case signal.SIGWINCH if not self._foreground:  # there it is a resized window
+                LOGGER.info("SIGWINCH: all workers retire, the sockets stay")
+                self._pool.park()
+            case signal.SIGUSR1:
+                self._belongings.reopen()
+                if self._logger is not None:
+                    self._logger.tell(channel.REOPEN)
+            case signal.SIGUSR2:
+                self._upgrade.wish()
+
+    def _stop(self, how: Stop, signum: signal.Signals, delay: float = 0.0) -> None:
+        if self._pool.stop(how, time.monotonic() + delay):
+            LOGGER.info("%s: stopping %s", signum.name, "now" if how is Stop.QUICK else "gracefully")
+            for pid in self._pool.workers:
+                self._belongings.tell(pid, channel.PART)
+
+    def _resize(self, by: int) -> None:
+        before = self._pool.size
+        self._pool.resize(by)
+        if self._pool.size != before:
+            self._hooks.tell("nworkers_changed", self._pool.size, before)
+
+    # Hooks and configuration
+
+    def _started(self, well: bool) -> None:
+        if not well:
+            LOGGER.error("the server does not start: on_starting has failed")
+            self._refused = True
+            self._pool.stop(Stop.QUICK)
+
+    def _take_on(self, new: Settings) -> None:
+        """The settings that HUP has read, then a roll."""
+        old = self._settings
+        self._settings, held = keep_fixed(new, old)
+        if held:
+            LOGGER.warning("HUP does not change %s: restart, or send USR2 where no listener changes", ", ".join(held))
+        LOGGER.setLevel(new.log_level.upper())
+        self._pool.configure(new.graceful_timeout, new.max_worker_memory, new.max_boot_failures)
+        if new.workers != old.workers:
+            size = count_workers() if new.workers == "auto" else new.workers
+            self._resize(size - self._pool.size)
+        self._hooks.renew(self._settings)
+        self._hooks.tell("on_reload", then=self._roll)
+
+    def _refuse_reload(self, error: str) -> None:
+        self._chronicle.refused_reload(error)
+        LOGGER.error("reload is off, all serve on as before: %s", error)
+
+    def _roll(self, well: bool) -> None:
+        if well:
+            self._pool.reload()
+        else:
+            LOGGER.error("reload is off, all serve on as before: on_reload has failed")
+
+    def _replace_image(self) -> None:
+        """Become the next image when that is due, once pre_exec has agreed."""
+        # A death that is not reaped yet would be lost
+        heard = self._belongings.channels.keys() >= self._pool.children.keys()
+        due = self._upgrade.state is State.DUE and self._pool.calm and heard
+        if due and not self._asked_to_exec:
+            self._asked_to_exec = True
+            self._hooks.tell("pre_exec", then=self._exec)
+
+    def _exec(self, well: bool) -> None:
+        self._asked_to_exec = False
+        if well:
+            estate = self._belongings.bequeath(self._pool, self._upgrade)
+            self._upgrade.carry_out(estate, self._belongings.signals)
+        else:
+            self._upgrade.refuse("pre_exec has failed")
+
+    # Reaping
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if ended is None:
+                return
+            pid = ended.si_pid
+            if pid not in self._pool.children:
+                self._births.hear_all()  # it may be one that has been born and has died since
+            ours = pid in self._pool.children
+            if ours and ended.si_code != os.CLD_EXITED:
+                # While it is a zombie nobody else can have its number
+                _kill_group(pid)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            if ours:
+                self._bury(Exit(pid, max(0, code), max(0, -code)))
+            elif attendant := self._belongings.attendants.by_pid(pid):
+                attendant.bury(code, self._pool.stopping is None, time.monotonic())
+            elif not self._upgrade.ended(pid, code):
+                LOGGER.debug("reaped process %d, none of ours", pid)
+
+    def _bury(self, exit: Exit) -> None:
+        self._hear(exit.pid)  # its last words
+        if line := self._belongings.channels.pop(exit.pid, None):
+            line.close()
+        slot = self._pool.children[exit.pid].slot
+        self._hooks.tell("child_exit", exit.pid, slot)
+        self._belongings.idle_map.mark(slot, False)
+        self._deaths.bury(exit, self._settings)
+
+
+def _make_pool(size: int, settings: Settings) -> Pool:
+    return Pool(
+        size,
+        settings.graceful_timeout,
+        max_memory=settings.max_worker_memory,
+        max_boot_failures=settings.max_boot_failures,
+        cradle=_find_cradle(settings),
+        eager=settings.reload,
+        refork_after=settings.refork_after,
+    )
+
+
+def _find_cradle(settings: Settings) -> Cradle:
+    """Where workers come from; a template's can be the arbiter's children only where it adopts them."""
+    if settings.reload and settings.preload:
+        LOGGER.info("--reload goes before --preload: what that would import once is what changes")
+    if settings.reload or not settings.preload:
+        return Cradle.ARBITER
+    if spawn.become_subreaper():
+        return Cradle.TEMPLATE
+    LOGGER.warning("--preload takes Linux: here each worker imports the application itself")
+    return Cradle.ARBITER
+
+
+def _kill_group(pid: int) -> None:
+    """What a worker that was killed had started does not survive it."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except OSError:
+        pass  # it led no group: it died too early, or runs in the foreground of a terminal

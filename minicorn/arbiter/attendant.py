@@ -1,0 +1,144 @@
+"""The children besides the workers: what watches files, shows figures or runs hooks for the arbiter.
+
+An attendant serves the arbiter, never a client: its death changes nothing for requests. It is
+forked when it is due, started again when it dies, ever more slowly when it dies young, and it
+ends by itself when its channel does.
+"""
+
+import logging
+import math
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from minicorn.pool.backoff import backoff, strike
+from minicorn.system import channel, spawn
+from minicorn.system.channel import Channel, Message
+from minicorn.system.listeners import Listener
+
+LOGGER = logging.getLogger("minicorn")
+
+
+@dataclass(slots=True, eq=False)
+class Attendant:
+    """One child: what it does, whom its words are for, and how it fares. Times are monotonic seconds."""
+
+    name: str
+    run: Callable[[Channel], int]  # in the child, signals at their defaults; gives the exit code
+    hear: Callable[[Message], None]  # in the arbiter
+    listener: Listener | None = None  # its own, which the arbiter has bound for all that come one after the other
+    due: float = 0.0
+    pid: int = 0
+    channel: Channel | None = None
+    born: float = 0.0
+    strikes: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.pid}"
+
+    def spawned(self, pid: int, channel: Channel, now: float) -> None:
+        """It has been forked."""
+        self.pid, self.channel, self.born, self.due = pid, channel, now, math.inf
+
+    def missed(self, now: float) -> float:
+        """It has died, or could not be forked; the seconds until it is tried again."""
+        self.strikes = strike(self.strikes, now - self.born if self.pid else 0.0)
+        self.pid, self.channel = 0, None
+        delay = backoff(self.strikes)
+        self.due = now + delay
+        return delay
+
+    def start(self, let_go: Callable[[], None], now: float) -> None:
+        """Fork it; the child does `let_go()` first."""
+        ours, theirs = channel.pair()
+
+        def be() -> int:
+            ours.close()
+            let_go()
+            spawn.attend()
+            return self.run(theirs)
+
+        try:
+            pid = spawn.fork(be)
+        except OSError as error:
+            ours.close()
+            delay = self.missed(now)
+            LOGGER.error("cannot start the %s: %s; the next try in %g s", self.name, error.strerror, delay)
+        else:
+            self.spawned(pid, ours, now)
+        finally:
+            theirs.close()
+
+    def listen(self) -> None:
+        """Hear what it has said."""
+        if self.channel is not None:
+            for message in self.channel.receive()[0]:
+                self.hear(message)
+
+    def bury(self, code: int, wanted: bool, now: float) -> None:
+        """It has been reaped; another comes if it is still `wanted`."""
+        self.listen()  # its last words
+        if self.channel is not None:
+            self.channel.close()
+        name, cause = str(self), f"with exit code {code}" if code >= 0 else f"of {signal.Signals(-code).name}"
+        delay = self.missed(now)
+        if wanted:
+            LOGGER.warning("the %s has died %s; the next comes in %g s", name, cause, delay)
+        else:
+            LOGGER.debug("the %s has ended %s", name, cause)
+
+    def tell(self, word: str, text: str = "") -> bool:
+        """Say something to it, if it lives; whether it was taken."""
+        return self.channel is not None and self.channel.send(word, text)
+
+
+@dataclass(slots=True)
+class Attendants:
+    """All of one arbiter's."""
+
+    members: list[Attendant] = field(default_factory=list)
+
+    def due(self, now: float) -> list[Attendant]:
+        """Those to be forked now."""
+        return [attendant for attendant in self.members if attendant.due <= now]
+
+    @property
+    def wake_at(self) -> float:
+        """When the next is due."""
+        return min((attendant.due for attendant in self.members), default=math.inf)
+
+    def by_pid(self, pid: int) -> Attendant | None:
+        """Whose pid it is."""
+        return next((attendant for attendant in self.members if pid and attendant.pid == pid), None)
+
+    @property
+    def listeners(self) -> Iterator[Listener]:
+        """Those that are some attendant's own."""
+        for attendant in self.members:
+            if attendant.listener is not None:
+                yield attendant.listener
+
+    @property
+    def channels(self) -> Iterator[tuple[Attendant, Channel]]:
+        """The lines to those that live."""
+        for attendant in self.members:
+            if attendant.channel is not None:
+                yield attendant, attendant.channel
+
+    def end(self, deadline: float) -> None:
+        """They end as soon as their channels do; whoever does not by `deadline` is killed. Waits for that."""
+        lines = {line.fd: line for _, line in self.channels}
+        for line in lines.values():
+            line.finish()
+        while lines and (left := deadline - time.monotonic()) > 0:
+            for fd in select.select(list(lines), [], [], left)[0]:
+                if not lines[fd].receive()[1]:
+                    del lines[fd]
+        for attendant, line in self.channels:
+            if line.fd in lines:
+                os.kill(attendant.pid, signal.SIGKILL)
+            os.waitpid(attendant.pid, 0)
+            line.close()

@@ -1,0 +1,154 @@
+"""What the arbiter owns: each descriptor of its is here, whoever makes use of it.
+
+For a child must let go of all of them (a copy of the arbiter's end of a channel would hide the
+arbiter's death), and the arbiter's next image is left all of them.
+"""
+
+import os
+import time
+
+from minicorn.arbiter.attendant import Attendants
+from minicorn.arbiter.succession import Estate, Heirloom
+from minicorn.arbiter.upgrade import Upgrade
+from minicorn.config.configfile import Reading
+from minicorn.config.settings import Settings
+from minicorn.figures.directory import Directory
+from minicorn.logs.log import Sink
+from minicorn.pool.actions import Spawn
+from minicorn.pool.pool import Pool
+from minicorn.serving.handoff import Handoff
+from minicorn.system import channel
+from minicorn.system.channel import Channel
+from minicorn.system.listeners import Listener, close_all
+from minicorn.system.privileges import Owner
+from minicorn.system.signals import Signals
+from minicorn.system.spawn import MANAGED
+from minicorn.system.systemd import Manager
+
+# Workers beyond so many are not seen to be idle: a longer look would cost every request more
+SLOTS_SEEN = 255
+
+
+class Belongings:
+    """One arbiter's, from its start or from the image before."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        listeners: list[Listener],
+        outputs: list[Sink],
+        manager: Manager,
+        pidfile_fd: int = -1,
+        estate: Estate | None = None,
+    ) -> None:
+        """`outputs`: the error log, and the access log if there is one; `estate`: what the image before has left."""
+        self.listeners = listeners
+        self.outputs = outputs
+        self.manager = manager
+        self.signals = Signals(MANAGED)
+        self.attendants = Attendants()
+        self.channels: dict[int, Channel] = {}  # to workers and templates, by pid
+        self.ordered: dict[int, tuple[Spawn, Channel]] = {}  # by descriptor; what is to come of a template
+        self.reading: Reading | None = None  # of the configuration file, since a HUP
+        self._pidfile_fd = pidfile_fd
+        if estate is None:
+            self.directory = Directory(settings.worker_tmp_dir)
+            self.handoff = Handoff()
+        else:
+            self.directory = Directory.adopt(
+                estate.directory, estate.lock_fd, estate.idle_fd, estate.ledger_fd, estate.pages
+            )
+            self.handoff = Handoff(estate.handoff)
+            self.channels = {heir.pid: channel.adopt(heir.channel_fd) for heir in estate.workers}
+        self.idle_map = self.directory.idle_map(SLOTS_SEEN)
+
+    def give(self, owner: Owner) -> None:
+        """The workers will be `owner`: what they open again, or rename, must be theirs."""
+        owner.give(self.directory.path)
+        for output in self.outputs:
+            output.give(owner.give)
+        for listener in self.listeners:
+            if listener.made is not None:
+                owner.give(listener.host)
+
+    def tell(self, pid: int, word: str) -> None:
+        """Say `word` to a worker or a template."""
+        if pid in self.channels:  # else it has closed it, and is about to be reaped
+            self.channels[pid].send(word)
+
+    def reopen(self) -> None:
+        """The log files, here and in all children."""
+        for output in self.outputs:
+            output.reopen()
+        for pid in self.channels:
+            self.tell(pid, channel.REOPEN)
+
+    def close_listeners(self) -> None:
+        """The workers hold their own copies: what is queued there is served by them."""
+        close_all(self.listeners)
+        self.listeners.clear()
+
+    def close(self) -> None:
+        """The server has ended."""
+        self.close_listeners()
+        self.directory.remove()
+        self.handoff.close()
+
+    # In a child
+
+    def let_go(self, kept: Listener | None = None) -> None:
+        """Close what no child shares, and the listeners of attendants, but for `kept`."""
+        ordered = (line for _, line in self.ordered.values())
+        attended = (line for _, line in self.attendants.channels)
+        for line in [*self.channels.values(), *ordered, *attended]:
+            line.close()
+        for listener in self.attendants.listeners:
+            if listener is not kept:
+                listener.close()
+        os.close(self.directory.lock_fd)
+        if self._pidfile_fd >= 0:
+            os.close(self._pidfile_fd)
+        if self.reading is not None:
+            os.close(self.reading.fd)
+        self.manager.close()
+        self.signals.close()
+
+    def leave_service(self) -> None:
+        """The child serves no client: it holds neither port nor queue."""
+        for listener in self.listeners:
+            listener.close()
+        self.handoff.close()
+
+    # Upgrade in place
+
+    def bequeath(self, pool: Pool, upgrade: Upgrade) -> Estate:
+        """All that the next image must know."""
+        heirs = [(child, self.channels[child.pid].fd) for child in pool.children.values() if child.pid in self.channels]
+        return Estate(
+            listeners=[(each.fd, each.host, each.made) for each in self.listeners],
+            desks=[(each.fd, each.host, each.made) for each in self.attendants.listeners],
+            handoff=self.handoff.ends,
+            directory=self.directory.path,
+            lock_fd=self.directory.lock_fd,
+            pidfile_fd=self._pidfile_fd,
+            pages=self.directory.descriptors,
+            idle_fd=self.directory.idle_fd,
+            ledger_fd=self.directory.ledger_fd,
+            workers=[Heirloom.of(child, fd) for child, fd in heirs],
+            size=pool.size,
+            generation=pool.rolls.generation,
+            newest=pool.rolls.newest,
+            manager=self.manager.variables,
+            arguments=upgrade.arguments,
+            cwd=upgrade.cwd,
+        )
+
+
+def inherit(pool: Pool, estate: Estate) -> None:
+    """Take on the workers of the image before, then roll."""
+    now = time.monotonic()
+    pool.booted = True
+    pool.rolls.generation, pool.rolls.newest = estate.generation, estate.newest
+    for heir in estate.workers:
+        pool.adopt(heir.worker(), now)
+    pool.reload()

@@ -1,0 +1,113 @@
+"""Births: how a worker or a template that the pool wants comes to be.
+
+The arbiter forks it, or a template does, by an order that takes a moment; the newborn is on no
+list until it has said who it is. What cannot be had now (no descriptor, page or process) the pool
+is told, and wants again.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+
+from minicorn.arbiter import order
+from minicorn.arbiter.belongings import Belongings
+from minicorn.config.settings import Settings
+from minicorn.pool.actions import Spawn
+from minicorn.pool.pool import Pool
+from minicorn.system import channel, spawn
+from minicorn.system.channel import Channel
+from minicorn.system.spawn import Post
+
+Life = Callable[[Post, Settings], int]  # a whole life, in the child: gives the exit code
+
+
+class Births:
+    """Those of one arbiter's pool."""
+
+    def __init__(self, pool: Pool, belongings: Belongings, boot: Life, template: Life) -> None:
+        """`boot` is run in each worker that is forked here, `template` in each template."""
+        self._pool = pool
+        self._belongings = belongings
+        self._boot = boot
+        self._template = template
+
+    def spawn(self, action: Spawn, settings: Settings, failure: str) -> None:
+        """Do what `action` asks for; `failure`: why the code of its generation cannot be loaded, if that is known."""
+        now = time.monotonic()
+        try:
+            ours, theirs = channel.pair()
+            with contextlib.closing(theirs):
+                try:
+                    post = self._post(action, theirs, now + settings.boot_timeout, now, failure)
+                    if action.parent:
+                        self._order(action, post, ours)
+                    else:
+                        self._fork(action, post, ours, settings, now)
+                except OSError:
+                    ours.close()
+                    raise
+        except OSError as error:
+            self._pool.spawn_failed(action, error.strerror or str(error), now)
+
+    def hear(self, fd: int) -> None:
+        """What was ordered over this descriptor is there, or will not come."""
+        if fd not in self._belongings.ordered:
+            return
+        action, ours = self._belongings.ordered[fd]
+        messages, alive = ours.receive()
+        for message in messages:
+            if message.word == channel.BORN:
+                del self._belongings.ordered[fd]
+                self._register(action, int(message.text), ours, time.monotonic())
+                ours.open_gate()
+                return
+        if messages or not alive:
+            del self._belongings.ordered[fd]
+            ours.close()
+            reason = messages[0].text if messages else "its template has died"
+            self._pool.spawn_failed(action, reason, time.monotonic())
+
+    def hear_all(self) -> None:
+        """Whoever was ordered and has been born is on the list now."""
+        for fd in list(self._belongings.ordered):
+            self.hear(fd)
+
+    def _post(self, action: Spawn, theirs: Channel, deadline: float, now: float, failure: str) -> Post:
+        directory = self._belongings.directory
+        page = directory.page(action.slot)
+        page.reset(deadline, now)
+        return Post(
+            action.slot,
+            action.generation,
+            page,
+            directory.stack_fd(action.slot),
+            directory.trace_fd(action.slot),
+            theirs,
+            self._belongings.handoff,
+            self._belongings.idle_map,
+            self._belongings.listeners.copy(),  # this list is emptied when the server stops
+            failure,
+        )
+
+    def _order(self, action: Spawn, post: Post, ours: Channel) -> None:
+        """Have it forked by a template; if that is gone, so is the other end, which will be heard."""
+        if line := self._belongings.channels.get(action.parent):
+            order.give(line, post, self._belongings.directory.page_fd(action.slot))
+        self._belongings.ordered[ours.fd] = action, ours
+
+    def _fork(self, action: Spawn, post: Post, ours: Channel, settings: Settings, now: float) -> None:
+        def be() -> int:
+            ours.close()
+            self._belongings.let_go()
+            if action.template:
+                self._belongings.leave_service()
+                return self._template(post, settings)
+            return self._boot(post, settings)
+
+        self._register(action, spawn.fork(be), ours, now)
+
+    def _register(self, action: Spawn, pid: int, ours: Channel, now: float) -> None:
+        self._belongings.channels[pid] = ours
+        self._pool.spawned(action, pid, now)
+        if not action.template:
+            self._belongings.directory.page(action.slot).enter(pid, action.generation, now)

@@ -1,0 +1,132 @@
+"""Deaths: why a worker has gone, put together from what was done to it, what it said and what it left.
+
+Each has one record in the log, with the request in hand and the stack; one line in the access log,
+where a request died with it; and a place among the causes that the chronicle counts.
+"""
+
+import logging
+import signal
+import time
+
+from minicorn.arbiter.belongings import Belongings
+from minicorn.arbiter.chronicle import Chronicle
+from minicorn.config.settings import Settings
+from minicorn.logs.accesslog import Origin, compile_format
+from minicorn.logs.unanswered import attributes_of, unanswered
+from minicorn.pool.actions import Abort, Kill
+from minicorn.pool.life import Exit, Worker
+from minicorn.pool.obituary import cause_of, cause_of_death, obituary
+from minicorn.pool.pool import Pool
+from minicorn.system.cgroup import count_oom_kills
+
+LOGGER = logging.getLogger("minicorn")
+BOOT_FAILED = "could not boot"
+
+
+class Deaths:
+    """Those of one arbiter's workers and templates."""
+
+    def __init__(self, pool: Pool, belongings: Belongings, chronicle: Chronicle) -> None:
+        self._pool = pool
+        self._directory = belongings.directory
+        self._access = belongings.outputs[1] if len(belongings.outputs) > 1 else None
+        self._chronicle = chronicle
+        self._verdicts: dict[int, str] = {}
+        self._causes: dict[int, str] = {}  # of the ends that are our doing, in a word
+        self._failure = ""  # of the last boot that failed
+        self._hopeless = (0, "")  # a generation whose import has killed its worker, and how
+        self.boot_failure = ""  # in a line, of the last worker that could not boot
+        # The kernel's counter, now and a while ago: a kill is reaped some time after it is counted
+        self._oom_kills = self._oom_kills_before = count_oom_kills()
+
+    def look_around(self) -> None:
+        """Now and then: has the kernel killed anybody?"""
+        self._oom_kills_before, self._oom_kills = self._oom_kills, max(self._oom_kills, count_oom_kills())
+
+    def why_hopeless(self, generation: int) -> str:
+        """What loading the code of `generation` did to the last worker that tried; "" if it is worth a try."""
+        hopeless, why = self._hopeless
+        return why if hopeless == generation else ""
+
+    # Before
+
+    def aborts(self, action: Abort, doing: str) -> None:
+        """A worker is told to show its stack and die."""
+        self._verdicts[action.pid] = f"was late by {action.late:.1f} s, {doing}, so it was aborted"
+        self._causes[action.pid] = "timeout"
+
+    def kills(self, action: Kill, doing: str) -> None:
+        """A worker is killed."""
+        verdict = self._verdicts.get(action.pid) or f"was ended, {doing}"
+        self._verdicts[action.pid] = f"{verdict} ({action.reason})"
+        self._causes.setdefault(action.pid, "ended")
+
+    def averted(self, pid: int) -> None:
+        """The worker is ready; with --reload it shows why it could not load."""
+        self._failure = ""
+        self._verdicts.pop(pid, None)
+
+    def boot_failed(self, pid: int, text: str, app: str) -> None:
+        """Why a worker could not boot, once: what the next one says of the same is not said again."""
+        self._verdicts[pid] = BOOT_FAILED
+        self._pool.stumbled(pid)
+        *_, last = text.splitlines()
+        self.boot_failure = last
+        gap = "\n" if "\n" in text else ""
+        if text != self._failure:
+            LOGGER.error("%s could not load %s: %s%s", self._pool.children[pid], app, gap, text)
+        elif self._pool.booted:
+            LOGGER.error("%s could not load %s either: %s", self._pool.children[pid], app, last)
+        self._failure = text
+
+    # After
+
+    def bury(self, exit: Exit, settings: Settings) -> None:
+        """A child of the pool's has been reaped."""
+        now, rolled = time.monotonic(), self._pool.rolls.last
+        worker = self._pool.exited(exit.pid, now)
+        if worker is None:
+            return
+        page = self._directory.page(worker.slot)
+        beat = page.read()
+        verdict, cause = self._verdicts.pop(exit.pid, ""), self._causes.pop(exit.pid, "") or cause_of_death(exit)
+        out_of_memory = exit.signum == signal.SIGKILL and not verdict and self._ran_out_of_memory()
+        if out_of_memory:
+            verdict, cause = f"was killed by the kernel for want of memory (OOM), {beat.describe(now)}", "oom"
+        entry = unanswered(beat, _origin(worker), cause, now)
+        if entry is not None and self._access is not None:
+            self._access.write(compile_format(settings.access_logformat)(entry))
+        if not worker.template:
+            self._chronicle.buried(page, cause_of(worker, exit, out_of_memory))
+        if verdict == BOOT_FAILED:
+            story = told = self._failure  # it has said so itself
+        else:
+            level, story = obituary(worker, exit, beat.describe(now), beat.requests, verdict, now)
+            if settings.reload and worker.dismissed and level == "info":
+                level = "debug"
+            if not worker.was_ready:
+                self.boot_failure = story
+            told = self._log(level, story, worker, attributes_of(beat, _origin(worker), cause))
+        self._chronicle.blame(story if self._pool.rolls.last is not rolled else "")
+        if not (worker.was_ready or worker.dismissed):
+            self._hopeless = (worker.generation, told)
+
+    def _log(self, level: str, story: str, worker: Worker, attributes: dict[str, object]) -> str:
+        """The record of a death, its text with the stack where the worker has left one."""
+        stack = self._directory.read_stack(worker.slot)
+        if stack:
+            story += f"; its stack:\n{stack}"
+            attributes["exception.stacktrace"] = stack
+        LOGGER.log(logging.getLevelNamesMapping()[level.upper()], story, extra={"attributes": attributes})
+        return story
+
+    def _ran_out_of_memory(self) -> bool:
+        """Whether the kernel's counter has moved of late; what it has counted is told once."""
+        kills = max(self._oom_kills, count_oom_kills())  # it reads as 0 when no descriptor is to be had
+        ran_out = kills > self._oom_kills_before
+        self._oom_kills = self._oom_kills_before = kills
+        return ran_out
+
+
+def _origin(worker: Worker) -> Origin:
+    return Origin(worker.slot, worker.generation, worker.pid)

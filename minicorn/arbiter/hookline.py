@@ -1,0 +1,130 @@
+"""The arbiter's line to the child that runs its hooks: told in order, answered, judged by a deadline.
+
+The arbiter never waits: what a hook guards is done when its answer comes, or not at all. A child
+that is late is killed, and a new one reads the file again and is told the rest. While there is none,
+calls wait, but not for ever and not without bound: what is not run is said.
+"""
+
+import json
+import logging
+import math
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from minicorn.arbiter.attendant import Attendant
+from minicorn.arbiter.hooks import ARBITERS, RAN, attend
+from minicorn.config.settings import Settings
+from minicorn.system.channel import Channel, Message
+
+LOGGER = logging.getLogger("minicorn")
+# Calls that wait at most: fewer than a channel holds
+WAITING_MOST = 500
+
+
+@dataclass(slots=True)
+class Call:
+    """A hook that is to run, or runs until `deadline`, and what follows from its answer."""
+
+    name: str
+    args: tuple[object, ...]
+    then: Callable[[bool], object]
+    deadline: float = math.inf
+    sent: bool = False
+
+
+class HookLine:
+    """The hooks of one arbiter. Times are monotonic seconds."""
+
+    def __init__(self, settings: Settings, address: list[str]) -> None:
+        self._settings = settings
+        self._address = address
+        self._calls: dict[int, Call] = {}
+        self._number = 0
+        self._missed: Counter[str] = Counter()  # those that were too many, by name
+        self._leaving = 0  # the pid of a child that is told nothing more: its file is old, or it has been killed
+        self._pid = 0
+        self.attendant = Attendant("hooks process", self._run, self._hear, due=math.inf)
+        self._appoint()
+
+    def renew(self, settings: Settings) -> None:
+        """The file has been read again: a new child takes over."""
+        self._settings = settings
+        if self.attendant.channel is not None and self.attendant.pid != self._leaving:
+            self._leaving = self.attendant.pid
+            self.attendant.channel.finish()
+        self._appoint()
+
+    def _appoint(self) -> None:
+        if self.attendant.pid == 0:
+            self.attendant.due = 0.0 if set(self._settings.hooks) & set(ARBITERS) else math.inf
+
+    def tell(self, name: str, *args: object, then: Callable[[bool], object] = bool) -> None:
+        """Run the hook `name`, if there is one, then do `then(whether all went well)`."""
+        if name not in self._settings.hooks:
+            then(True)
+        elif len(self._calls) >= WAITING_MOST:
+            self._missed[name] += 1
+            then(False)
+        else:
+            self._number += 1
+            self._calls[self._number] = Call(name, args, then)
+
+    def step(self, now: float) -> float:
+        """Send what waits, judge what runs; when to come again."""
+        child = self.attendant
+        if child.pid != self._pid:
+            self._change(child.pid)
+        if child.channel is not None and child.pid != self._leaving:
+            for number, call in self._calls.items():
+                if not call.sent:
+                    child.tell(call.name, json.dumps([number, *call.args]))
+                    call.sent = True
+        if not self._calls:
+            self._fail((), "too many calls have waited")
+            return math.inf
+        first = next(iter(self._calls.values()))
+        first.deadline = min(first.deadline, now + self._settings.config_timeout)
+        if now >= first.deadline:
+            self._give_up(first)
+            return now
+        return first.deadline
+
+    def _change(self, pid: int) -> None:
+        """The child has died, or is new: what it was running is lost, what it had not begun is the next one's."""
+        self._pid, self._leaving = pid, 0
+        if pid == 0 and not set(self._settings.hooks) & set(ARBITERS):
+            self.attendant.due = math.inf
+        self._fail([number for number, call in self._calls.items() if call.sent][:1], "the hooks process has died")
+        for call in self._calls.values():
+            call.sent = False
+
+    def _give_up(self, first: Call) -> None:
+        """The call in front has had its time."""
+        patience = self._settings.config_timeout
+        if not first.sent:
+            self._fail(list(self._calls), f"there is no hooks process for {patience:g} s")
+        elif self.attendant.pid:
+            LOGGER.error("hook %s takes longer than %g s: it is killed", first.name, patience)
+            self._leaving = self.attendant.pid
+            os.kill(self.attendant.pid, signal.SIGKILL)
+            first.deadline = math.inf
+
+    def _fail(self, numbers: Iterable[int], why: str) -> None:
+        lost = [self._calls.pop(number) for number in numbers]
+        missed, self._missed = self._missed + Counter(call.name for call in lost), Counter()
+        if missed:
+            LOGGER.error("%s; not run: %s", why, ", ".join(f"{name} ({n})" for name, n in missed.items()))
+        for call in lost:
+            call.then(False)
+
+    def _run(self, channel: Channel) -> int:
+        return attend(channel, self._settings, self._address)
+
+    def _hear(self, message: Message) -> None:
+        if message.word == RAN:
+            number, well = json.loads(message.text)
+            if number in self._calls:
+                self._calls.pop(number).then(well)

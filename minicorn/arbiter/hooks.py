@@ -1,0 +1,176 @@
+"""gunicorn's hooks: what they are given, and how they are run.
+
+Those of a worker run in the worker. Those of the arbiter run in a child of its own, told what
+happens over its channel: a library that they import may start threads, and one that hangs is
+killed; neither may happen to a process that forks. What each gets has the attributes that
+hooks in the wild use, not all of gunicorn's.
+"""
+
+import json
+import logging
+import os
+import select
+import traceback
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from minicorn.config import configfile
+from minicorn.config.settings import NAMES, OPTIONS, Settings
+from minicorn.system.channel import Channel
+
+LOGGER = logging.getLogger("minicorn")
+ARBITERS = ("on_starting", "when_ready", "on_reload", "pre_exec", "child_exit", "nworkers_changed", "on_exit")
+RAN = "ran"
+
+
+class Cfg:
+    """`server.cfg`, `worker.cfg`: the settings by gunicorn's names or ours."""
+
+    threads, worker_class_str, is_ssl = 1, "sync", False
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def __getattr__(self, name: str) -> object:
+        if name not in NAMES:
+            raise AttributeError(f"minicorn has no setting {name!r}")
+        value = getattr(self._settings, NAMES[name])
+        if name == "bind":
+            return [OPTIONS["bind"].kind.show(address) for address in self._settings.addresses]
+        return list(value) if isinstance(value, tuple) else value
+
+
+def make_server(settings: Settings, pid: int, workers: int, address: list[str]) -> SimpleNamespace:
+    """`server`: a picture of the arbiter; what is set on it stays with whoever set it."""
+    return SimpleNamespace(
+        cfg=Cfg(settings),
+        log=LOGGER,
+        pid=pid,
+        num_workers=workers,
+        address=address,
+        proc_name=settings.title,
+        timeout=settings.timeout,
+        WORKERS={},
+    )
+
+
+def make_worker(settings: Settings, pid: int, slot: int, ppid: int) -> SimpleNamespace:
+    """`worker`; its age is its slot: the smallest number that no living worker has."""
+    return SimpleNamespace(
+        cfg=Cfg(settings), log=LOGGER, pid=pid, age=slot, ppid=ppid, nr=0, alive=True, timeout=settings.timeout
+    )
+
+
+def make_request(environ: WSGIEnvironment) -> SimpleNamespace:
+    """`req`, as gunicorn parses it: names of header fields in capitals."""
+    fields = [(key[5:].replace("_", "-"), value) for key, value in environ.items() if key.startswith("HTTP_")]
+    fields += [(key.replace("_", "-"), environ[key]) for key in ("CONTENT_TYPE", "CONTENT_LENGTH") if key in environ]
+    return SimpleNamespace(
+        method=environ["REQUEST_METHOD"],
+        uri=environ["RAW_URI"],
+        path=environ["PATH_INFO"],
+        query=environ["QUERY_STRING"],
+        headers=fields,
+        version=tuple(map(int, environ["SERVER_PROTOCOL"].removeprefix("HTTP/").split("."))),
+        scheme=environ["wsgi.url_scheme"],
+        remote_addr=(environ["REMOTE_ADDR"], environ["REMOTE_PORT"]),
+    )
+
+
+def run_hook(name: str, hook: Callable[..., object], *args: object) -> bool:
+    """Call it; whether it went well. What it raises is logged with its name."""
+    try:
+        hook(*args[: _takes(hook, len(args))])
+        return True
+    except BaseException as error:  # SystemExit too: a hook does not end a server
+        LOGGER.error("hook %s raised\n%s", name, _explain(error))
+        return False
+
+
+def _explain(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error)).rstrip()
+
+
+def _takes(hook: Callable[..., object], most: int) -> int:
+    """How many arguments to give: gunicorn's post_request may take two, three or four."""
+    code = getattr(hook, "__code__", None)
+    return min(most, code.co_argcount) if code and not code.co_flags & 0x04 else most
+
+
+class HookFailed(Exception):
+    """A hook has raised, which has been logged: what it guards does not happen."""
+
+
+class WorkerHooks:
+    """A worker's own."""
+
+    def __init__(self, settings: Settings, slot: int, address: list[str]) -> None:
+        """Run the file in this process; what that raises passes."""
+        namespace = configfile.execute(settings.config, os.path.dirname(settings.config) or os.getcwd())
+        self._hooks: dict[str, Any] = {name: namespace[name] for name in settings.hooks if name in namespace}
+        size = settings.workers if isinstance(settings.workers, int) else 0
+        self.server = make_server(settings, os.getppid(), size, address)
+        self.worker = make_worker(settings, os.getpid(), slot, os.getppid())
+        self._request: SimpleNamespace | None = None
+
+    def guard(self, name: str, *args: object) -> None:
+        """Run the hook, if there is one; HookFailed when it raises."""
+        if not self.tell(name, *args):
+            raise HookFailed(f"hook {name} raised")
+
+    def tell(self, name: str, *args: object) -> bool:
+        """Run the hook, if there is one; whether all went well."""
+        return name not in self._hooks or run_hook(name, self._hooks[name], *args)
+
+    def wrap(self, app: WSGIApplication) -> WSGIApplication:
+        """The application behind pre_request; itself, where there is none."""
+        if "pre_request" not in self._hooks:
+            return app
+
+        def application(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
+            self._request = make_request(environ)
+            self.guard("pre_request", self.worker, self._request)
+            return app(environ, start_response)
+
+        return application
+
+    @property
+    def after_request(self) -> Callable[[WSGIEnvironment, str, list[tuple[str, str]], int], None] | None:
+        """What the server calls after each request, if anything."""
+        return self._after if "post_request" in self._hooks else None
+
+    def _after(self, environ: WSGIEnvironment, status: str, headers: list[tuple[str, str]], sent: int) -> None:
+        self.worker.nr += 1
+        request, self._request = self._request or make_request(environ), None
+        response = SimpleNamespace(status=status, status_code=int(status[:3]), headers=headers, sent=sent)
+        self.tell("post_request", self.worker, request, environ, response)
+
+
+def attend(channel: Channel, settings: Settings, address: list[str]) -> int:
+    """The life of the child that runs the arbiter's hooks: until its channel ends."""
+    os.environ.update(settings.variables)
+    arbiter = os.getppid()
+    try:
+        namespace: dict[str, Any] = configfile.execute(settings.config, os.path.dirname(settings.config) or os.getcwd())
+    except BaseException as error:
+        LOGGER.error("%s cannot be read for its hooks\n%s", settings.config, _explain(error))
+        return 1
+    size = settings.workers if isinstance(settings.workers, int) else 0
+    server = make_server(settings, arbiter, size, address)
+    while True:
+        select.select([channel.fd], [], [])
+        messages, alive = channel.receive()
+        for message in messages:
+            number, *values = json.loads(message.text)
+            if message.word == "child_exit":
+                pid, slot = values
+                values = [make_worker(settings, pid, slot, arbiter)]
+            elif message.word == "nworkers_changed":
+                server.num_workers = values[0]
+            hook = namespace.get(message.word)  # of a call from before the file was changed there may be none
+            well = hook is None or run_hook(message.word, hook, server, *values)
+            channel.send(RAN, json.dumps([number, well]))
+        if not alive:
+            return 0

@@ -1,0 +1,70 @@
+"""--reload, the arbiter's side: from what the watcher sees to a roll, and from what workers import to a template.
+
+Old code stops answering with the first change; when the changes have come to rest they are one
+roll. What workers say that they import is watched; what of that is installed and not the project's
+is the groundwork that a common template lays for all workers to come.
+"""
+
+import json
+import logging
+import time
+
+from minicorn.arbiter.attendant import Attendant
+from minicorn.config.settings import Settings
+from minicorn.pool.nursery import Cradle
+from minicorn.pool.pool import Pool
+from minicorn.reload.changes import Changes
+from minicorn.reload.groundwork import Groundwork
+from minicorn.reload.watcher import Watcher, coarse_time
+from minicorn.system import channel, spawn
+from minicorn.system.channel import Message
+
+LOGGER = logging.getLogger("minicorn")
+
+
+class Reloading:
+    """One arbiter's, with --reload or without."""
+
+    def __init__(self, settings: Settings, pool: Pool) -> None:
+        self._pool = pool
+        self._changes = Changes()
+        self.ground = Groundwork()
+        self._templates_help = settings.reload and settings.reload_template and spawn.become_subreaper()
+        began = coarse_time()
+        self.watcher = Attendant("watcher", lambda line: Watcher(settings, began).run(line), self._hear_watcher)
+
+    def turn(self, now: float) -> str:
+        """Wish for a roll when one is due; the line for the log then."""
+        news = self._changes.take(now)
+        if news:
+            self._pool.reload()
+            if self.ground.is_outdated():
+                self._pool.nursery.cradle = Cradle.ARBITER
+        return news
+
+    @property
+    def wake_at(self) -> float:
+        """When the next turn is due."""
+        return self._changes.wake_at
+
+    def hear_imports(self, text: str) -> None:
+        """A worker tells what there is to watch, and what a template may import."""
+        imported = json.loads(text)
+        self.watcher.tell(channel.IMPORTED, json.dumps(imported["places"]))
+        if self._templates_help and self.ground.learn(imported["modules"], imported["own"]):
+            self._pool.nursery.cradle = Cradle.COMMON
+            self._pool.nursery.renew()
+
+    def hear_refused(self, text: str) -> None:
+        """A template tells what it leaves to the workers."""
+        self.ground.refused |= json.loads(text)
+
+    def template_failed(self, text: str) -> None:
+        """There is nothing to build upon: workers import all of it themselves."""
+        LOGGER.debug("workers are forked without a template: %s", text)
+        self._pool.nursery.cradle = Cradle.ARBITER
+
+    def _hear_watcher(self, message: Message) -> None:
+        now = time.monotonic()
+        self._changes.note(json.loads(message.text), now)
+        self._pool.hold(now)

@@ -1,0 +1,85 @@
+"""The arbiter's rounds: what it sees of its workers without asking them.
+
+It reads their pages, weighs their processes, and has faulthandler show the stacks of requests
+that are slow. The workers themselves do nothing for it.
+"""
+
+import logging
+import math
+import os
+import time
+
+from minicorn.figures.directory import Directory
+from minicorn.figures.heartbeat import Activity, Beat
+from minicorn.pool.herald import describe
+from minicorn.pool.pool import Pool
+from minicorn.pool.slow import SlowRequests
+from minicorn.system.memory import read_pss, read_rss
+from minicorn.system.signals import STACKS
+
+LOGGER = logging.getLogger("minicorn")
+
+
+class Rounds:
+    """Those of one arbiter. Times are monotonic seconds."""
+
+    def __init__(self, pool: Pool, directory: Directory) -> None:
+        self._pool = pool
+        self._directory = directory
+        self._slow = SlowRequests(0.0)
+        self._counted: tuple[float, dict[int, int]] = time.monotonic(), {}  # requests by pid, when last described
+
+    def promises(self) -> dict[int, float]:
+        """When each worker and template may be judged late, by its own word."""
+        return {pid: self._directory.page(child.slot).deadline for pid, child in self._pool.children.items()}
+
+    def doing(self, pid: int) -> str:
+        """What a worker or template is at, in words."""
+        return self._directory.page(self._pool.children[pid].slot).read().describe(time.monotonic())
+
+    def describe(self, boot_failure: str) -> str:
+        """The status line for the service manager."""
+        beats = self._beats()
+        (before, counted), now = self._counted, time.monotonic()
+        self._counted = now, {pid: beat.requests for pid, beat in beats.items()}
+        served = sum(beat.requests - counted.get(pid, 0) for pid, beat in beats.items())
+        busy = sum(beat.activity is Activity.BUSY for beat in beats.values())
+        return describe(self._pool, busy, served / max(now - before, 0.001), boot_failure)
+
+    def tell_lives(self) -> None:
+        """For whoever looks from outside: where each worker is in its life."""
+        for worker in self._pool.workers.values():
+            self._directory.page(worker.slot).live(worker.state)
+
+    def weigh(self, limit: int) -> None:
+        """PSS is dear to ask for, and never more than RSS: ask when that is above the limit."""
+        for pid in self._pool.workers:
+            weight = read_rss(pid)
+            self._pool.weighed(pid, read_pss(pid) if limit and weight > limit else weight)
+
+    def count(self) -> None:
+        """See how many requests each worker has answered."""
+        for pid, beat in self._beats().items():
+            self._pool.answered(pid, beat.requests)
+
+    def look_for_slow(self, limit: float, now: float) -> float:
+        """Show the stack of a request that takes longer than `limit` (0: of none); when to look again."""
+        self._slow.limit = limit
+        if not limit:
+            return math.inf
+        workers = self._pool.workers
+        beats = {pid: beat for pid, beat in self._beats().items() if workers[pid].was_ready}
+        busy = {pid: beat.since for pid, beat in beats.items() if beat.activity is Activity.BUSY}
+        sizes = {pid: self._directory.measure_trace(workers[pid].slot) for pid in self._slow.asked if pid in busy}
+        slow, answered = self._slow.plan(now, busy, sizes)
+        for pid in slow:
+            self._directory.read_trace(workers[pid].slot)  # what others have asked for
+            os.kill(pid, STACKS)
+        for pid in answered:
+            stack = self._directory.read_trace(workers[pid].slot)
+            doing = beats[pid].describe(now)
+            LOGGER.warning("%s is slow, %s, and goes on; its stack:\n%s", workers[pid], doing, stack or "no answer")
+        return self._slow.wake_at
+
+    def _beats(self) -> dict[int, Beat]:
+        return {pid: self._directory.page(worker.slot).read() for pid, worker in self._pool.workers.items()}

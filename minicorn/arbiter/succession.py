@@ -1,0 +1,128 @@
+"""What one image of the arbiter leaves to the next, which `exec` puts in its place (SIGUSR2).
+
+The same process goes on under the same pid, with the same children; only what memory held has
+to be told. That is one versioned JSON document in an anonymous file, whose descriptor the
+environment names; the descriptors that it speaks of stay open across the exec.
+"""
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from minicorn.pool.life import Worker
+
+VARIABLE = "MINICORN_SUCCESSION"
+# Set, to our VERSION, for a child that only sees whether the new program loads
+CHECK = "MINICORN_CHECK"
+VERSION = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Heirloom:
+    """A worker that runs on."""
+
+    pid: int
+    slot: int
+    generation: int
+    born: float
+    strikes: int
+    ready: bool
+    retiring: bool
+    template: bool
+    channel_fd: int
+
+    @classmethod
+    def of(cls, worker: Worker, channel_fd: int) -> "Heirloom":
+        """It, as the image before knew it."""
+        return cls(
+            worker.pid,
+            worker.slot,
+            worker.generation,
+            worker.born,
+            worker.strikes,
+            worker.was_ready,
+            worker.dismissed,
+            worker.template,
+            channel_fd,
+        )
+
+    def worker(self) -> Worker:
+        """It, as the next image's pool takes it on."""
+        return Worker(
+            self.pid,
+            self.slot,
+            self.generation,
+            self.born,
+            self.strikes,
+            was_ready=self.ready,
+            dismissed=self.retiring,
+            template=self.template,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Estate:
+    """All that the next image must know; times are monotonic seconds."""
+
+    listeners: list[tuple[int, str, tuple[int, int] | None]]  # descriptor, host, device and inode of a path of ours
+    desks: list[tuple[int, str, tuple[int, int] | None]]  # listeners of the monitor
+    handoff: tuple[int, int]
+    directory: str
+    lock_fd: int
+    pidfile_fd: int
+    pages: dict[str, tuple[int, int, int]]  # slot: page, stack and trace
+    idle_fd: int
+    ledger_fd: int
+    workers: list[Heirloom]
+    size: int
+    generation: int
+    newest: int
+    manager: dict[str, str]  # the service manager's variables, which no child may see
+    arguments: list[str]  # how the program was called
+    cwd: str
+
+    @property
+    def descriptors(self) -> Iterable[int]:
+        """Those that must survive the exec."""
+        yield from (listener[0] for listener in [*self.listeners, *self.desks])
+        yield from self.handoff
+        yield from (fd for triple in self.pages.values() for fd in triple)
+        yield from (worker.channel_fd for worker in self.workers)
+        yield from (fd for fd in (self.lock_fd, self.pidfile_fd, self.idle_fd, self.ledger_fd) if fd >= 0)
+
+
+def bequeath(estate: Estate) -> None:
+    """Become the next image; returns only by OSError, with everything as it was."""
+    document = json.dumps({"version": VERSION, **dataclasses.asdict(estate)}).encode()
+    with tempfile.TemporaryFile(buffering=0) as file:
+        file.write(document)
+        file.seek(0)
+        kept = [*estate.descriptors, file.fileno()]
+        environment = os.environ | {VARIABLE: str(file.fileno()), "PWD": estate.cwd}
+        try:
+            for fd in kept:
+                os.set_inheritable(fd, True)
+            os.chdir(estate.cwd)
+            os.execvpe(estate.arguments[0], estate.arguments, environment)
+        finally:
+            for fd in kept:
+                os.set_inheritable(fd, False)
+
+
+def inherit() -> Estate | None:
+    """What the image before has left, if there was one. ValueError for another version's."""
+    fd = os.environ.pop(VARIABLE, None)
+    if fd is None:
+        return None
+    with os.fdopen(int(fd), "rb") as file:
+        document = json.load(file)
+    if document.pop("version") != VERSION:
+        raise ValueError("the arbiter before was of a version that cannot hand over to this one")
+    workers = [Heirloom(**worker) for worker in document.pop("workers")]
+    estate = Estate(workers=workers, **document)
+    for inherited in estate.descriptors:
+        os.set_inheritable(inherited, False)
+    return estate

@@ -1,0 +1,119 @@
+"""Upgrade in place, the arbiter's side: wanted, checked in a child, then carried out.
+
+    IDLE ──USR2──► WANTED ──no roll runs──► CHECKING ──the child says yes──► DUE ──exec
+
+The child runs the new program as it was called, as far as loading the application. A failed
+check leaves all as it was.
+"""
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+from enum import Enum
+
+from minicorn.arbiter import succession
+from minicorn.system import spawn
+from minicorn.system.signals import Signals
+
+LOGGER = logging.getLogger("minicorn")
+# Of what a check that fails has said, the last so many bytes are logged
+SAID_MOST = 16384
+
+
+class State(Enum):
+    IDLE = "idle"
+    WANTED = "wanted"
+    CHECKING = "checking"
+    DUE = "due"
+
+
+class Upgrade:
+    """One arbiter's wish to become a newer one."""
+
+    def __init__(self, cwd: str, patience: float) -> None:
+        """`cwd`: where the program was called; `patience`: seconds that the check may take."""
+        self.state = State.IDLE
+        self.cwd = cwd
+        self.error = ""  # why the last one was off
+        self.arguments = [sys.executable, *sys.orig_argv[1:]]
+        self._patience = patience
+        self._child = 0
+        self._deadline = 0.0
+
+    def wish(self) -> None:
+        """SIGUSR2 has come."""
+        if self.state is State.IDLE:
+            self.state, self.error = State.WANTED, ""
+
+    def advance(self, calm: bool, now: float) -> None:
+        """Begin the check when all is `calm`; end one that takes too long."""
+        if self.state is State.WANTED and calm:
+            LOGGER.info("upgrade: checking the new program")
+            self.state = State.CHECKING
+            self._deadline = now + self._patience
+            try:
+                self._said = tempfile.TemporaryFile(buffering=0)
+                self._child = spawn.fork(self._check)
+            except OSError as error:
+                self._fail(f"no process for the check: {error.strerror}")
+        elif self.state is State.CHECKING and now > self._deadline:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """End a check that runs."""
+        if self.state is State.CHECKING:
+            os.kill(self._child, signal.SIGKILL)
+
+    def ended(self, pid: int, code: int) -> bool:
+        """A child has been reaped: whether it was the check."""
+        if self.state is not State.CHECKING or pid != self._child:
+            return False
+        if code == 0:
+            self.state = State.DUE
+        else:
+            self._fail(f"the new program does not load ({_cause(code, self._patience)}){self._last_words()}")
+        self._said.close()
+        return True
+
+    def carry_out(self, estate: succession.Estate, signals: Signals) -> None:
+        """Become the next image; when that fails, all is as it was. `signals` that came meanwhile
+        wait for whoever is next to take them."""
+        serving = sum(not worker.template for worker in estate.workers)
+        LOGGER.info("upgrade: replacing the arbiter's program, %d workers serve on", serving)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, spawn.MANAGED)
+        for signum in signals.take():
+            os.kill(os.getpid(), signum)
+        try:
+            succession.bequeath(estate)
+        except OSError as error:
+            self._fail(error.strerror or str(error))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def refuse(self, reason: str) -> None:
+        """It does not come about."""
+        self._fail(reason)
+
+    def _fail(self, reason: str) -> None:
+        self.state, self.error = State.IDLE, reason
+        LOGGER.error("upgrade is off, all serve on as before: %s", reason)
+
+    def _last_words(self) -> str:
+        size = os.fstat(self._said.fileno()).st_size
+        said = os.pread(self._said.fileno(), SAID_MOST, max(0, size - SAID_MOST)).decode("utf-8", "replace").strip()
+        return f":\n{said}" if said else ""
+
+    def _check(self) -> int:
+        os.dup2(self._said.fileno(), 2)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, spawn.MANAGED)
+        os.chdir(self.cwd)
+        told = {succession.CHECK: str(succession.VERSION), "PWD": self.cwd}
+        os.execvpe(self.arguments[0], self.arguments, os.environ | told)
+
+
+def _cause(code: int, patience: float) -> str:
+    if code == -signal.SIGKILL:
+        return f"it took longer than {patience:g} s, or was killed"
+    return f"exit code {code}" if code > 0 else signal.Signals(-code).name

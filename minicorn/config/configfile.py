@@ -1,0 +1,251 @@
+"""The configuration file, read in a child of its own: its values come back as data.
+
+A Python file is code: it may hang, exit, recurse, start threads, crash the interpreter. None of
+that may happen to a process that forks and supervises, so a child runs it, under a deadline, and
+whatever goes wrong there is one line. TOML is read in the same way, to have one way.
+"""
+
+import ast
+import enum
+import importlib
+import json
+import os
+import select
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from minicorn.config import gunicorn
+from minicorn.config.settings import NAMES
+from minicorn.errors import ConfigError
+from minicorn.system import spawn
+
+FOUND_ALONE = ("minicorn.conf.py", "minicorn.toml")
+GUNICORNS = "gunicorn.conf.py"
+PROJECT = "pyproject.toml"
+# Settings of ours whose names a Python file may well use for itself
+EVERYDAY = {"name", "env", "app", "pid"}
+
+
+@dataclass(frozen=True, slots=True)
+class FileValues:
+    """What a file says: settings by the names it uses, and the hooks that it defines."""
+
+    values: dict[str, object]
+    hooks: tuple[str, ...] = ()
+
+
+def find(directory: str) -> str | None:
+    """The file to read when none is named; ConfigError when two of them are there."""
+    found = [name for name in FOUND_ALONE if os.path.exists(os.path.join(directory, name))]
+    if "[tool.minicorn" in _text(os.path.join(directory, PROJECT)):
+        found.append(PROJECT)
+    if len(found) > 1:
+        raise ConfigError(f"{found[0]} and {found[1]} are both here: keep one, or name one by -c")
+    if not found and os.path.exists(os.path.join(directory, GUNICORNS)):
+        return GUNICORNS
+    return found[0] if found else None
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+class Reading:
+    """A child that reads `place`; `fd` is readable when it has done so, or died. Times are monotonic seconds."""
+
+    def __init__(self, place: str, directory: str, environ: dict[str, str], patience: float) -> None:
+        """`directory` is the file's and importable; `environ` is set for it. OSError when there is no process."""
+        self.place = place
+        self.deadline = time.monotonic() + patience
+        self._patience = patience
+        self._text = b""
+        self.fd, write_fd = os.pipe()
+        os.set_blocking(self.fd, False)
+        try:
+            self.pid = spawn.fork(lambda: _be_reader(place, directory, environ, self.fd, write_fd))
+        except OSError:
+            os.close(self.fd)
+            raise
+        finally:
+            os.close(write_fd)
+
+    def take(self) -> FileValues | None:
+        """What the file says, once it is known; ConfigError, in one line, when it cannot be had."""
+        ended = False
+        try:
+            while data := os.read(self.fd, 65536):
+                self._text += data
+            ended = True
+        except BlockingIOError:
+            pass
+        if self._text.endswith(b"\n"):
+            self.abandon()
+            said = json.loads(self._text)
+            if "fault" in said:
+                raise ConfigError(f"{self.place}: {said['fault']}")
+            return FileValues(said["values"], tuple(said["hooks"]))
+        if ended:
+            self.abandon()
+            raise ConfigError(f"{self.place}: it ended the process that read it")
+        if time.monotonic() >= self.deadline:
+            self.abandon()
+            raise ConfigError(f"{self.place}: not read within {self._patience:g} s (--config-timeout)")
+        return None
+
+    def abandon(self) -> None:
+        """It is not wanted any more. The arbiter's reaper may come first: the pid is ours until then."""
+        os.close(self.fd)
+        try:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+
+
+def read(place: str, directory: str, environ: dict[str, str], patience: float) -> FileValues:
+    """What the file says, waited for; ConfigError when it cannot be had."""
+    reading = Reading(place, directory, environ, patience)
+    try:
+        while True:
+            select.select([reading.fd], [], [], max(0.0, reading.deadline - time.monotonic()))
+            if (values := reading.take()) is not None:
+                return values
+    except KeyboardInterrupt:
+        reading.abandon()
+        raise
+
+
+def _be_reader(place: str, directory: str, environ: dict[str, str], read_fd: int, write_fd: int) -> int:
+    os.close(read_fd)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, spawn.MANAGED)
+    os.environ.update(environ)
+    try:
+        said: dict[str, object] = _as_data(execute(place, directory), _unread(place, directory))
+    except ConfigError as error:
+        said = {"fault": str(error)}
+    except BaseException as error:  # SystemExit too: a file is no program
+        said = {"fault": _where(error, place, directory)}
+    with os.fdopen(write_fd, "wb") as file:
+        file.write(json.dumps(said).encode() + b"\n")
+    return 0
+
+
+def execute(place: str, directory: str) -> dict[str, object]:
+    """Run or parse the file: all its names. Whatever it raises passes."""
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
+    if place.startswith("python:"):
+        return vars(importlib.import_module(place.removeprefix("python:")))
+    path = os.path.join(directory, place.removeprefix("file:"))
+    data = _load(path)
+    if path.endswith(".toml"):
+        import tomllib
+
+        try:
+            document = tomllib.loads(data.decode())
+        except ValueError as error:
+            raise ConfigError(" ".join(str(error).split())) from None
+        table = document.get("tool", {}).get("minicorn") if path.endswith(PROJECT) else document
+        if not isinstance(table, dict):
+            raise ConfigError("it has no [tool.minicorn]")
+        return table
+    module = ModuleType("__config__")
+    module.__file__ = path
+    sys.modules["__config__"] = module
+    exec(compile(data, path, "exec"), vars(module))
+    return vars(module)
+
+
+def _load(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}") from None
+
+
+def _unread(place: str, directory: str) -> set[str] | None:
+    """The names that a Python file sets and never uses: they are meant for us. None: all are."""
+    if place.endswith(".toml"):
+        return None
+    if place.startswith("python:"):
+        path = getattr(sys.modules[place.removeprefix("python:")], "__file__", None) or ""
+    else:
+        path = os.path.join(directory, place.removeprefix("file:"))
+    bound: set[str] = set()
+    tree = ast.parse(_load(path))
+    for node in _outermost(tree.body):
+        if isinstance(node, ast.FunctionDef):
+            bound.add(node.name)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            bound |= {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+    return bound - {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+
+
+def _outermost(statements: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements of a module, those under an `if` or `try` too, those in a function or class not."""
+    for node in statements:
+        yield node
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield from _outermost([inner for inner in ast.iter_child_nodes(node) if isinstance(inner, ast.stmt)])
+
+
+def _as_data(namespace: dict[str, object], unread: set[str] | None) -> dict[str, object]:
+    """The settings among `namespace`, and what was meant to be one; ConfigError for a value that is no data."""
+    values: dict[str, object] = {}
+    hooks: list[str] = []
+    for name, value in namespace.items():
+        if name in gunicorn.HOOKS:
+            if not callable(value):
+                raise ConfigError(f"{name}: a hook is a function, not {type(value).__name__}")
+            hooks.append(name)
+        elif unread is None or _is_meant(name, unread):
+            values[name] = _plain(name, value)
+    return {"values": values, "hooks": hooks}
+
+
+def _is_meant(name: str, unread: set[str]) -> bool:
+    """Whether a Python file's name is meant for us, be it no setting at all, or is a variable of its own."""
+    if name in gunicorn.NAMES or name in gunicorn.FOREIGN:
+        return True
+    if name.startswith("_") or (name.isupper() and name.lower() not in NAMES):
+        return False
+    return name in unread or (NAMES.get(name) == name and name not in EVERYDAY)
+
+
+def _plain(name: str, value: object) -> object:
+    if isinstance(value, enum.Enum):
+        return _plain(name, value.value)
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(name, each) for each in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(name, each) for key, each in value.items()}
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    if callable(value) and name in gunicorn.FOREIGN:
+        raise ConfigError(f"{name} cannot be honoured: {gunicorn.FOREIGN[name].advice}")
+    if callable(value):
+        raise ConfigError(f"{name!r} is no hook; those are {', '.join(gunicorn.HOOKS)}")
+    raise ConfigError(f"{name}: {type(value).__name__} is no value of a setting")
+
+
+def _where(error: BaseException, place: str, directory: str) -> str:
+    """The error in one line, with the file's line where it is known."""
+    path = os.path.join(directory, place)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    number = error.lineno if isinstance(error, SyntaxError) else (lines[-1] if lines else None)
+    said = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
+    return (f"line {number}: " if number else "") + type(error).__name__ + (f": {said}" if said else "")

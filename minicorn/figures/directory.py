@@ -1,0 +1,192 @@
+"""A server's private directory: what workers and arbiter map, and what is looked at from outside.
+
+`<base>/minicorn-xxxx/`, mode 0700, in memory by default: `lock` tells a live server from a dead
+one (every container is pid 1), `idle` is the idle map, `arbiter` the ledger, `N` the heartbeat
+page of slot N, `N.stack` what its worker said as it was aborted, `N.trace` what it was asked for.
+Whom the directory lets in may look at all of it: the arbiter's user, and the workers' (--user).
+Blocks are allocated when a file is made, since a store into a hole of a full tmpfs is SIGBUS.
+"""
+
+import fcntl
+import mmap
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from minicorn.errors import ConfigError
+from minicorn.figures import heartbeat, ledger
+from minicorn.figures.heartbeat import IdleMap, Page
+from minicorn.figures.ledger import Ledger
+
+PREFIX = "minicorn-"
+LOCK = "lock"
+LEDGER = "arbiter"
+_ABANDONED = 60.0  # a directory without a lock file for so long is nobody's
+
+
+class _Files:
+    """What the arbiter holds open of one slot."""
+
+    def __init__(self, page_fd: int, stack_fd: int, trace_fd: int) -> None:
+        self.page_fd = page_fd
+        self.stack_fd = stack_fd
+        self.trace_fd = trace_fd
+        self.page = Page(mmap.mmap(page_fd, heartbeat.SIZE))
+
+
+class Directory:
+    """One server's, with the descriptors of all that is in it."""
+
+    def __init__(self, base: str | None) -> None:
+        """A new one below `base`; ConfigError when there cannot be any."""
+        self._base = base or default_base()
+        self._files: dict[int, _Files] = {}
+        self.path, self.lock_fd = "", -1
+        try:
+            remove_abandoned(Path(self._base))
+            self.path = tempfile.mkdtemp(prefix=PREFIX, dir=self._base)
+            # Locked before it has its name: nobody ever finds it unlocked
+            self.lock_fd = os.open(f"{self.path}/{LOCK}.new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            os.fchmod(self.lock_fd, 0o644)
+            fcntl.lockf(self.lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.rename(f"{self.path}/{LOCK}.new", f"{self.path}/{LOCK}")
+            self.idle_fd = self._create("idle", os.O_RDWR, heartbeat.SIZE)
+            self.ledger_fd = self._create(LEDGER, os.O_RDWR, ledger.SIZE)
+        except OSError as error:
+            self.remove()
+            raise ConfigError(f"--worker-tmp-dir: cannot use {self._base}: {error.strerror}") from error
+
+    def page(self, slot: int) -> Page:
+        """The page of `slot`, made when it is first wanted; OSError when there is no room."""
+        return self._file(slot).page
+
+    def page_fd(self, slot: int) -> int:
+        """The page's file, for a process that inherits no mapping of it."""
+        return self._file(slot).page_fd
+
+    def stack_fd(self, slot: int) -> int:
+        """Where the slot's worker writes its stack when it is aborted or crashes; empty now."""
+        fd = self._file(slot).stack_fd
+        os.ftruncate(fd, 0)
+        return fd
+
+    def trace_fd(self, slot: int) -> int:
+        """Where the slot's worker writes its stacks when it is asked for them."""
+        return self._file(slot).trace_fd
+
+    def measure_trace(self, slot: int) -> int:
+        """Bytes of the answer so far."""
+        return os.fstat(self._file(slot).trace_fd).st_size
+
+    def read_trace(self, slot: int) -> str:
+        """The answer, which is then forgotten."""
+        fd = self._file(slot).trace_fd
+        text = os.pread(fd, 65536, 0).decode("utf-8", "replace").strip()
+        os.ftruncate(fd, 0)
+        return text
+
+    def read_stack(self, slot: int) -> str:
+        return os.pread(self._file(slot).stack_fd, 65536, 0).decode("utf-8", "replace").strip()
+
+    def idle_map(self, slots: int) -> IdleMap:
+        """The map that all workers share."""
+        return IdleMap(mmap.mmap(self.idle_fd, heartbeat.SIZE), slots)
+
+    def ledger(self) -> Ledger:
+        """The arbiter's own page."""
+        return Ledger(mmap.mmap(self.ledger_fd, ledger.SIZE))
+
+    @property
+    def descriptors(self) -> dict[str, tuple[int, int, int]]:
+        """Slot: page, stack and trace, for the arbiter's next image."""
+        return {str(slot): (each.page_fd, each.stack_fd, each.trace_fd) for slot, each in self._files.items()}
+
+    @classmethod
+    def adopt(
+        cls, path: str, lock_fd: int, idle_fd: int, ledger_fd: int, descriptors: dict[str, tuple[int, int, int]]
+    ) -> "Directory":
+        """The directory of the image before, by its descriptors."""
+        directory = cls.__new__(cls)
+        directory.path, directory.lock_fd = path, lock_fd
+        directory.idle_fd, directory.ledger_fd = idle_fd, ledger_fd
+        directory._base = os.path.dirname(path)
+        directory._files = {int(slot): _Files(*fds) for slot, fds in descriptors.items()}
+        return directory
+
+    def _file(self, slot: int) -> "_Files":
+        if slot not in self._files:
+            fds: list[int] = []
+            try:
+                fds.append(self._create(str(slot), os.O_RDWR, heartbeat.SIZE))
+                fds.append(self._create(f"{slot}.stack", os.O_RDWR | os.O_APPEND))
+                fds.append(self._create(f"{slot}.trace", os.O_RDWR | os.O_APPEND, mode=0o666))
+                self._files[slot] = _Files(*fds)
+            except OSError:  # no room, or no descriptor: it is tried again, and again
+                for fd in fds:
+                    os.close(fd)
+                raise
+        return self._files[slot]
+
+    def _create(self, name: str, flags: int, size: int = 0, mode: int = 0o644) -> int:
+        os.makedirs(self.path, 0o700, exist_ok=True)  # a cleaner of /tmp may have been here
+        fd = os.open(f"{self.path}/{name}", flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.fchmod(fd, mode)  # whatever the umask
+            if size:
+                _allocate(fd, size)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
+    def remove(self) -> None:
+        """The server has ended."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self.lock_fd >= 0:
+            os.close(self.lock_fd)
+
+
+def _allocate(fd: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, size)
+    else:
+        os.write(fd, bytes(size))  # macOS
+
+
+def default_base() -> str:
+    """/dev/shm where it exists, so that a slow disk never stalls a beat; else the temp directory."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else tempfile.gettempdir()
+
+
+def remove_abandoned(base: Path) -> None:
+    """Remove the directories of servers of ours that were killed."""
+    for path in base.glob(f"{PREFIX}*"):
+        try:
+            status = path.lstat()
+            if path.is_symlink() or not path.is_dir() or not _is_ours(path, status):
+                continue
+            if _is_abandoned(path, time.time() - status.st_mtime):
+                shutil.rmtree(path, ignore_errors=True)
+        except OSError:
+            continue  # another start cleans up at the same time
+
+
+def _is_ours(path: Path, status: os.stat_result) -> bool:
+    """We made it: it is ours, or was given to the workers' user, and its lock is ours."""
+    return status.st_uid == os.geteuid() or (path / LOCK).lstat().st_uid == os.geteuid()
+
+
+def _is_abandoned(path: Path, age: float) -> bool:
+    try:
+        fd = os.open(path / LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return age > _ABANDONED
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)

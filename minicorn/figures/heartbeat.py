@@ -1,0 +1,279 @@
+"""Heartbeats: one mapped page a worker, in memory.
+
+A beat is a store into memory, no system call. The worker writes a promise, not a time stamp:
+"judge me late after this monotonic instant". The same page says what it is doing, so that a
+kill can name the request, and what it has done, so that whoever looks costs it nothing. Pages
+are made by the arbiter before the fork (see `directory`), and mapped by both.
+"""
+
+import mmap
+import os
+import struct
+from bisect import bisect_left
+from dataclasses import dataclass
+from enum import IntEnum
+
+from minicorn.figures.counters import (
+    ACCEPTED,
+    BLOCK,
+    BOUNDS,
+    FIELDS,
+    GIVEN,
+    QUEUE,
+    RECEIVED,
+    REFUSED,
+    ROWS,
+    SENT,
+    TABLE,
+    TAKEN,
+    TOOK,
+    WAITED,
+    Counters,
+)
+from minicorn.pool.life import State
+
+VERSION = 2
+SIZE = 4096
+# Layout: eight-byte fields. The arbiter's: of which worker this is, and where it is in its life
+_VERSION, _PID, _GENERATION, _BORN, _LIFE = range(5)
+# The worker's
+_DEADLINE, _SINCE, _ACTIVITY, _LENGTH, _CONNECTIONS, _ERROR_AT, _ERROR_LENGTH = range(8, 15)
+_BEGUN, _BEGUN_AT = struct.Struct("@ddQQ"), 8 * _DEADLINE
+_BEGUN_END = _BEGUN_AT + _BEGUN.size
+# Then a text: the client, the request, its id, its head, with a line feed after each but the last
+_TEXT, _TEXT_MOST = 128, 2048
+# Then the counters, aligned; then its last error
+_COUNTERS = _TEXT + _TEXT_MOST
+_COUNTERS_END = _COUNTERS + BLOCK.size
+_ERROR, _ERROR_MOST = 3584, 512
+
+_LIVES = list(State)
+_FIRST = _COUNTERS // 8
+_NONE = ROWS["n"]
+
+
+class Activity(IntEnum):
+    """What a worker is doing."""
+
+    BOOTING = 0
+    IDLE = 1
+    BUSY = 2  # inside the application
+
+
+_IDLE, _BUSY = int(Activity.IDLE), int(Activity.BUSY)
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A page as it was read: times are monotonic seconds."""
+
+    activity: Activity
+    requests: int
+    deadline: float
+    since: float
+    request: str  # "GET /path", the last one while idle
+    client: str
+    request_id: str = ""
+    head: str = ""  # as it came, cut off where it is long; "" without an access log
+
+    def describe(self, now: float) -> str:
+        """What the worker has been doing, and for how long."""
+        took = f"{max(0.0, now - self.since):.1f} s"
+        if self.activity is Activity.BUSY:
+            return f"{took} in {self.request}" + (f" for {self.client}" if self.client else "")
+        return f"{took} booting" if self.activity is Activity.BOOTING else f"idle for {took}"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the arbiter has written on a page: which worker's it is. Without a worker, the pid is 0."""
+
+    pid: int
+    generation: int
+    born: float
+    life: State
+
+
+class Page:
+    """One worker's page. Written by the worker, but for what its arbiter says of it."""
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self._memory = memory
+        self._numbers = memoryview(memory).cast("Q")
+        self._times = memoryview(memory).cast("d")
+        self._count = self._numbers[_FIRST : _FIRST + FIELDS]
+        self._measure = self._times[_FIRST : _FIRST + FIELDS]
+        self.requests = 0  # that the application has answered, in this process
+
+    # The arbiter's
+
+    def reset(self, deadline: float, now: float) -> None:
+        """A new worker is about to be forked: it must be READY by `deadline`."""
+        self._memory[:] = bytes(SIZE)
+        self._numbers[_VERSION] = VERSION
+        self._times[_DEADLINE] = deadline
+        self._times[_SINCE] = now
+
+    def enter(self, pid: int, generation: int, born: float) -> None:
+        """Whose page it is from now on."""
+        self._numbers[_GENERATION] = generation
+        self._times[_BORN] = born
+        self._numbers[_PID] = pid
+
+    def live(self, life: State) -> None:
+        """Where its worker is in its life."""
+        self._numbers[_LIFE] = _LIVES.index(life)
+
+    def vacate(self) -> None:
+        """Its worker has gone, and its counters are kept elsewhere."""
+        self._memory[_COUNTERS:_COUNTERS_END] = bytes(BLOCK.size)
+        self._numbers[_CONNECTIONS] = self._numbers[_PID] = 0
+
+    # The worker's
+
+    def promise(self, deadline: float) -> None:
+        """Judge me late after `deadline`."""
+        self._times[_DEADLINE] = deadline
+
+    def extend(self, seconds: float) -> None:
+        """Put the promise off."""
+        self._times[_DEADLINE] += seconds
+
+    def begin(
+        self, method: str, target: str, client: str, now: float, deadline: float, request_id: str = "", head: str = ""
+    ) -> None:
+        """The application is called for a request, and answers by `deadline`; its `head` is for the access log."""
+        text = f"{client}\n{method} {target}\n{request_id}\n{head}".encode("latin-1", "replace")[:_TEXT_MOST]
+        self._memory[_TEXT : _TEXT + len(text)] = text
+        # Not pack_into: it clears its place first, and a deadline that is seen as 0 is a killed worker
+        self._memory[_BEGUN_AT:_BEGUN_END] = _BEGUN.pack(deadline, now, _BUSY, len(text))
+
+    def end(self, now: float, status: str | None, took: float, waited: float, received: int, sent: int) -> None:
+        """The application is done: it `took` so long, after its request had `waited` (seconds);
+        `received` and `sent` in bytes. No `status`: its client went before there was one."""
+        count, measure = self._count, self._measure
+        count[(ROWS[status[0]] if status else _NONE) + bisect_left(BOUNDS, took)] += 1
+        count[QUEUE + bisect_left(BOUNDS, waited)] += 1
+        count[RECEIVED] += received
+        count[SENT] += sent
+        measure[TOOK] += took
+        measure[WAITED] += waited
+        self.requests += 1
+        self._times[_SINCE] = now
+        self._numbers[_ACTIVITY] = _IDLE
+
+    def idle(self, now: float) -> None:
+        self._times[_SINCE] = now
+        self._numbers[_ACTIVITY] = _IDLE
+
+    def refused(self, received: int) -> None:
+        """A request that never reaches the application, after so many bytes."""
+        self._count[REFUSED] += 1
+        self._count[RECEIVED] += received
+
+    def accepted(self) -> None:
+        """A connection has come by a listener."""
+        self._count[ACCEPTED] += 1
+
+    def given(self) -> None:
+        """A connection has gone to another worker."""
+        self._count[GIVEN] += 1
+
+    def taken(self) -> None:
+        """A connection has come from another worker."""
+        self._count[TAKEN] += 1
+
+    def holds(self, connections: int) -> None:
+        """So many are open here."""
+        self._numbers[_CONNECTIONS] = connections
+
+    def erred(self, text: str, at: float) -> None:
+        """The last error, and when (seconds since the epoch)."""
+        data = text.encode("utf-8", "replace")[:_ERROR_MOST]
+        self._numbers[_ERROR_LENGTH] = 0
+        self._memory[_ERROR : _ERROR + len(data)] = data
+        self._times[_ERROR_AT] = at
+        self._numbers[_ERROR_LENGTH] = len(data)
+
+    # Looking
+
+    @property
+    def deadline(self) -> float:
+        return self._times[_DEADLINE]
+
+    @property
+    def connections(self) -> int:
+        """Open ones."""
+        return self._numbers[_CONNECTIONS]
+
+    def read(self) -> Beat:
+        activity = self._numbers[_ACTIVITY]
+        text = self._memory[_TEXT : _TEXT + min(self._numbers[_LENGTH], _TEXT_MOST)].decode("latin-1")
+        client, request, request_id, head = (text.split("\n", 3) + [""] * 4)[:4]
+        return Beat(
+            Activity(activity) if activity in Activity._value2member_map_ else Activity.IDLE,
+            sum(self._count[TABLE:]),
+            self._times[_DEADLINE],
+            self._times[_SINCE],
+            request,
+            client,
+            request_id,
+            head,
+        )
+
+    def read_entry(self) -> Entry:
+        life = _LIVES[min(self._numbers[_LIFE], len(_LIVES) - 1)]
+        return Entry(self._numbers[_PID], self._numbers[_GENERATION], self._times[_BORN], life)
+
+    def read_counters(self) -> Counters:
+        return Counters.unpack(self._memory[_COUNTERS:_COUNTERS_END])
+
+    def read_error(self) -> tuple[float, str]:
+        """The last error, and when; 0.0 and "" without one."""
+        length = min(self._numbers[_ERROR_LENGTH], _ERROR_MOST)
+        return self._times[_ERROR_AT], self._memory[_ERROR : _ERROR + length].decode("utf-8", "replace")
+
+
+class IdleMap:
+    """Which workers wait for work: a byte a slot, in memory that all share."""
+
+    def __init__(self, memory: mmap.mmap, slots: int) -> None:
+        """`slots`: the highest number that is looked at."""
+        self._memory = memory
+        self._slots = min(slots + 1, SIZE)
+
+    def mark(self, slot: int, idle: bool) -> None:
+        """Said by the slot's worker; cleared by the arbiter when it has gone."""
+        self._memory[slot] = idle
+
+    def count(self) -> int:
+        """How many wait. It may have changed by now: nothing but speed may depend on it."""
+        return self._memory[: self._slots].count(1)
+
+
+def private_idle_map() -> IdleMap:
+    """A map for a server without siblings."""
+    return IdleMap(mmap.mmap(-1, SIZE), 1)
+
+
+def private_page() -> Page:
+    """A page that nobody else sees, for a server without an arbiter."""
+    return Page(mmap.mmap(-1, SIZE))
+
+
+class Identity:
+    """`environ["minicorn.worker"]`: which worker answers."""
+
+    def __init__(self, slot: int, generation: int, page: Page) -> None:
+        self.slot = slot
+        self.generation = generation
+        self.pid = os.getpid()
+        self._page = page
+
+    @property
+    def requests(self) -> int:
+        """Requests answered before this one."""
+        return self._page.requests
+
+    def __repr__(self) -> str:
+        return f"<worker {self.slot} gen {self.generation} pid {self.pid}>"

@@ -1,0 +1,88 @@
+"""The arbiter's own page: the counters of the workers that have gone, and where the server stands.
+
+Totals are its block and the blocks on all pages of the directory. As a worker goes, its counters
+move from its page to this one; a reader who looks meanwhile would count them twice or not at
+all. So the arbiter makes a number odd before it writes, and even after: a reader starts again
+when he has seen it odd, or changed at his end. (A reader can wait; the arbiter never does.)
+"""
+
+import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from minicorn.figures.counters import BLOCK, Counters
+from minicorn.figures.heartbeat import Page
+from minicorn.pool.standing import Standing, from_json
+
+VERSION = 1
+SIZE = 65536
+_VERSION, _SEQUENCE, _BEAT, _LENGTH = range(4)
+_COUNTERS = 128
+_TEXT = 4096
+TEXT_MOST = SIZE - _TEXT
+
+
+class Ledger:
+    """Written by the arbiter, read by anybody whom the directory's mode lets in."""
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self._memory = memory
+        self._numbers = memoryview(memory)[:_COUNTERS].cast("Q")
+        self._times = memoryview(memory)[:_COUNTERS].cast("d")
+        self._told: Standing | None = None
+
+    # The arbiter's
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        self._numbers[_SEQUENCE] |= 1
+        yield
+        self._numbers[_SEQUENCE] += 1
+
+    def beat(self, now: float) -> None:
+        """The arbiter is alive."""
+        self._numbers[_VERSION] = VERSION
+        self._times[_BEAT] = now
+
+    def fold(self, page: Page) -> None:
+        """The worker of `page` has gone: take over what it has counted."""
+        total = self.counters + page.read_counters()
+        with self._writing():
+            self._memory[_COUNTERS : _COUNTERS + BLOCK.size] = total.pack()
+            page.vacate()
+
+    def tell(self, standing: Standing) -> None:
+        """Where the server stands now."""
+        if standing == self._told:
+            return
+        data = standing.to_json().encode("utf-8", "replace")
+        if len(data) > TEXT_MOST:  # what is known of old stays true enough
+            return
+        self._told = standing
+        with self._writing():
+            self._memory[_TEXT : _TEXT + len(data)] = data
+            self._numbers[_LENGTH] = len(data)
+
+    # Looking
+
+    @property
+    def sequence(self) -> int:
+        """Odd while it is written."""
+        return self._numbers[_SEQUENCE]
+
+    @property
+    def heard(self) -> float:
+        """When the arbiter last said that it was alive, in monotonic seconds."""
+        return self._times[_BEAT]
+
+    @property
+    def counters(self) -> Counters:
+        """Of the workers that have gone."""
+        return Counters.unpack(self._memory[_COUNTERS : _COUNTERS + BLOCK.size])
+
+    @property
+    def standing(self) -> Standing:
+        """Where the server stands; ValueError before anything was said, or by another version."""
+        if self._numbers[_VERSION] != VERSION:
+            raise ValueError("of another version")
+        return from_json(self._memory[_TEXT : _TEXT + min(self._numbers[_LENGTH], TEXT_MOST)].decode("utf-8"))

@@ -1,0 +1,142 @@
+"""The monitor: a child that serves figures of the server, with minicorn's own server, and sends statsd.
+
+It reads the same mapped files as `minicornctl`; no worker and no request notices. It ends with
+its channel; when it dies it is started again, and nobody else is concerned.
+"""
+
+import json
+import logging
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+from minicorn.arbiter.attendant import Attendant
+from minicorn.config.settings import Settings
+from minicorn.errors import ExitCode
+from minicorn.figures import metrics, statsd, survey
+from minicorn.figures.snapshot import Snapshot, document, sample
+from minicorn.figures.usage import with_usage
+from minicorn.server import Server
+from minicorn.system.channel import Channel
+from minicorn.system.listeners import Listener
+from minicorn.system.title import set_title
+
+LOGGER = logging.getLogger("minicorn")
+# Seconds between two samples, and how many of them the page is given
+EVERY, HISTORY = 1.0, 300
+_JSON, _HTML, _TEXT = "application/json", "text/html; charset=utf-8", "text/plain; charset=utf-8"
+_HTML_FILE = Path(__file__).with_name("monitor.html")
+# Nothing but what the page itself holds
+_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"
+
+Reply = tuple[str, str, str]  # status, type, content
+
+
+class Monitor:
+    """One monitor, from its fork to its end."""
+
+    def __init__(self, settings: Settings, listener: Listener | None, directory: str, line: Channel) -> None:
+        """Without a `listener` it sends statsd only. `directory` is the server's."""
+        self._settings = settings
+        self._directory = Path(directory)
+        self._line = line
+        self._history: deque[dict[str, object]] = deque(maxlen=HISTORY)
+        self._cpu = 0.0
+        bound = [listener] if listener is not None else []
+        # Nothing of what the operator has chosen for the application's clients is meant for this
+        self._server = Server(self._answer, settings=Settings(handoff_after=0, max_body_size=1), bound=bound)
+        self._pages: dict[str, Callable[[], Reply]] = {
+            "/": self._page,
+            "/metrics": lambda: ("200 OK", metrics.CONTENT_TYPE, metrics.render(self._look(), time.time())),
+            "/status": lambda: ("200 OK", _JSON, json.dumps(document(self._look()))),
+            "/ready": self._ready,
+            "/live": self._live,
+        }
+
+    def run(self) -> int:
+        """The whole life; the exit code."""
+        set_title(f"minicorn: monitor [{self._settings.title}]")
+        self._server.watch(self._line.fd, self._listen)
+        threading.Thread(target=self._sample, daemon=True).start()
+        self._server.serve()
+        return ExitCode.OK
+
+    def _listen(self) -> None:
+        if not self._line.receive()[1]:
+            self._server.unwatch(self._line.fd)
+            self._server.signal_exit()
+
+    def _look(self) -> Snapshot:
+        snapshot = with_usage(survey.look(self._directory))
+        # A worker that is reaped between two readings is in neither: what only grows must not go back
+        self._cpu = max(self._cpu, snapshot.cpu)
+        return replace(snapshot, cpu_at_least=self._cpu)
+
+    # Serving
+
+    def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        status, kind, content = self._find(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+        data = content.encode()
+        headers = [("Content-Type", kind), ("Content-Length", str(len(data))), ("Cache-Control", "no-store")]
+        if kind == _HTML:
+            headers.append(("Content-Security-Policy", _POLICY))
+        start_response(status, headers)
+        return [data]
+
+    def _find(self, method: str, path: str) -> Reply:
+        if method not in ("GET", "HEAD"):
+            return "405 Method Not Allowed", _TEXT, "GET or HEAD\n"
+        if path not in self._pages:
+            return "404 Not Found", _TEXT, f"there are {' '.join(self._pages)}\n"
+        try:
+            return self._pages[path]()
+        except (OSError, ValueError) as error:  # the server ends at this moment
+            return "503 Service Unavailable", _TEXT, f"nothing to be seen: {error}\n"
+
+    def _ready(self) -> Reply:
+        reason = survey.look(self._directory).unready
+        return ("503 Service Unavailable", _TEXT, f"{reason}\n") if reason else ("200 OK", _TEXT, "ready\n")
+
+    def _live(self) -> Reply:
+        silence = survey.look(self._directory).silence
+        text = f"the arbiter has not been heard for {silence:.0f} s\n" if silence else "alive\n"
+        return "503 Service Unavailable" if silence else "200 OK", _TEXT, text
+
+    def _page(self) -> Reply:
+        html = _HTML_FILE.read_text("utf-8")
+        # Nothing in it can end the script that it stands in
+        history = json.dumps(list(self._history)).replace("<", "\\u003c")
+        return "200 OK", _HTML, html.replace("/*HISTORY*/[]", history)
+
+    # Sampling
+
+    def _sample(self) -> None:
+        """A thread's: a sample each second, for the page and for statsd."""
+        before: Snapshot | None = None
+        while True:
+            try:
+                now = survey.look(self._directory)
+                self._history.append(sample(now, time.time()))
+                if before is not None and self._settings.statsd_host is not None:
+                    self._send(before, now)
+                before = now
+            except (OSError, ValueError) as error:  # the server ends at this moment, or nobody takes statsd
+                LOGGER.debug("monitor: %s", error)
+            time.sleep(EVERY)
+
+    def _send(self, before: Snapshot, now: Snapshot) -> None:
+        host, _, port = str(self._settings.statsd_host).rpartition(":")
+        family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind, protocol) as out:
+            for data in statsd.datagrams(before, now, self._settings.statsd_prefix, self._settings.dogstatsd_tags):
+                out.sendto(data, address)
+
+
+def attend(settings: Settings, desk: Listener | None, directory: str) -> Attendant:
+    """The child for the server whose files are in `directory`; it listens at `desk`, if at all."""
+    return Attendant("monitor", lambda line: Monitor(settings, desk, directory, line).run(), lambda message: None, desk)

@@ -1,0 +1,216 @@
+"""What a server looked like at one moment: plain values, for whoever shows them.
+
+Times are monotonic seconds as the server's machine counts them, unless they are `at`.
+"""
+
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass, field
+
+from minicorn.figures.counters import BOUNDS, NOTHING, Counters, Histogram, add_up
+from minicorn.pool.standing import Complaint, Stage, Standing
+
+QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+LONG_SILENCE = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a process has taken of the machine: seconds of CPU, bytes (see `memory.Memory`)."""
+
+    cpu: float = 0.0
+    rss: int = 0
+    pss: int = 0
+    shared: int = 0
+    private: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """One worker."""
+
+    slot: int
+    pid: int
+    generation: int
+    state: str  # of its life, as the arbiter sees it; while "ready": "idle" or "busy"
+    born: float
+    since: float  # it does what it does
+    request: str  # in hand, or the last one
+    client: str
+    connections: int
+    counters: Counters
+    error: Complaint | None = None
+    usage: Usage = field(default_factory=Usage)
+
+    @property
+    def busy(self) -> bool:
+        """It is inside the application."""
+        return self.state == "busy"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueView:
+    """The accept queue of one listener: connections that wait in it, and how many it can hold."""
+
+    listener: str
+    waiting: int
+    room: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One server."""
+
+    now: float
+    heard: float  # the arbiter was alive
+    standing: Standing
+    workers: tuple[WorkerView, ...]
+    gone: Counters = NOTHING  # what the workers that are no more have counted
+    usage: Usage = field(default_factory=Usage)  # the arbiter's, and the CPU time of the children it has reaped
+    queues: tuple[QueueView, ...] = ()
+    cpu_at_least: float = 0.0
+    others: tuple[Usage, ...] = ()  # of its templates, its watcher, its monitor, ...
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the arbiter, which has something to say every second, was heard; 0 when that is not long."""
+        silent = self.now - self.heard
+        return silent if silent > LONG_SILENCE else 0.0
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of CPU that the arbiter and all its workers have had."""
+        return max(self.cpu_at_least, self.usage.cpu + sum(worker.usage.cpu for worker in self.workers))
+
+    @property
+    def processes(self) -> list[Usage]:
+        """What each process of the server uses: arbiter, workers, others."""
+        return [self.usage, *(worker.usage for worker in self.workers), *self.others]
+
+    @property
+    def pss(self) -> int:
+        """Bytes that all its processes take, shared ones once."""
+        return sum(each.pss for each in self.processes)
+
+    @property
+    def private(self) -> int:
+        """Bytes that its processes share with none."""
+        return sum(each.private for each in self.processes)
+
+    @property
+    def totals(self) -> Counters:
+        """Of all workers since the server began; none of it ever goes back."""
+        return add_up([self.gone, *(worker.counters for worker in self.workers)])
+
+    @property
+    def connections(self) -> int:
+        """Those that workers hold."""
+        return sum(worker.connections for worker in self.workers)
+
+    @property
+    def states(self) -> Counter[str]:
+        """How many workers are in each state."""
+        return Counter(worker.state for worker in self.workers)
+
+    @property
+    def unready(self) -> str:
+        """Why it should be sent no requests; "" when it should."""
+        if self.standing.stage is not Stage.SERVING:
+            return self.standing.stage.value
+        serving = any(worker.state in ("idle", "busy") for worker in self.workers)
+        return "" if serving else "no worker is ready"
+
+    @property
+    def errors(self) -> list[Complaint]:
+        """The last that were logged, by the arbiter and by workers, oldest first."""
+        own = [worker.error for worker in self.workers if worker.error is not None]
+        return sorted([*self.standing.errors, *own], key=lambda complaint: complaint.at)
+
+
+def latency_summary(histogram: Histogram) -> dict[str, float]:
+    """Milliseconds by the name of the quantile."""
+    return {name: round(histogram.quantile(share) * 1000, 3) for name, share in QUANTILES.items()}
+
+
+def sample(snapshot: Snapshot, epoch: float) -> dict[str, object]:
+    """What a chart needs of one moment; totals, so that a difference is what came between two."""
+    totals = snapshot.totals
+    return {
+        "at": round(epoch, 3),
+        "by_status": totals.by_status,
+        "latency_counts": list(totals.latency.counts),
+        "busy": snapshot.states["busy"],
+        "workers": len(snapshot.workers),
+    }
+
+
+def document(snapshot: Snapshot) -> dict[str, object]:
+    """For `status --json` and /status: durations in seconds, sizes in bytes, latencies in milliseconds."""
+    standing = snapshot.standing
+    return {
+        "pid": standing.pid,
+        "version": standing.version,
+        "app": standing.app,
+        "title": standing.title,
+        "listeners": [each.name for each in standing.listeners],
+        "stage": standing.stage.value,
+        "ready": not snapshot.unready,
+        "reason": snapshot.unready,
+        "age": round(snapshot.now - standing.started, 1),
+        "silent": round(snapshot.now - snapshot.heard, 1),
+        "workers_wanted": standing.size,
+        "generation": standing.generation,
+        "rolling": standing.rolling,
+        "last_roll": _last_roll(standing),
+        "upgrades": standing.upgrades,
+        "upgrade_error": standing.upgrade_error,
+        "worker_exits": dict(standing.exits),
+        "signals": dict(standing.obeyed),
+        "totals": _totals(snapshot.totals),
+        "usage": dataclasses.asdict(snapshot.usage),
+        "memory": {"processes": len(snapshot.processes), "pss": snapshot.pss, "private": snapshot.private},
+        "accept_queues": [dataclasses.asdict(queue) for queue in snapshot.queues],
+        "workers": [_worker(worker, snapshot.now) for worker in snapshot.workers],
+        "errors": [dataclasses.asdict(complaint) for complaint in snapshot.errors],
+    }
+
+
+def _last_roll(standing: Standing) -> dict[str, object] | None:
+    rolled = standing.rolled
+    if rolled is None:
+        return None
+    at = round(standing.rolled_at, 3)
+    return {"generation": rolled.generation, "outcome": rolled.outcome, "at": at, "error": standing.roll_error}
+
+
+def _totals(totals: Counters) -> dict[str, object]:
+    return {
+        "requests": totals.requests,
+        "by_status": totals.by_status,
+        "refused": totals.refused,
+        "connections": totals.accepted,
+        "handed_off": totals.given,
+        "received_bytes": totals.received,
+        "sent_bytes": totals.sent,
+        "latency_ms": latency_summary(totals.latency),
+        "latency_counts": list(totals.latency.counts),
+        "latency_bounds": list(BOUNDS),
+        "queue_ms": latency_summary(totals.queue),
+    }
+
+
+def _worker(worker: WorkerView, now: float) -> dict[str, object]:
+    return {
+        "slot": worker.slot,
+        "pid": worker.pid,
+        "generation": worker.generation,
+        "state": worker.state,
+        "age": round(now - worker.born, 1),
+        "for": round(max(0.0, now - worker.since), 3),
+        "request": worker.request,
+        "client": worker.client,
+        "connections": worker.connections,
+        "requests": worker.counters.requests,
+        "latency_ms": latency_summary(worker.counters.latency),
+        **dataclasses.asdict(worker.usage),
+    }

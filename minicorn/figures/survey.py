@@ -1,0 +1,123 @@
+"""Servers as they are seen from outside: found by their directories, read by mapping their files.
+
+Nothing is sent, and nothing of a server's is waited for: it does not notice.
+"""
+
+import fcntl
+import mmap
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from minicorn.figures import heartbeat, ledger
+from minicorn.figures.counters import Counters
+from minicorn.figures.directory import LEDGER, LOCK, PREFIX, default_base
+from minicorn.figures.heartbeat import Activity, Page
+from minicorn.figures.ledger import Ledger
+from minicorn.figures.snapshot import Snapshot, WorkerView
+from minicorn.pool.life import State
+from minicorn.pool.standing import Complaint, Standing
+
+# A look that meets the arbiter writing is taken again; one that always does is taken as it is
+_LOOKS = 100
+_PAUSE = 0.001
+
+
+def find(base: str | None = None) -> list[Path]:
+    """The directories of living servers below `base`, or where they are by default; those that we may read."""
+    bases = {base} if base else {default_base(), tempfile.gettempdir()}
+    found = [path for each in sorted(bases) for path in _candidates(Path(each)) if is_alive(path)]
+    return list({path.resolve(): path for path in found}.values())
+
+
+def _candidates(base: Path) -> list[Path]:
+    try:
+        return sorted(base.glob(f"{PREFIX}*"))
+    except OSError:
+        return []  # we may not look there
+
+
+def find_by_pid(pid: int) -> Path | None:
+    """The directory of the arbiter `pid`, wherever it is."""
+    try:
+        links = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    except OSError:
+        links = []
+    held = {Path(link).parent for link in links if Path(link).name == LEDGER and f"/{PREFIX}" in link}
+    return next((path for path in [*held, *find()] if _is_of(path, pid)), None)
+
+
+def is_alive(path: Path) -> bool:
+    """Whether the server of this directory lives: it holds the lock."""
+    try:
+        with (path / LOCK).open("rb") as file:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def look(path: Path) -> Snapshot:
+    """A server as it is now, but for what its processes use. OSError when its directory has gone,
+    ValueError when it has said nothing yet, or is of another version."""
+    with (path / LEDGER).open("rb") as file:
+        book = Ledger(mmap.mmap(file.fileno(), ledger.SIZE, prot=mmap.PROT_READ))
+    for _ in range(_LOOKS):
+        before = book.sequence
+        snapshot = _look(path, book)
+        if not before % 2 and book.sequence == before:
+            break
+        time.sleep(_PAUSE)
+    return snapshot
+
+
+def read_standing(path: Path) -> Standing:
+    """Where the server stands, without its workers; errors as with `look`."""
+    return look(path).standing
+
+
+def _look(path: Path, book: Ledger) -> Snapshot:
+    now = time.monotonic()
+    slots = sorted(int(entry.name) for entry in path.iterdir() if entry.name.isdigit())
+    gone, views = book.counters, []
+    for slot in slots:
+        with (path / str(slot)).open("rb") as file:
+            page = Page(mmap.mmap(file.fileno(), heartbeat.SIZE, prot=mmap.PROT_READ))
+        view = _view(slot, page)
+        if view.pid:
+            views.append(view)
+        else:
+            gone += view.counters  # of one that has just gone
+    return Snapshot(now, book.heard, book.standing, tuple(views), gone)
+
+
+def _view(slot: int, page: Page) -> WorkerView:
+    entry, beat = page.read_entry(), page.read()
+    counters: Counters = page.read_counters()
+    at, error = page.read_error()
+    state = entry.life.value
+    if entry.life is State.READY:
+        state = "busy" if beat.activity is Activity.BUSY else "idle"
+    return WorkerView(
+        slot,
+        entry.pid,
+        entry.generation,
+        state,
+        entry.born,
+        beat.since,
+        beat.request,
+        beat.client,
+        page.connections,
+        counters,
+        Complaint(at, error) if error else None,
+    )
+
+
+def _is_of(path: Path, pid: int) -> bool:
+    try:
+        return is_alive(path) and read_standing(path).pid == pid
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,45 @@
+"""Stacks of workers that run: asked for by a signal, written by faulthandler into the slot's file.
+
+The handler is C, so a worker answers even while other C code keeps the GIL; it goes on as before.
+"""
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from minicorn.figures.snapshot import WorkerView
+from minicorn.figures.usage import read_parent
+from minicorn.system.signals import STACKS
+
+# Seconds that an answer may take; written is what has not grown for so long, as faulthandler says no end
+PATIENCE, SETTLED = 2.0, 0.05
+
+
+def take(path: Path, arbiter: int, workers: Iterable[WorkerView]) -> Iterator[tuple[WorkerView, str]]:
+    """Each worker of the server in directory `path` with its stacks; "" for one that does not answer."""
+    for worker in workers:
+        yield worker, _ask(path / f"{worker.slot}.trace", worker.pid, arbiter)
+
+
+def _ask(file: Path, pid: int, arbiter: int) -> str:
+    try:
+        # The number may be another process's by now; 0: the system does not tell
+        if read_parent(pid) not in (arbiter, 0):
+            return ""
+        os.truncate(file, 0)
+        os.kill(pid, STACKS)
+        _await_end(file)
+        return file.read_text("utf-8", "replace").strip()
+    except OSError:
+        return ""
+
+
+def _await_end(file: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    size, since = 0, time.monotonic()
+    while (now := time.monotonic()) < deadline and not (size and now - since > SETTLED):
+        grown = file.stat().st_size
+        if grown != size:
+            size, since = grown, now
+        time.sleep(0.005)

@@ -1,0 +1,191 @@
+"""What proxies say of their client: X-Forwarded-* and Forwarded (RFC 7239) -> CGI's keys.
+
+Each hop appends to the right, so the right end is what our own peer says, and each hop further
+left counts only if the one that reported it is trusted. Fields that a proxy overwrites have one
+value, those that it appends to have one a hop: both are read from the right.
+
+What a proxy that is believed says malformed, or in two ways, is refused and never guessed at.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from urllib.parse import unquote_to_bytes
+
+from minicorn.errors import ProtocolError
+from minicorn.http import grammar
+from minicorn.http.peers import parse_ip
+
+BELIEVABLE = (
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "forwarded",
+)
+_KEYS = {name: "HTTP_" + name.upper().replace("-", "_") for name in BELIEVABLE}
+# The schemes of WebSockets are what some proxies name before an upgrade that WSGI has not
+_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+_PORT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
+# RFC 3986 3.3, but no "//", with which a redirect would lead to another host
+_PREFIX = re.compile(r"(?:/(?!/)(?:[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})*+)*+")
+_WITH_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]++)\]|([0-9.]++))(?::([0-9]{1,5}|_[A-Za-z0-9._\-]++))?")
+# RFC 7239 4: pairs by ";", elements by ",", either may be empty; a node needs quotes that not all give it
+_PAIR = re.compile(r'[ \t]*+(?:([!#$%&\'*+\-.^_`|~0-9A-Za-z]++)=(?:"((?:[^"\\]|\\.)*+)"|([^\s",;]*+)))?[ \t]*+([;,]|$)')
+_ESCAPED = re.compile(r"\\(.)")
+
+
+@dataclass(slots=True)
+class Story:
+    """What has been said of a client; "" for what has not."""
+
+    address: str = ""
+    port: str = ""
+    scheme: str = ""
+    host: str = ""
+    server_port: str = ""
+    prefix: str | None = None
+
+
+def settle(
+    said: Mapping[str, str], believed: frozenset[str], trusts: Callable[[str], bool], host: str, scheme: str
+) -> dict[str, str]:
+    """The environ keys that follow from the fields that a trusted peer has `said`, by their CGI names.
+
+    `believed` of BELIEVABLE, `trusts` tells which hops to look behind, `host` and `scheme` are the
+    request's own. ProtocolError (400) for what is malformed or contradicts itself.
+    """
+    words = {name: said.get(_KEYS.get(name, ""), "") for name in believed}
+    story = _read_x_forwarded(words, trusts)
+    if words.get("forwarded"):
+        _agree(story, _read_forwarded(words["forwarded"], trusts))
+    return _render(story, host, scheme)
+
+
+def _read_x_forwarded(words: Mapping[str, str], trusts: Callable[[str], bool]) -> Story:
+    address, port, depth = _find_client(_split(words.get("x-forwarded-for", "")), trusts)
+
+    def word(name: str) -> str:
+        values = _split(words.get(name, ""))
+        return values[max(0, len(values) - 1 - depth)] if values else ""
+
+    story = Story(address, port, _scheme(word("x-forwarded-proto")), _host(word("x-forwarded-host")))
+    story.server_port = word("x-forwarded-port")
+    if story.server_port and not _PORT.fullmatch(story.server_port):
+        raise ProtocolError(400, "X-Forwarded-Port is no port")
+    if words.get("x-forwarded-prefix"):
+        story.prefix = word("x-forwarded-prefix").rstrip("/")
+        if not _PREFIX.fullmatch(story.prefix):
+            raise ProtocolError(400, "X-Forwarded-Prefix is no path")
+    return story
+
+
+def _read_forwarded(text: str, trusts: Callable[[str], bool]) -> Story:
+    elements = [element for element in _parse_forwarded(text) if element]
+    if not elements:
+        return Story()
+    address, port, depth = _find_client([element.get("for", "") for element in elements], trusts)
+    element = elements[len(elements) - 1 - depth]
+    return Story(address, port, _scheme(element.get("proto", "")), _host(element.get("host", "")))
+
+
+def _parse_forwarded(text: str) -> list[dict[str, str]]:
+    elements: list[dict[str, str]] = [{}]
+    position = 0
+    while position <= len(text):
+        match = _PAIR.match(text, position)
+        if match is None:
+            raise ProtocolError(400, "malformed Forwarded field")
+        name, quoted, plain, separator = match.groups()
+        if name is not None:
+            name = name.lower()
+            if name in elements[-1]:
+                raise ProtocolError(400, f"{name} twice in one element of Forwarded")
+            elements[-1][name] = plain if quoted is None else _ESCAPED.sub(r"\1", quoted)
+        if not separator:
+            break
+        if separator == ",":
+            elements.append({})
+        position = match.end()
+    return elements
+
+
+def _split(text: str) -> list[str]:
+    return [part for part in (part.strip(" \t") for part in text.split(",")) if part]
+
+
+def _find_client(hops: list[str], trusts: Callable[[str], bool]) -> tuple[str, str, int]:
+    """Address and port of the first hop from the right that is not trusted, and its place from the right.
+
+    Where one is no address ("unknown", RFC 7239 6.2 and 6.3), the last that is one stands for it.
+    """
+    address = port = ""
+    depth = 0
+    for place, hop in enumerate(reversed(hops)):
+        node = _parse_node(hop)
+        if node is None:
+            break
+        (address, port), depth = node, place
+        if not trusts(address):
+            break
+    return address, port, depth
+
+
+def _parse_node(text: str) -> tuple[str, str] | None:
+    """Address and port of `1.2.3.4`, `1.2.3.4:80`, `::1` or `[::1]:80`."""
+    match = _WITH_PORT.fullmatch(text)
+    address, port = (match[1] or match[2], match[3] or "") if match else (text, "")
+    if parse_ip(address) is None:
+        return None
+    return address, "" if port.startswith("_") else port
+
+
+def _scheme(text: str) -> str:
+    scheme = _SCHEMES.get(text.lower(), "")
+    if text and not scheme:
+        raise ProtocolError(400, "the forwarded scheme is neither http nor https")
+    return scheme
+
+
+def _host(text: str) -> str:
+    if text and (len(text) > 261 or not grammar.HOST.fullmatch(text) or text.startswith(":")):
+        raise ProtocolError(400, "the forwarded host is none")
+    return text
+
+
+def _agree(story: Story, other: Story) -> None:
+    """Take over what only `other` says; where both speak they say the same."""
+    for name in (field.name for field in fields(Story)):
+        ours, theirs = getattr(story, name), getattr(other, name)
+        if not ours:
+            setattr(story, name, theirs if theirs is not None else ours)
+        elif theirs and theirs != ours:
+            raise ProtocolError(400, f"Forwarded and X-Forwarded-* contradict each other about the {name}")
+
+
+def _render(story: Story, host: str, scheme: str) -> dict[str, str]:
+    keys: dict[str, str] = {}
+    if story.address:
+        keys["REMOTE_ADDR"], keys["REMOTE_PORT"] = story.address, story.port
+    if story.scheme:
+        keys["wsgi.url_scheme"] = story.scheme
+    if story.host:
+        keys["HTTP_HOST"] = story.host
+    if story.server_port:
+        keys["SERVER_PORT"] = story.server_port
+        name, given = _split_port(story.host or host)
+        if story.host and given and given != story.server_port:
+            raise ProtocolError(400, "X-Forwarded-Host and X-Forwarded-Port contradict each other")
+        usual = _DEFAULT_PORTS.get(story.scheme or scheme)
+        if name:
+            keys["HTTP_HOST"] = name if story.server_port == usual else f"{name}:{story.server_port}"
+    if story.prefix is not None:
+        keys["SCRIPT_NAME"] = unquote_to_bytes(story.prefix).decode("latin-1")
+    return keys
+
+
+def _split_port(host: str) -> tuple[str, str]:
+    name, colon, port = host.rpartition(":")
+    return (name, port) if colon and not port.endswith("]") else (host, "")

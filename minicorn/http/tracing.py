@@ -1,0 +1,44 @@
+"""What a proxy in front says of a request, and of which request we speak.
+
+`X-Request-ID` and `X-Request-Start` count from peers that are trusted to say such things; of
+anybody else's request the id is made here. Pure.
+"""
+
+import re
+from collections.abc import Mapping
+
+from minicorn.http.peers import Peers
+
+ID_MOST = 200
+# What is printed in one word: it can neither end a line nor a field
+_ID = re.compile(rf"[\x21\x23-\x5b\x5d-\x7e]{{1,{ID_MOST}}}")
+# `t=1700000000.123` (nginx), microseconds (Apache), milliseconds (Heroku): the size tells the unit
+_START = re.compile(r"(?:t=)?([0-9]{1,17}(?:\.[0-9]{1,9})?)", re.ASCII)
+
+
+class Tracing:
+    """Names requests, uniquely as far as `prefix` is, and hears `peers`."""
+
+    def __init__(self, prefix: str, peers: Peers) -> None:
+        self._prefix = prefix
+        self._peers = peers
+        self._number = 0
+
+    def name(self, fields: Mapping[str, str], peer: str) -> str:
+        """The request's id: the one that a trusted peer has given it, or a new one."""
+        given = fields.get("HTTP_X_REQUEST_ID")
+        if given is not None and self._peers.have(peer) and _ID.fullmatch(given):
+            return given
+        self._number += 1
+        return f"{self._prefix}-{self._number:x}"
+
+    def waited(self, fields: Mapping[str, str], peer: str, now: float, here: float) -> float:
+        """Seconds since a trusted proxy took the request on; `here`, as long as it waited here, where nobody
+        says. `now` in seconds since 1970."""
+        match = _START.fullmatch(fields.get("HTTP_X_REQUEST_START", ""))
+        if match is None or not self._peers.have(peer):
+            return here
+        value = float(match[1])
+        # The year 1973 in that unit; in seconds it is far away
+        unit = next((unit for unit in (1e6, 1e3) if value >= 1e8 * unit), 1.0)
+        return max(0.0, now - value / unit)

@@ -1,0 +1,282 @@
+"""Where the logs go when handlers of the logging package take them: --log-config, --log-syslog.
+
+Such handlers may block, start threads or import the application's code, so none lives in the
+arbiter. A worker applies them to itself; the arbiter's records go to an attendant, the logger,
+which does the same with them. While there is none, they go to the error log's own output.
+
+What reads configurations is imported when there is one: no other start waits for it.
+"""
+
+import json
+import logging
+import os
+import re
+import select
+import socket
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from minicorn.arbiter.attendant import Attendant
+from minicorn.config.settings import Settings
+from minicorn.errors import ConfigError
+from minicorn.logs import complaints
+from minicorn.logs.log import LOGGER, Output, OwnHandler
+from minicorn.system import spawn
+from minicorn.system.channel import REOPEN, Channel
+
+ACCESS = logging.getLogger("minicorn.access")
+RECORD = "record"
+_EARLY_MOST = 1000
+# gunicorn's configurations serve as they are
+_NAMES = {
+    "gunicorn.error": LOGGER.name,
+    "minicorn.error": LOGGER.name,
+    "gunicorn.access": ACCESS.name,
+}
+_SYSLOG = re.compile(r"(?:(?P<kind>udp|tcp)://(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]#/]*))(?::(?P<port>[0-9]{1,5}))?)")
+
+
+def is_wanted(settings: Settings) -> bool:
+    """Whether handlers of the logging package are."""
+    return settings.log_config is not None or settings.log_syslog
+
+
+def takes_access(settings: Settings) -> bool:
+    """Whether they take the access log as well."""
+    return settings.log_config is not None or (settings.log_syslog and not settings.disable_redirect_access_to_syslog)
+
+
+class AccessLogger:
+    """The access log as records of the logger "minicorn.access", and to `output`, where there is one."""
+
+    def __init__(self, output: Output | None) -> None:
+        self._output = output
+
+    def write(self, line: bytes) -> None:
+        if self._output is not None:
+            self._output.write(line)
+        ACCESS.info("%s", line[:-1].decode("ascii", "replace"))
+
+    def flush(self) -> None:
+        if self._output is not None:
+            self._output.flush()
+
+    def reopen(self) -> None:
+        if self._output is not None:
+            self._output.reopen()
+
+    def give(self, give: Callable[[int], None]) -> None:
+        if self._output is not None:
+            self._output.give(give)
+
+
+def apply(settings: Settings) -> None:
+    """In this process from now on; ConfigError in one line."""
+    kept = complaints.handlers()
+    for logger in (LOGGER, ACCESS):
+        logger.handlers[:] = [handler for handler in logger.handlers if not isinstance(handler, Relay)]
+    ACCESS.setLevel(logging.INFO)
+    ACCESS.propagate = False
+    if settings.log_config is not None:
+        LOGGER.handlers.clear()
+        LOGGER.propagate = True
+        _configure(settings.log_config)
+    if settings.log_syslog:
+        LOGGER.addHandler(_syslog(settings, "error"))
+        if takes_access(settings):
+            ACCESS.addHandler(_syslog(settings, "access"))
+    for handler in kept:
+        LOGGER.addHandler(handler)
+
+
+def _configure(path: str) -> None:
+    try:
+        if path.startswith("{"):  # gunicorn's logconfig_dict
+            _configure_by(json.loads(path))
+        elif path.endswith(".json"):
+            _configure_by(json.loads(Path(path).read_bytes()))
+        elif path.endswith(".toml"):
+            import tomllib
+
+            _configure_by(tomllib.loads(Path(path).read_text("utf-8")))
+        else:
+            _configure_by_ini(path)
+    except OSError as error:
+        raise ConfigError(f"--log-config: cannot read {path}: {error.strerror}") from error
+    except Exception as error:  # whatever a handler's constructor raises, and the logging package makes of it
+        cause = error.__cause__ or error
+        named = "logconfig_dict" if path.startswith("{") else path
+        raise ConfigError(f"--log-config: {named}: {error}" + (f": {cause}" if cause is not error else "")) from error
+
+
+def _configure_by(config: dict[str, Any]) -> None:
+    import logging.config
+
+    loggers = config.get("loggers", {})
+    config["loggers"] = {_NAMES.get(name, name): logger for name, logger in loggers.items()}
+    logging.config.dictConfig({"version": 1, "disable_existing_loggers": False} | config)
+
+
+def _configure_by_ini(path: str) -> None:
+    import configparser
+    import logging.config
+
+    parser = configparser.RawConfigParser({"__file__": path, "here": os.path.dirname(path)})
+    with open(path, encoding="utf-8") as file:
+        parser.read_file(file)
+    for section in parser.sections():
+        name = parser.get(section, "qualname", fallback="")
+        if name in _NAMES:
+            parser.set(section, "qualname", _NAMES[name])
+    logging.config.fileConfig(parser, disable_existing_loggers=False)
+
+
+def _syslog(settings: Settings, log: str) -> logging.Handler:
+    import logging.handlers
+
+    address, kind = parse_syslog(settings.log_syslog_to)
+    facility = logging.handlers.SysLogHandler.facility_names[settings.log_syslog_facility]
+    try:
+        handler = logging.handlers.SysLogHandler(address, facility, kind)
+    except OSError as error:
+        raise ConfigError(f"--log-syslog-to {settings.log_syslog_to}: {error.strerror or error}") from error
+    prefix = settings.log_syslog_prefix or settings.title.replace(":", ".")
+    handler.setFormatter(logging.Formatter(f"minicorn.{prefix.replace('%', '%%')}.{log}: [%(process)d] %(message)s"))
+    return handler
+
+
+def parse_syslog(text: str) -> tuple[str | tuple[str, int], socket.SocketKind | None]:
+    """gunicorn's spelling: unix:///dev/log, with #dgram if wanted, udp://host:514, tcp://host:514. ConfigError."""
+    if text.startswith("unix://"):
+        path, _, kind = text.removeprefix("unix://").partition("#")
+        return path, socket.SOCK_DGRAM if kind == "dgram" else None
+    match = _SYSLOG.fullmatch(text)
+    if match is None:
+        raise ConfigError(
+            f"--log-syslog-to: cannot take {text!r}: it takes unix://PATH, udp://HOST:PORT or tcp://HOST:PORT"
+        )
+    stream = socket.SOCK_STREAM if match["kind"] == "tcp" else socket.SOCK_DGRAM
+    return (match["v6"] or match["host"] or "localhost", int(match["port"] or 514)), stream
+
+
+def reopen() -> None:
+    """Open the files of the configuration's handlers again, after a rotation."""
+    for handler in [handler for logger in _loggers() for handler in logger.handlers]:
+        if isinstance(handler, logging.FileHandler):
+            handler.close()  # it opens again with the next record
+
+
+def _loggers() -> list[logging.Logger]:
+    found = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict)]
+    return [logging.root, *found]
+
+
+def check(settings: Settings) -> None:
+    """Whether it can be applied, tried in a child; ConfigError in one line."""
+    told, tell = os.pipe()
+    try:
+        pid = spawn.fork(lambda: _try(settings, tell))
+    finally:
+        os.close(tell)
+    with os.fdopen(told, "rb") as file:
+        text = file.read().decode("utf-8", "replace")
+    os.waitpid(pid, 0)
+    if text:
+        raise ConfigError(text)
+
+
+def _try(settings: Settings, tell: int) -> int:
+    try:
+        apply(settings)
+    except ConfigError as error:
+        os.write(tell, " ".join(str(error).split()).encode()[:4096])
+    return 0
+
+
+# The logger
+
+
+class Relay(logging.Handler):
+    """In the arbiter: its records to the logger, while that lives; else to `fallback`.
+
+    The arbiter never waits: what a stalled logger does not take is lost, counted, and told when it takes again.
+    """
+
+    def __init__(self, attendant: Attendant, fallback: logging.Handler | None) -> None:
+        super().__init__()
+        self._attendant = attendant
+        self._fallback = fallback
+        self._pid = os.getpid()
+        self._early: deque[str] = deque()  # from before the logger's start
+        self._lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        ours = os.getpid() == self._pid
+        text = json.dumps(_plain(record), default=str)
+        if ours and self._attendant.channel is not None:
+            while self._early:
+                self._tell(self._early.popleft())
+            self._tell(text)
+        elif ours and not self._attendant.strikes and len(self._early) < _EARLY_MOST:
+            self._early.append(text)
+        elif self._fallback is not None:
+            self._fallback.handle(record)
+        else:
+            self._lost += 1
+
+    def _tell(self, text: str) -> None:
+        if self._lost:
+            note = f"{self._lost} log records were lost: nobody took them in time"
+            record = logging.makeLogRecord({"name": LOGGER.name, "levelno": logging.WARNING, "msg": note})
+            record.levelname = "WARNING"
+            if self._attendant.tell(RECORD, json.dumps(_plain(record), default=str)):
+                self._lost = 0
+        if self._lost or not self._attendant.tell(RECORD, text):
+            self._lost += 1
+
+
+def _plain(record: logging.LogRecord) -> dict[str, object]:
+    """What makes the record again elsewhere."""
+    fields = dict(record.__dict__, msg=record.getMessage(), args=None)
+    if record.exc_info:
+        fields["exc_text"] = logging.Formatter().formatException(record.exc_info)
+        fields["exc_info"] = None
+    return fields
+
+
+def attend(settings: Settings) -> Attendant:
+    """The logger of an arbiter, which sends it its records from now on."""
+
+    def run(channel: Channel) -> int:
+        apply(settings)
+        LOGGER.handlers[:] = [handler for handler in LOGGER.handlers if not isinstance(handler, OwnHandler)]
+        while _serve(channel):
+            select.select([channel.fd], [], [])
+        logging.shutdown()
+        return 0
+
+    attendant = Attendant("logger", run, lambda message: None)
+    own = [] if settings.log_syslog and settings.log_config is None else LOGGER.handlers[:]
+    for handler in own:
+        LOGGER.removeHandler(handler)
+    LOGGER.addHandler(Relay(attendant, own[0] if own else None))
+    if takes_access(settings):
+        ACCESS.setLevel(logging.INFO)
+        ACCESS.propagate = False
+        ACCESS.addHandler(Relay(attendant, None))
+    return attendant
+
+
+def _serve(channel: Channel) -> bool:
+    messages, alive = channel.receive()
+    for message in messages:
+        if message.word == RECORD:
+            record = logging.makeLogRecord(json.loads(message.text))
+            logger = logging.getLogger(record.name)
+            if logger.isEnabledFor(record.levelno):
+                logger.handle(record)
+        elif message.word == REOPEN:
+            reopen()
+    return alive

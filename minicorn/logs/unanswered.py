@@ -1,0 +1,76 @@
+"""The access log's line of a request that the application has not answered: what is known of it.
+
+Its worker has died in it, and the arbiter writes the line, from what the worker's page says of
+the request in hand; or the worker has refused it, and writes the line itself.
+"""
+
+from wsgiref.types import WSGIEnvironment
+
+from minicorn.errors import ProtocolError
+from minicorn.figures.heartbeat import Activity, Beat
+from minicorn.http.request import Request, parse_head
+from minicorn.logs.accesslog import Entry, Origin
+
+# Of a head that is refused, so much is looked at
+HEAD_MOST = 2048
+
+
+def unanswered(beat: Beat, origin: Origin, cause: str, now: float) -> Entry | None:
+    """The entry of the request that was in the application; None when there was none."""
+    if beat.activity is not Activity.BUSY:
+        return None
+    request = _parse(beat.head or f"{beat.request} HTTP/1.1")  # a long target leaves no room for the head
+    environ = environ_of(request, beat.client)
+    took = max(0.0, now - beat.since)
+    return Entry(environ, "", [], 0, took, origin, beat.request_id, inside=took, cause=cause)
+
+
+def environ_of(request: Request, client: str) -> WSGIEnvironment:
+    """What the line is made of."""
+    return {
+        **request.fields,
+        "REQUEST_METHOD": request.method,
+        "RAW_URI": request.target,
+        "PATH_INFO": request.path,
+        "QUERY_STRING": request.query,
+        "SERVER_PROTOCOL": request.version,
+        "REMOTE_ADDR": client,
+    }
+
+
+def read_request(data: bytes) -> Request:
+    """What can be told of a request of which `data` has come; "-" where that is nothing."""
+    return _parse(data[:HEAD_MOST].decode("latin-1")) if data else Request("-", "-", "-", {})
+
+
+def attributes_of(beat: Beat, origin: Origin, cause: str) -> dict[str, object]:
+    """What the error log says of the same as JSON, under OpenTelemetry's names."""
+    attributes: dict[str, object] = {
+        "error.type": cause,
+        "minicorn.worker": origin.slot,
+        "minicorn.generation": origin.generation,
+        "minicorn.worker.pid": origin.pid,
+    }
+    if beat.activity is Activity.BUSY:
+        method, _, target = beat.request.partition(" ")
+        attributes["http.request.method"] = method
+        attributes["url.path"] = target.partition("?")[0]
+        attributes["client.address"] = beat.client
+        attributes["minicorn.request.id"] = beat.request_id
+    return attributes
+
+
+def _parse(head: str) -> Request:
+    """What is left of a head: the page has no room for a long one, so its last line may be half a line."""
+    text = head if head.endswith("\r\n\r\n") else head.rpartition("\r\n")[0] + "\r\n\r\n"
+    try:
+        parsed = parse_head(text.encode("latin-1"), len(text))
+    except ProtocolError:  # the Host was further behind
+        parsed = None
+    if parsed is not None:
+        return parsed[0]
+    method, _, rest = head.partition("\r\n")[0].partition(" ")
+    target, _, version = rest.partition(" ")
+    request = Request(method, target, version or "HTTP/1.1", {})
+    request.path, _, request.query = target.partition("?")
+    return request

@@ -1,0 +1,165 @@
+"""One worker's life, or one template's, as the arbiter sees it: states, legal moves, and patience.
+
+A worker promises when it may be judged late; the arbiter's own patience begins when it asks for
+the worker's end. Late means: SIGABRT, so that it tells its stack, then SIGKILL. Times are
+monotonic seconds.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from minicorn.pool.actions import Abort, Kill, Retire
+from minicorn.pool.backoff import strike
+
+# Between SIGABRT, which makes a late worker tell its stack, and SIGKILL
+ABORT_GRACE = 2.0
+# A worker that is dismissed while it boots may have begun to serve just before: time to hear of it
+UNHEARD = 0.1
+# Between the wish to stop at once and SIGKILL
+QUIT_GRACE = 1.0
+# The generation of an usher: a worker that imports nothing, and tells those who wait for the code
+USHER = 0
+# So many samples in a row above its memory limit make a worker go; one above so many times that kills it
+SAMPLES = 3
+HARD = 2
+
+
+class State(Enum):
+    """Where a worker is in its life, as the arbiter sees it."""
+
+    BOOTING = "booting"
+    READY = "ready"
+    RETIRING = "retiring"
+    ABORTED = "aborted"  # told to show its stack and die
+    KILLED = "killed"
+
+
+MOVES: Mapping[State, frozenset[State]] = {
+    State.BOOTING: frozenset({State.READY, State.RETIRING, State.ABORTED, State.KILLED}),
+    State.READY: frozenset({State.RETIRING, State.ABORTED, State.KILLED}),
+    State.RETIRING: frozenset({State.ABORTED, State.KILLED}),
+    State.ABORTED: frozenset({State.KILLED}),
+    State.KILLED: frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """A child's end, as waitpid tells it: an exit code, or the signal that killed it."""
+
+    pid: int
+    code: int
+    signum: int = 0
+
+
+@dataclass(slots=True)
+class Worker:
+    """One worker: who it is, where it is in its life, and when we lose patience."""
+
+    pid: int
+    slot: int
+    generation: int
+    born: float
+    strikes: int = 0  # deaths in a row, before it, of workers in its place that were not healthy
+    state: State = State.BOOTING
+    since: float = 0.0
+    cause: str = ""  # why the arbiter ended it by force
+    patience: float = math.inf  # of the arbiter, with a worker that retires, was aborted, or quits
+    promise: float = 0.0  # the worker's own, last seen
+    grant: float = 0.0  # what the arbiter overslept since that promise
+    was_ready: bool = False
+    dismissed: bool = False  # its end is wanted
+    wish: str = ""  # why it should be replaced when its turn comes
+    memory: int = 0  # bytes, last seen
+    answered: int = 0  # requests, last seen
+    asked: int = 0  # how many they were when it was last asked to fork a template
+    heavy: int = 0  # samples in a row above the limit
+    sealing: bool = False  # it was told that the server stops
+    draining: bool = False  # it was told to finish
+    sealed: bool = False  # it has said that it gives nothing to others any more
+    template: bool = False  # it serves nobody: workers are forked from it
+    held: bool = False  # its code is out of date: it answers nothing
+    excused: bool = False  # it tells those who wait that the new code takes long
+    debugging: bool = False  # somebody sits in a debugger: it is never late
+
+    def move(self, state: State, now: float) -> None:
+        if state not in MOVES[self.state]:
+            raise RuntimeError(f"{self} cannot become {state.value}")
+        self.state = state
+        self.since = now
+
+    @property
+    def serves(self) -> bool:
+        """Whether it is READY, and nobody has asked it to end."""
+        return self.state is State.READY
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it serves or will."""
+        return self.state in (State.BOOTING, State.READY)
+
+    def strikes_after(self, now: float) -> int:
+        """Deaths in a row in its place, now that it has died too."""
+        return strike(self.strikes, now - self.since if self.was_ready else 0.0)
+
+    def dismiss(self, grace: float, now: float) -> Retire:
+        """Its end is wanted: a worker that serves finishes within `grace`, one that boots has nothing to finish."""
+        self.dismissed = True
+        self.move(State.RETIRING, now)
+        self.patience = now + (grace if self.was_ready else UNHEARD)
+        return Retire(self.pid)
+
+    def kill(self, reason: str, cause: str, now: float) -> Kill:
+        self.move(State.KILLED, now)
+        self.cause = cause
+        return Kill(self.pid, reason)
+
+    # Lateness
+
+    def hear(self, promise: float) -> None:
+        """A new promise ends what was granted on the one before."""
+        if promise != self.promise:
+            self.promise, self.grant = promise, 0.0
+
+    def overslept(self, missed: float) -> None:
+        """The arbiter could not hear it for so long."""
+        self.grant += missed
+        self.patience += missed
+
+    def is_judged(self, stopping: bool) -> bool:
+        """Whether it can be late: it is not killed yet, and nobody debugs it."""
+        return self.state is not State.KILLED and (stopping or not self.debugging)
+
+    @property
+    def deadline(self) -> float:
+        """When it is late."""
+        return self.patience if self.state is State.ABORTED else min(self.promise + self.grant, self.patience)
+
+    def judge(self, now: float, stopping: bool, max_memory: int) -> Abort | Kill | None:
+        """How to end it, if it must be by force. `max_memory`: bytes, 0 for no limit."""
+        if max_memory and self.memory > HARD * max_memory:
+            reason = f"it uses {self.memory >> 20} MiB, {HARD} times {max_memory >> 20} are the limit"
+            return self.kill(reason, "memory", now)
+        late = now - self.deadline
+        if late < 0:
+            return None
+        if self.state is State.ABORTED:
+            return self.kill("it did not die of SIGABRT", self.cause, now)
+        if now >= self.patience:
+            if not self.was_ready:
+                return self.kill("not needed any more", "retired", now)
+            asked = "to stop" if stopping else "to retire"
+            return self.kill(f"{now - self.since:.1f} s after it was asked {asked}", "overdue", now)
+        self.move(State.ABORTED, now)
+        self.cause = "timeout"
+        self.patience = now + ABORT_GRACE
+        return Abort(self.pid, late)
+
+    def __str__(self) -> str:
+        if self.template:
+            return f"template {self.pid} (gen {self.generation})"
+        if self.generation == USHER:
+            return f"usher {self.pid}"
+        return f"worker {self.pid} (slot {self.slot}, gen {self.generation})"

@@ -1,0 +1,130 @@
+"""Where workers come from: the arbiter's own fork, or a template's.
+
+A template is a process that has imported what its workers share. It is supervised like a worker,
+built when it is wanted, ended when it has outlived its use, and told to fork by an order, which
+takes a moment: whoever is ordered has its slot already.
+"""
+
+import itertools
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from minicorn.pool.actions import Agenda, Spawn
+from minicorn.pool.backoff import put_off
+from minicorn.pool.life import QUIT_GRACE, State, Worker
+from minicorn.pool.rolls import Rolls
+
+# A template that has not forked a worker for so long after its order is stuck
+ORDER_PATIENCE = 10.0
+# Templates' slots begin here, so that workers' are 1, 2, 3, ...
+TEMPLATE_SLOT = 2001
+
+
+class Cradle(Enum):
+    """Where workers come from."""
+
+    ARBITER = "the arbiter forks them"
+    TEMPLATE = "each generation has a template, which has imported the application; its boot is the canary's"
+    COMMON = "one template for all generations, without the application; the arbiter, while there is none"
+
+
+@dataclass(slots=True)
+class Nursery:
+    """The templates of one server, and the forks under way."""
+
+    agenda: Agenda
+    rolls: Rolls
+    cradle: Cradle = Cradle.ARBITER
+    templates: dict[int, Worker] = field(default_factory=dict)
+    orders: dict[Spawn, float] = field(default_factory=dict)  # forks under way, and since when
+    _due: float = 0.0
+    _strikes: int = 0
+    _renewing: bool = False
+
+    def hurry(self) -> None:
+        """A template that died young deserves a try at once."""
+        self._due, self._strikes = 0.0, 0
+
+    def renew(self) -> None:
+        """What the common template has imported is out of date: another takes its place."""
+        self.hurry()
+        self._renewing = True
+
+    def missed(self, strikes: int, now: float) -> None:
+        """A template has died, or could not be forked."""
+        self._due, self._strikes = put_off("templates", strikes, now, self.agenda), strikes
+
+    def order(self, spawn: Spawn, now: float) -> None:
+        self.orders[spawn] = now
+        self.agenda.do(spawn)
+
+    def overslept(self, missed: float) -> None:
+        self.orders = {order: since + missed for order, since in self.orders.items()}
+
+    def judge(self, now: float) -> None:
+        """A template has nothing to promise while it waits: its orders tell whether it lives."""
+        for order, since in self.orders.items():
+            template = self.templates.get(order.parent)
+            if template is None or template.state is State.KILLED:
+                continue
+            if now >= since + ORDER_PATIENCE:
+                stuck = f"no worker came of it for {ORDER_PATIENCE:g} s"
+                self.agenda.do(template.kill(stuck, "timeout", now))
+            else:
+                self.agenda.wake(since + ORDER_PATIENCE)
+
+    def free_slot(self, workers: Iterable[Worker], first: int = 1) -> int:
+        """The lowest from `first` that nobody has, and nobody is about to have."""
+        taken = {each.slot for each in (*workers, *self.templates.values())} | {order.slot for order in self.orders}
+        return next(slot for slot in itertools.count(first) if slot not in taken)
+
+    def find_parent(self) -> tuple[int, int | None]:
+        """Of which generation a worker that is forked now would be, and whose child: a template's, the
+        arbiter's (0), or None as nobody can fork it yet."""
+        generation = self.rolls.wanted
+        if self.cradle is Cradle.ARBITER:
+            return generation, 0  # it imports the new code, whatever it replaces
+        ready = [t for t in self.templates.values() if t.state is State.READY]
+        if self.cradle is Cradle.COMMON:
+            return generation, max(ready, key=lambda t: t.born).pid if ready else 0
+        by_generation = {template.generation: template.pid for template in ready}
+        if generation not in by_generation:
+            generation = self.rolls.generation  # whoever dies while the new template boots is replaced by the old one
+        return generation, by_generation.get(generation)
+
+    def close(self, now: float) -> None:
+        """All templates end."""
+        self._dismiss(self.templates.values(), now)
+
+    def plan(self, workers: Collection[Worker], now: float) -> None:
+        """A template that is wanted is built, one that has outlived its use ends."""
+        ends = [t for t in self.templates.values() if self._renewing or self._is_past_use(t, workers)]
+        self._dismiss(ends, now)
+        self._renewing = False
+        if self.cradle is not Cradle.ARBITER and not self._is_provided():
+            if now < self._due:
+                self.agenda.wake(self._due)
+            else:
+                slot = self.free_slot(workers, TEMPLATE_SLOT)
+                self.order(Spawn(slot, self.rolls.wanted, self._strikes, template=True), now)
+
+    def _dismiss(self, templates: Iterable[Worker], now: float) -> None:
+        self.agenda.do(*(template.dismiss(QUIT_GRACE, now) for template in templates if template.is_active))
+
+    def _is_provided(self) -> bool:
+        """Whether a template that is wanted is there, or on its way."""
+        # One that is being killed is waited for: its end is a failed boot, and may end the roll
+        standing = [t.generation for t in self.templates.values() if not t.dismissed]
+        coming = [order.generation for order in self.orders if order.template]
+        if self.cradle is Cradle.TEMPLATE:
+            return self.rolls.wanted in (*standing, *coming)
+        return bool(standing or coming)
+
+    def _is_past_use(self, template: Worker, workers: Collection[Worker]) -> bool:
+        """Its generation has been given up, or its last worker has gone."""
+        if self.cradle is Cradle.COMMON:
+            return False
+        if template.generation >= self.rolls.generation and self.cradle is Cradle.TEMPLATE:
+            return template.generation > self.rolls.wanted
+        return all(worker.generation > template.generation for worker in workers)

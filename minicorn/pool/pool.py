@@ -1,0 +1,367 @@
+"""The arbiter's mind: what to fork, signal or kill next, computed from plain values.
+
+Events go in (`spawned`, `ready`, `exited`, `reload`, `stop`, ...), `plan(now, promises)` gives the
+actions; the arbiter performs them. No clock, signal or process is touched here, so whole
+disasters are tested in milliseconds. Times are monotonic seconds.
+
+The pool keeps the workers at their number, and knows what became of each: a `life`. Its parts
+have a matter each, and write into one agenda: `rolls` (new code), `nursery` (whom workers are
+forked by), `reforks` (who is warm enough to fork others), `vacancies` (who died young waits),
+`waiting` (clients, for new code), `stopping`.
+
+Rules: start new, wait for READY, then retire old; the first worker of a generation is its
+canary; generations only grow; a crash is answered at once, a crash loop ever more slowly.
+"""
+
+import math
+from collections.abc import Mapping
+
+from minicorn.pool.actions import Action, Agenda, Spawn
+from minicorn.pool.backoff import Vacancies
+from minicorn.pool.life import SAMPLES, USHER, State, Worker
+from minicorn.pool.nursery import Cradle, Nursery
+from minicorn.pool.reforks import Reforks
+from minicorn.pool.rolls import Rolls
+from minicorn.pool.shutdown import Shutdown, Stop
+from minicorn.pool.waiting import Waiting
+
+
+class Pool:
+    """The workers, the wanted number, and what is going on between them."""
+
+    def __init__(
+        self,
+        size: int,
+        graceful_timeout: float = 30.0,
+        *,
+        max_memory: int = 0,
+        max_boot_failures: int = 0,
+        cradle: Cradle = Cradle.ARBITER,
+        eager: bool = False,
+        refork_after: tuple[int, ...] = (),
+    ) -> None:
+        """`max_memory`: bytes, of each worker; `max_boot_failures`: in a row; 0 for no limit. `eager`: --reload."""
+        self.size = size
+        self.graceful_timeout = graceful_timeout
+        self._max_memory = max_memory
+        self._max_boot_failures = max_boot_failures
+        self._agenda = Agenda()
+        self.workers: dict[int, Worker] = {}
+        self.rolls = Rolls(self._agenda, eager)
+        self.nursery = Nursery(self._agenda, self.rolls, cradle)
+        self.waiting = Waiting(self._agenda, self.nursery)
+        self._reforks = Reforks(self._agenda, self.rolls, self.nursery, refork_after)
+        self.vacancies = Vacancies(self._agenda)
+        self.stopping: Shutdown | None = None
+        self.booted = False  # one boot has succeeded: from now on no worker's exit ends the server
+        self.failed = False  # the very first boot failed
+        self.gave_up = False  # so many boots failed that an orchestrator should see it
+        self.parked = False  # no workers wanted, sockets kept
+        self._boot_failures = 0
+        self._recycling = 0  # the pid whose turn it is to be replaced
+
+    # Events: births and deaths
+
+    def spawned(self, action: Spawn, pid: int, now: float) -> None:
+        """The fork that `action` asked for has happened."""
+        self.nursery.orders.pop(action, None)
+        if action.template and action.parent in self.workers:
+            self._reforks.born(action, self.workers[action.parent])
+        self._add(Worker(pid, action.slot, action.generation, now, action.strikes, since=now, template=action.template))
+
+    def adopt(self, worker: Worker, now: float) -> None:
+        """A worker, or a template, of the arbiter's image before."""
+        worker.since = now
+        if worker.dismissed:
+            worker.state, worker.patience = State.RETIRING, now + self.graceful_timeout
+        elif worker.was_ready:
+            worker.state = State.READY
+        self._add(worker)
+
+    def _add(self, child: Worker) -> None:
+        (self.nursery.templates if child.template else self.workers)[child.pid] = child
+
+    def spawn_failed(self, action: Spawn, reason: str, now: float) -> None:
+        """The fork was not to be had (EAGAIN, ENOMEM, no room for a heartbeat file, its template died)."""
+        self.nursery.orders.pop(action, None)
+        if action.template and action.parent:
+            self._reforks.refused(action, self.workers.get(action.parent), reason, now)
+            return
+        self._agenda.say("error", f"cannot start a {'template' if action.template else 'worker'}: {reason}")
+        if action.template:
+            self.nursery.missed(action.strikes + 1, now)
+        elif action.generation == USHER:
+            self.waiting.usher_missed(now)
+        else:
+            self.vacancies.add(action.strikes + 1, now)
+
+    def ready(self, pid: int, now: float) -> None:
+        """The worker says that it serves, or the template that it can fork."""
+        worker = self.children.get(pid)
+        if worker is None or worker.was_ready:
+            return
+        worker.was_ready = True
+        if worker.state is State.RETIRING:  # it was told so meanwhile, and may have begun to serve
+            worker.patience = now + self.graceful_timeout
+        if worker.state is not State.BOOTING:
+            return
+        worker.move(State.READY, now)
+        took = f"after {now - worker.born:.3f} s"
+        if worker.template or worker.generation == USHER:
+            self._agenda.say("debug" if self.rolls.eager else "info", f"{worker} is up {took}")
+            return
+        self._agenda.say(self.rolls.murmur, f"{worker} is ready {took}")
+        self.booted = True
+        self._boot_failures = 0
+        self.waiting.ready(worker.generation)
+        self.rolls.ready(worker.generation)
+
+    def exited(self, pid: int, now: float) -> Worker | None:
+        """A child has been reaped; the worker that it was, or None for a stranger."""
+        worker = self.workers.pop(pid, None) or self.nursery.templates.pop(pid, None)
+        if worker is None:
+            return None
+        if worker.dismissed or (self.stopping is not None and (now >= self.stopping.at or not self.booted)):
+            return worker
+        if worker.generation == USHER:
+            self.waiting.usher_missed(now)
+            return worker
+        essential = not worker.template or self.nursery.cradle is Cradle.TEMPLATE
+        if not worker.was_ready and self.stopping is None and essential:
+            self._boot_failed(worker)
+        if worker.template:
+            self.nursery.missed(worker.strikes_after(now), now)
+            self._reforks.forget(worker.generation)
+        elif worker.generation <= self.rolls.wanted:
+            self.vacancies.add(worker.strikes_after(now), now)
+        return worker
+
+    def _boot_failed(self, worker: Worker) -> None:
+        self._boot_failures += 1
+        if self.rolls.eager:
+            self.rolls.stumble(worker)  # the next one in its place shows why
+        elif not self.booted:
+            self.failed = True
+            self.stop(Stop.QUICK)
+        elif self._boot_failures == self._max_boot_failures:
+            self._agenda.say("error", f"{self._boot_failures} boots have failed in a row: giving up")
+            self.gave_up = True
+            self.stop(Stop.GRACEFUL)
+        else:
+            self.rolls.boot_failed(worker)
+
+    # Events: what workers say, and what is seen of them
+
+    def stumbled(self, pid: int) -> None:
+        """With `eager`: the worker could not load its code, and will show that."""
+        if self.rolls.eager and pid in self.workers:
+            self.rolls.stumble(self.workers[pid])
+
+    def recycle(self, pid: int, why: str) -> None:
+        """The worker is to be replaced when its turn comes: one at a time, its successor first."""
+        worker = self.workers.get(pid)
+        if worker is not None and not worker.wish:
+            worker.wish = why
+
+    def weighed(self, pid: int, memory: int) -> None:
+        """A sample of the worker's memory, in bytes; 0 where it could not be taken, as it may be dying."""
+        if not memory:
+            return
+        worker = self.workers[pid]
+        worker.memory = memory
+        worker.heavy = worker.heavy + 1 if self._max_memory and memory > self._max_memory else 0
+        if worker.heavy >= SAMPLES:
+            self.recycle(pid, f"it uses {memory >> 20} MiB, {self._max_memory >> 20} are allowed")
+
+    def answered(self, pid: int, requests: int) -> None:
+        """How many requests the worker has answered by now."""
+        self.workers[pid].answered = requests
+
+    def debugging(self, pid: int) -> None:
+        """Somebody debugs the worker: it is never late again."""
+        if pid in self.workers:
+            self.workers[pid].debugging = True
+
+    def sealed(self, pid: int) -> None:
+        """The worker gives nothing to others any more."""
+        if pid in self.workers:
+            self.workers[pid].sealed = True
+
+    def overslept(self, missed: float, promises: Mapping[int, float]) -> None:
+        """The arbiter itself was stopped for so long: nobody could be heard, so nobody is late."""
+        for worker in self.children.values():
+            worker.hear(promises.get(worker.pid, math.inf))
+            worker.overslept(missed)
+        self.nursery.overslept(missed)
+
+    # Events: what the operator wants
+
+    def hold(self, now: float) -> None:
+        """With `eager`: all code so far is out of date, and nothing more is answered by it; `reload` follows."""
+        self.waiting.begin(self.rolls.newest, now)
+
+    def reload(self) -> None:
+        """Wish for new code: at most one roll runs, and at most one more waits."""
+        if self.stopping is None:
+            self.parked = False
+            self.rolls.wish()
+
+    def configure(self, graceful_timeout: float, max_memory: int, max_boot_failures: int) -> None:
+        """The operator has changed his mind; it counts from now on."""
+        self.graceful_timeout = graceful_timeout
+        self._max_memory = max_memory
+        self._max_boot_failures = max_boot_failures
+
+    def resize(self, by: int) -> None:
+        """One worker more or fewer, never below one."""
+        self.size = max(1, self.size + by)
+        self._agenda.say("info", f"{self.size} workers wanted")
+
+    def park(self) -> None:
+        """Retire all workers and keep the sockets, until a reload."""
+        self.parked = True
+        self.rolls.end("stopped")
+        self.rolls.wished = False
+        self.vacancies.clear()
+
+    def stop(self, how: Stop, at: float = 0.0) -> bool:
+        """End the server, from `at` on; a graceful stop can be hastened, never slowed. Whether that is news."""
+        if self.stopping is None:
+            self.stopping = Shutdown(how, at)
+        elif how > self.stopping.how:
+            self.stopping.how, self.stopping.at = how, at
+        else:
+            return False
+        self.rolls.end("stopped")  # what serves now serves until then
+        return True
+
+    # Looking
+
+    @property
+    def children(self) -> dict[int, Worker]:
+        """Workers and templates by pid."""
+        return self.workers | self.nursery.templates
+
+    @property
+    def ended(self) -> bool:
+        """Stopped, and the last worker is gone, with none to come in its place."""
+        return self.stopping is not None and not (self.children or self.nursery.orders or self.vacancies)
+
+    @property
+    def calm(self) -> bool:
+        """No roll runs or waits, nobody is being killed, and no end is near."""
+        killing = any(worker.state in (State.ABORTED, State.KILLED) for worker in self.children.values())
+        busy = self.rolls.current or self.rolls.wished or self.stopping or killing or self.nursery.orders
+        return self.booted and not busy
+
+    @property
+    def wake_at(self) -> float:
+        """When the next plan is due, if no event comes before."""
+        return self._agenda.wake_at
+
+    # The plan
+
+    def plan(self, now: float, promises: Mapping[int, float]) -> list[Action]:
+        """What to do now. `promises` gives, by pid, when each worker may be judged late."""
+        self._agenda.wake_at = math.inf
+        self._judge(now, promises)
+        if self.stopping is not None and now >= self.stopping.at:
+            self.nursery.close(now)
+            self.vacancies.clear()
+            self.stopping.plan(self.workers.values(), self.graceful_timeout, now, self._agenda)
+        elif self.stopping is not None:
+            self._agenda.wake(self.stopping.at)
+            if self.booted and not self.parked:
+                self._plan_births(now)  # whoever dies before that is replaced
+        elif self.parked:
+            self._dismiss([worker for worker in self.workers.values() if worker.is_active], now)
+            self.nursery.close(now)
+        else:
+            self._plan_service(now)
+        for worker in self._judged():
+            self._agenda.wake(worker.deadline)
+        return self._agenda.close()
+
+    def _plan_service(self, now: float) -> None:
+        workers = self.workers.values()
+        if self.rolls.eager:
+            self.waiting.plan(self._active(), self.booted, now)
+        if self.rolls.turn(workers, self.size, self.booted, self.waiting.since, now):
+            self.vacancies.clear()  # the new code deserves a try at once
+            self.nursery.hurry()
+        self._plan_births(now)
+        self._plan_retirements(now)
+        self._reforks.plan(workers, self.size, now)
+        if self.rolls.eager:
+            self.waiting.plan_usher(workers, self.graceful_timeout, now)
+
+    def _judged(self) -> list[Worker]:
+        return [each for each in self.children.values() if each.is_judged(self.stopping is not None)]
+
+    def _judge(self, now: float, promises: Mapping[int, float]) -> None:
+        for worker in self.children.values():
+            worker.hear(promises.get(worker.pid, math.inf))
+        for worker in self._judged():
+            if verdict := worker.judge(now, self.stopping is not None, self._max_memory):
+                self._agenda.do(verdict)
+        self.nursery.judge(now)
+
+    def _active(self) -> list[Worker]:
+        """Those that serve or will; the first are the first to go."""
+        active = [worker for worker in self.workers.values() if worker.is_active and worker.generation != USHER]
+        return sorted(active, key=lambda w: (w.generation, w.pid != self._recycling, w.born, w.slot))
+
+    def _dismiss(self, workers: list[Worker], now: float) -> None:
+        self._agenda.do(*(worker.dismiss(self.graceful_timeout, now) for worker in workers))
+
+    def _plan_births(self, now: float) -> None:
+        """Fill what is short, as far as somebody can fork it."""
+        self.nursery.plan(self.workers.values(), now)
+        generation, parent = self.nursery.find_parent()
+        if parent is None or generation <= self.waiting.stale:
+            return  # a template boots, or newer code is about to be imported
+        ordered = sum(not order.template for order in self.nursery.orders)
+        for strikes in self.vacancies.take(self._count_wanted(generation) - ordered, now):
+            self.nursery.order(Spawn(self.nursery.free_slot(self.workers.values()), generation, strikes, parent), now)
+
+    def _count_wanted(self, generation: int) -> int:
+        """How many of `generation` are short; a roll adds its canary, then a few at a time, beyond the number."""
+        active, roll = self._active(), self.rolls.current
+        wanted = self.size - len(active)
+        if roll is None:
+            return wanted + self._next_to_recycle(active)
+        if generation != roll.generation:
+            return wanted
+        new = [worker for worker in active if worker.generation == generation]
+        booting = sum(worker.state is State.BOOTING for worker in new)
+        tried = any(worker.generation == generation for worker in self.workers.values())  # its end is awaited, then
+        missing = self.size - len(new) if roll.canary_ready else int(not tried)
+        # Kubernetes' maxSurge: a quarter more than the number, at least one; none of it where the old only wait
+        surge = self.size if self.rolls.eager else max(1, self.size // 4)
+        return max(wanted, min(missing, surge - booting))
+
+    def _next_to_recycle(self, active: list[Worker]) -> int:
+        """Whether one more is wanted, to take the place of a worker that is to go; one at a time."""
+        wishing = [worker for worker in active if worker.wish and worker.serves]
+        if not wishing:
+            return 0
+        if self._recycling not in self.workers or self.workers[self._recycling].dismissed:
+            self._recycling = wishing[0].pid
+            self._agenda.say("info", f"{wishing[0]} is being replaced: {wishing[0].wish}")
+        return 1
+
+    def _plan_retirements(self, now: float) -> None:
+        """Once enough are READY the oldest beyond the number go, and what boots for no purpose."""
+        active, roll, wanted = self._active(), self.rolls.current, self.rolls.wanted
+        ready = [worker for worker in active if worker.serves]
+        surplus = ready[: max(0, len(ready) - self.size)]
+        if self.rolls.eager and (roll is None or roll.canary_ready):
+            surplus = [worker for worker in ready if worker.generation < wanted] or surplus
+        for worker in active:
+            if worker.state is State.BOOTING and (
+                worker.generation > wanted
+                or (worker.generation < wanted and len(ready) >= self.size)
+                or worker.generation <= self.waiting.stale
+            ):
+                surplus.append(worker)
+        self._dismiss(surplus, now)

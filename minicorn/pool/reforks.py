@@ -1,0 +1,66 @@
+"""Reforks: a warm worker is promoted to template of a new generation.
+
+What an application loads with its first requests lies in each worker's own memory. A worker that has
+answered as many requests as `after` says forks a template of its like, and who is forked by that shares all
+of it. The code is the same, so it is no reload; but a roll as any other replaces the workers.
+
+A worker that a fork would break refuses: another is asked, or it again after as many requests more.
+New code begins with the first number of `after`, each promotion goes on with the next.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from minicorn.pool.actions import Agenda, Spawn
+from minicorn.pool.life import Worker
+from minicorn.pool.nursery import TEMPLATE_SLOT, Cradle, Nursery
+from minicorn.pool.rolls import Rolls
+
+
+@dataclass(slots=True)
+class Reforks:
+    """The promotions of one server."""
+
+    agenda: Agenda
+    rolls: Rolls
+    nursery: Nursery
+    after: tuple[int, ...] = ()  # requests of one worker
+    _times: dict[int, int] = field(default_factory=dict)  # how many promotions have led to a generation
+    _told: int = 0  # of which generation a refusal was last told
+
+    def plan(self, workers: Collection[Worker], size: int, now: float) -> None:
+        """Ask the warmest worker, if it is warm enough, all serve, and nobody comes or goes."""
+        times = self._times.get(self.rolls.generation, 0)
+        busy = self.rolls.current or self.rolls.wished or self.nursery.orders
+        if self.nursery.cradle is not Cradle.TEMPLATE or times >= len(self.after) or busy:
+            return
+        serving = [worker for worker in workers if worker.serves and worker.generation == self.rolls.generation]
+        if len(serving) < size:
+            return
+        warmest = max(serving, key=lambda worker: worker.answered - worker.asked)
+        if warmest.answered - warmest.asked < self.after[times]:
+            return
+        warmest.asked = warmest.answered
+        generation = self.rolls.promote(now)
+        self._times[generation] = times + 1
+        slot = self.nursery.free_slot(workers, TEMPLATE_SLOT)
+        self.nursery.order(Spawn(slot, generation, parent=warmest.pid, template=True), now)
+
+    def born(self, order: Spawn, parent: Worker) -> None:
+        """The template has been forked."""
+        promoted = f"{parent} is promoted after {parent.answered:,} requests"
+        self.agenda.say("info", f"{promoted}: rolling to generation {order.generation}")
+
+    def refused(self, order: Spawn, parent: Worker | None, reason: str, now: float) -> None:
+        """It has not: the worker says why, or has died."""
+        if self.rolls.withdraw(order.generation):
+            del self._times[order.generation]
+        if parent is not None:
+            level = "debug" if self._told == parent.generation else "warning"
+            self.agenda.say(level, f"{parent} is not promoted to template: {reason}")
+            self._told = parent.generation
+        self.agenda.wake(now)  # another may be warm enough
+
+    def forget(self, generation: int) -> None:
+        """The template of `generation` has died, and the next imports what was warm."""
+        self._times.pop(generation, None)

@@ -1,0 +1,145 @@
+"""Rolls: from the wish for new code to a generation that serves.
+
+A roll is a number, the wanted generation, and generations only grow. At most one runs, and at most
+one more waits, so HUPs without end still complete rolls. The first worker of a generation is its
+canary: when it cannot boot the roll is off, and the old code serves on.
+
+With `eager` (--reload) somebody edits and looks: new code that fails shows so itself, and a newer
+wish overrules a roll under way.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from minicorn.pool.actions import Agenda
+from minicorn.pool.life import Worker
+
+
+@dataclass(slots=True)
+class Roll:
+    """A rolling restart under way, to `generation`."""
+
+    generation: int
+    began: float
+    wish: int  # how many wishes for new code had been heard: it answers them all
+    canary_ready: bool = False
+    stumbled: bool = False  # a worker of it failed to boot
+    promoted: bool = False  # to the code that serves already, from a warm template: it answers no wish
+
+
+@dataclass(frozen=True, slots=True)
+class Rolled:
+    """A rolling restart that has ended."""
+
+    generation: int
+    wish: int  # as in Roll
+    outcome: str  # "done", "failed", "superseded" by a newer one, "stopped" as all was
+
+
+@dataclass(slots=True)
+class Rolls:
+    """The generations of one server, and the way from one to the next."""
+
+    agenda: Agenda
+    eager: bool = False
+    generation: int = 1  # of the code that serves
+    newest: int = 1  # the highest ever given out
+    current: Roll | None = None
+    wished: bool = False  # one more waits
+    wishes: int = 0  # for new code, that were heard
+    last: Rolled | None = None
+    failure: str = ""  # which roll was the last, where it failed
+
+    @property
+    def wanted(self) -> int:
+        """The generation to be reached."""
+        return self.current.generation if self.current else self.generation
+
+    @property
+    def murmur(self) -> str:
+        """The level of what goes without saying to somebody who edits and looks."""
+        return "debug" if self.eager and self.newest > 1 else "info"
+
+    def wish(self) -> None:
+        """New code is wanted."""
+        self.wished = True
+        self.wishes += 1
+
+    def ready(self, generation: int) -> None:
+        """A worker of `generation` serves."""
+        if self.current and generation == self.current.generation and not self.current.canary_ready:
+            self.current.canary_ready = True
+            self.generation = generation
+
+    def stumble(self, worker: Worker) -> bool:
+        """It could not load its code; whether the roll under way is to that."""
+        if self.current is None or worker.generation != self.current.generation:
+            return False
+        self.current.stumbled = True
+        return True
+
+    def boot_failed(self, worker: Worker) -> None:
+        """It ended before it served: a roll whose canary does is off."""
+        if self.stumble(worker) and self.current and not self.current.canary_ready:
+            who, what = "template" if worker.template else "first worker", f"roll to generation {worker.generation}"
+            self.agenda.say("error", f"{what} is off: its {who} failed to boot; generation {self.generation} serves on")
+            self.failure = f"the {what} failed"
+            self.end("failed")
+
+    def turn(self, workers: Collection[Worker], size: int, booted: bool, since: float, now: float) -> bool:
+        """End a roll that is complete, begin one that waits; whether one has begun. It took from `since` on, when
+        the first client began to wait for it, if one has."""
+        roll = self.current
+        if roll is not None:
+            if (roll.stumbled or roll.promoted or self.eager) and self.wished:
+                newer = f"roll to generation {roll.generation} is given up for a newer one"
+                self.agenda.say("warning" if roll.stumbled and not self.eager else self.murmur, newer)
+                self.end("superseded")
+            elif self._is_complete(roll, workers, size):
+                self._tell_done(roll, size, now - roll.began)
+                self.end("done")
+        if self.current is not None or not self.wished or not (booted or self.eager):
+            return False
+        self.wished = False
+        self._begin(min(now, since))
+        self.failure = ""
+        self.agenda.say(self.murmur, f"rolling to generation {self.newest}")
+        return True
+
+    def _begin(self, began: float, promoted: bool = False) -> None:
+        self.newest += 1
+        self.current = Roll(self.newest, began, self.wishes, promoted=promoted)
+
+    def promote(self, now: float) -> int:
+        """Begin a roll to the code that serves already; its generation."""
+        self._begin(now, promoted=True)
+        return self.newest
+
+    def withdraw(self, generation: int) -> bool:
+        """A promoted roll has nobody to begin with: as if it had not been; False if it is over already."""
+        if self.current is None or self.current.generation != generation:
+            return False
+        self.newest -= 1
+        self.current = None
+        return True
+
+    def end(self, outcome: str) -> None:
+        """The roll under way, if there is one, has ended."""
+        if self.current is not None and not self.current.promoted:
+            self.last = Rolled(self.current.generation, self.current.wish, outcome)
+        self.current = None
+
+    def _is_complete(self, roll: Roll, workers: Collection[Worker], size: int) -> bool:
+        new = [worker for worker in workers if worker.generation == roll.generation]
+        ready = sum(worker.serves for worker in new)
+        # With --reload somebody waits to read of it; what the old ones finish is no part of it
+        return ready >= size and (self.eager or len(new) == len(workers))
+
+    def _tell_done(self, roll: Roll, size: int, took: float) -> None:
+        if self.eager and roll.stumbled:
+            self.agenda.say("warning", "The error is shown to whoever asks, until the code is mended")
+        elif self.eager:
+            self.agenda.say("info", f"Reloaded in {took:.2f} s (generation {roll.generation})")
+        else:
+            workers = f"{size} workers replaced in {took:.1f} s"
+            self.agenda.say("info", f"generation {roll.generation} serves: {workers}")

@@ -1,0 +1,57 @@
+"""The end of a server: nobody gives to the hand-off queue any more; when all have said so, what
+waits in it is served; then everybody ends.
+"""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import IntEnum
+
+from minicorn.pool.actions import Agenda, Drain, Quit, Seal
+from minicorn.pool.life import QUIT_GRACE, State, Worker
+
+# Share of the graceful timeout after which nobody waits any more for a worker that does not say that it
+# is sealed: C code keeps the GIL. What it gives away after all, it takes back itself when it drains
+UNSEALED = 0.25
+
+
+class Stop(IntEnum):
+    """How the server ends; a higher one overrules."""
+
+    GRACEFUL = 1
+    QUICK = 2
+
+
+@dataclass(slots=True)
+class Shutdown:
+    """One that was asked for."""
+
+    how: Stop
+    at: float  # until then the server is unready, but serves
+    _draining: bool = False
+    _drain_by: float = math.inf
+
+    def plan(self, workers: Collection[Worker], graceful_timeout: float, now: float, agenda: Agenda) -> None:
+        """Bring all to their ends."""
+        for worker in workers:
+            if worker.is_active:
+                worker.dismiss(graceful_timeout, now)  # what to do is said by Seal, then by Drain
+        retiring = [worker for worker in workers if worker.state is State.RETIRING]
+        for worker in retiring:
+            if not worker.sealing:
+                worker.sealing = True
+                agenda.do(Seal(worker.pid))
+        if not self._draining:
+            self._drain_by = min(self._drain_by, now + UNSEALED * graceful_timeout)
+            agenda.wake(self._drain_by)
+            self._draining = now >= self._drain_by or all(each.sealed or not each.was_ready for each in retiring)
+        if self._draining:
+            for worker in retiring:  # whoever was being born when the rest was told comes later
+                if not worker.draining:
+                    worker.draining = True
+                    agenda.do(Drain(worker.pid))
+        if self.how is Stop.QUICK:
+            for worker in workers:
+                if worker.state is not State.KILLED and worker.patience > now + QUIT_GRACE:
+                    worker.patience = now + QUIT_GRACE
+                    agenda.do(Quit(worker.pid))

@@ -1,0 +1,70 @@
+"""Those who wait for new code, with --reload: from the first change on, old code answers nothing.
+
+Workers whose code is out of date keep who asks. When the new code takes long they say so, with a
+page that refreshes itself; where no worker is there to say it, an usher is born: a worker that
+imports nothing.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from minicorn.pool.actions import Agenda, Excuse, Hold, Spawn
+from minicorn.pool.life import USHER, Worker
+from minicorn.pool.nursery import Nursery
+
+# So long after a change those who wait are told that the new code is being imported
+IMPORT_PATIENCE = 5.0
+
+
+@dataclass(slots=True)
+class Waiting:
+    """What is out of date, and since when somebody waits for it to be replaced."""
+
+    agenda: Agenda
+    nursery: Nursery
+    stale: int = 0  # generations up to this one are out of date
+    since: float = math.inf  # nobody is answered
+
+    def begin(self, newest: int, now: float) -> None:
+        """All code up to generation `newest` is out of date."""
+        self.stale = newest
+        self.since = min(self.since, now)
+
+    def ready(self, generation: int) -> None:
+        """A worker of `generation` serves."""
+        if generation > self.stale:
+            self.since = math.inf
+
+    def usher_missed(self, now: float) -> None:
+        """It has died, or could not be forked: the next comes as late as the first."""
+        if self.since < math.inf:
+            self.since = now
+
+    def plan(self, workers: Iterable[Worker], booted: bool, now: float) -> None:
+        """What is out of date answers nothing; after a while it says that the new code takes long."""
+        if not booted:
+            self.since = min(self.since, now)
+        excuse_at = self.since + IMPORT_PATIENCE
+        for worker in workers:
+            if not worker.serves or worker.generation > self.stale:
+                continue
+            if not worker.held:
+                worker.held = True
+                self.agenda.do(Hold(worker.pid))
+            elif now >= excuse_at and not worker.excused:
+                worker.excused = True
+                self.agenda.do(Excuse(worker.pid))
+        if now < excuse_at:
+            self.agenda.wake(excuse_at)
+
+    def plan_usher(self, workers: Iterable[Worker], graceful_timeout: float, now: float) -> None:
+        """Where those who wait have nobody to tell them why, somebody is born to; until there is new code."""
+        live = [worker for worker in workers if worker.is_active]
+        if self.since == math.inf:
+            self.agenda.do(*(usher.dismiss(graceful_timeout, now) for usher in live if usher.generation == USHER))
+            return
+        told = any(worker.serves or worker.generation == USHER for worker in live)
+        ordered = any(order.generation == USHER for order in self.nursery.orders)
+        if now >= self.since + IMPORT_PATIENCE and not told and not ordered:
+            self.nursery.order(Spawn(self.nursery.free_slot(workers), USHER), now)

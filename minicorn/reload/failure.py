@@ -1,0 +1,58 @@
+"""An exception as a value to show: what, where, and the source lines around each frame.
+
+Read when it is raised: by the time that somebody looks, the file may have been edited again.
+"""
+
+import linecache
+import os
+import traceback
+from dataclasses import dataclass, field
+
+from minicorn.reload.imports import is_installed
+from minicorn.serving.loader import explain
+
+# Lines shown before and after the one that failed, and frames shown at most
+AROUND = 5
+FRAMES_MOST = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One place in the source; `lines` are numbered, `line` is the one that failed."""
+
+    path: str
+    line: int
+    function: str
+    lines: tuple[tuple[int, str], ...]
+    own: bool  # of the project, not of the standard library or a package
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What to tell a developer. `frames` begin with the innermost."""
+
+    doing: str
+    headline: str
+    text: str
+    frames: tuple[Frame, ...] = field(default=())
+
+
+def from_exception(doing: str, error: BaseException) -> Failure:
+    """`doing`: what was going on, such as "GET /" or "importing main:app"."""
+    text = explain(error)
+    headline = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    found = [_frame(each.filename, each.lineno, each.name) for each in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename:
+        found.append(_frame(error.filename, error.lineno, ""))
+    return Failure(doing, headline, text, tuple(reversed(found[-FRAMES_MOST:])))
+
+
+def _frame(path: str, line: int | None, function: str) -> Frame:
+    number = line or 1
+    linecache.checkcache(path)
+    source = linecache.getlines(path)
+    first = max(1, number - AROUND)
+    lines = tuple(enumerate((each.rstrip("\n") for each in source[first - 1 : number + AROUND]), first))
+    own = not (path.startswith("<") or is_installed(path))
+    shown = os.path.relpath(path) if own and path.startswith(os.getcwd() + os.sep) else path
+    return Frame(shown, number, "" if function == "<module>" else function, lines, own)

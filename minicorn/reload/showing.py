@@ -1,0 +1,89 @@
+"""What --reload puts in front of the application, or in its place: the error page, and the path that waits."""
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from minicorn.reload import page
+from minicorn.reload.failure import Failure
+
+HIDDEN = Failure("the application", "Internal Server Error", "The log has the traceback.")
+
+
+# In environ: whether the client may see tracebacks
+SEES = "minicorn.sees_tracebacks"
+
+
+class Front:
+    """The application, but for the path that tells of newer code: whoever asks for it has waited long enough."""
+
+    def __init__(self, app: WSGIApplication) -> None:
+        self.app = app
+        self.sees = False  # for the request at hand
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"].startswith(page.NEWER):
+            start_response("204 No Content", [("Cache-Control", "no-store")])
+            return []
+        environ[SEES] = self.sees
+        return self.app(environ, start_response)
+
+
+class FailurePage:
+    """In place of an application that cannot be loaded: status 500, and why, for whoever may see it."""
+
+    def __init__(self, failure: Failure, generation: int) -> None:
+        self._failure = failure
+        self._generation = generation
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        shown = self._failure if environ[SEES] else HIDDEN
+        kind, text = page.render(shown, environ.get("HTTP_ACCEPT", ""), self._generation)
+        return _reply("500 Internal Server Error", kind, text, start_response)
+
+
+class WaitingPage:
+    """For a browser that has waited long for new code; only `wants` says for whom."""
+
+    def __init__(self, generation: int) -> None:
+        self._text = page.render_waiting(generation)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        return _reply("503 Service Unavailable", "text/html", self._text, start_response)
+
+
+def _reply(status: str, kind: str, text: str, start_response: StartResponse) -> Iterable[bytes]:
+    content = text.encode("utf-8", "backslashreplace")
+    fields = [("Content-Type", f"{kind}; charset=utf-8"), ("Content-Length", str(len(content)))]
+    start_response(status, [*fields, ("Cache-Control", "no-store")])
+    return [content]
+
+
+def is_local(peer: str, aside: Iterable[str], host: str) -> bool:
+    """Whether the client is on this machine: neither its address nor a proxy's field lines, believed
+    or not, tell of another. A browser on it that asks for a `host` of somebody else's speaks for that
+    one, whose page has made it ask and whose name leads here (DNS rebinding)."""
+    if not _is_ours(host):
+        return False
+    told = [peer]
+    for name, _, value in (line.partition(":") for line in aside):
+        if name.lower() == "forwarded":
+            return False
+        if name.lower() == "x-forwarded-for":
+            told += value.split(",")
+    return all(_is_loopback(address.strip()) for address in told)
+
+
+def _is_ours(host: str) -> bool:
+    """Whether nobody else can have registered the name (RFC 6761), or it is an address of this machine."""
+    name = re.sub(r":[0-9]*$", "", host).lower()
+    return "." not in name or name.endswith((".localhost", ".test")) or _is_loopback(name)
+
+
+def _is_loopback(address: str) -> bool:
+    """Nothing is an address of no other machine: a Unix socket's peer has none."""
+    try:
+        return not address or ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False

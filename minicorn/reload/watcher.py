@@ -1,0 +1,327 @@
+"""The watcher: a child of the arbiter's with watchdog's threads in it; it tells which files have changed.
+
+Watchdog says where to look; whether a file has changed is decided by its contents. The stamps
+of all files are taken at the start, their contents are read when the application has been
+imported, so that its start is not slowed. A file that was changed since the server was begun
+counts as changed, whatever came first: no edit is missed before the first import.
+
+Few recursive watches, as each is a thread: where a tree has an excluded directory in it, its
+directories are watched one by one, and what is free of such is watched as a whole. Where the
+system cannot tell of changes, all files are looked at every two seconds; and once after a crowd of
+events, as it may have lost some.
+"""
+
+import json
+import logging
+import math
+import os
+import select
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from minicorn.config.settings import Settings
+from minicorn.errors import ConfigError, ExitCode
+from minicorn.reload.changes import CACHES, Filter, Print
+from minicorn.reload.sweep import Marks, Sweep
+from minicorn.system import channel
+from minicorn.system.channel import Channel
+from minicorn.system.title import set_title
+from minicorn.system.wakeup import Wakeup
+
+LOGGER = logging.getLogger("minicorn")
+
+# An event that may be half of a save (truncated, removed to be replaced) is looked into so much later
+HALF = 0.04
+POLL_INTERVAL = 2.0
+# A quarter of the events that the kernel keeps for a slow reader, and seconds from them to a sweep
+CROWD, CROWD_PATIENCE = 4000, 0.5
+# More watches than this, and the whole tree is one
+WATCHES_MOST = 48
+# File systems whose changes may be made by others than this kernel, which tells nothing of them then
+FOREIGN = ("nfs", "nfs4", "cifs", "smb3", "9p", "vboxsf", "vmhgfs", "drvfs", "virtiofs", "fuse", "prl_fs", "afs")
+_CLOCK_REALTIME_COARSE = 5  # linux/time.h
+_WHOLE = frozenset({"closed", "moved"})
+_TOLD = frozenset({"created", "modified", "moved", "deleted", "closed"})
+
+
+class Watcher:
+    """One watcher process, from its fork to its end."""
+
+    def __init__(self, settings: Settings, began: float) -> None:
+        """`began`: what the system's clock said before the first import."""
+        here = os.getcwd()
+        extra = [os.path.join(here, path) for path in settings.reload_extra_file]
+        # A glob with a slash in it means a path from here
+        exclude = [os.path.join(here, glob) if "/" in glob.rstrip("/") else glob for glob in settings.reload_exclude]
+        self._filter = Filter(settings.reload_include, exclude, map(os.path.normpath, extra))
+        given = (os.path.realpath(os.path.join(here, path)) for path in settings.reload_dir)
+        self._roots = dict.fromkeys(_outermost([here, *given]), True)  # each with whether what is below counts
+        self._flat: set[str] = set()  # directories watched without what is below
+        self._began = int(began * 1e9)
+        self._prints: dict[str, Print] = {}
+        self._due: dict[str, float] = {}  # paths to look at, and when
+        self._sweep = Sweep(self._filter.wants, self._filter.enters)
+        self._seen: Marks = {}  # by the last sweep
+        self._next_sweep = math.inf
+        self._polling = False
+        self._crowd = 0  # events since the last sweep
+        self._heard: deque[tuple[str, str, bool]] = deque()  # kind, path, whether a directory; from watchdog's threads
+        self._wakeup = Wakeup()
+
+    def run(self, line: Channel) -> ExitCode:
+        """Watch until the arbiter has gone."""
+        set_title("minicorn: watcher")
+        self._line = line
+        self._observe()
+        for root in self._roots:
+            self._begin(root, recursive=True)
+        for directory in {os.path.dirname(path) for path in self._filter.extra}:
+            self._begin(directory, recursive=False)
+        poll = select.poll()
+        for fd in (line.fd, self._wakeup.fd):
+            poll.register(fd, select.POLLIN)
+        while True:
+            self._look()
+            wait = min([*self._due.values(), self._next_sweep]) - time.monotonic()
+            poll.poll(None if wait == math.inf else max(0, wait) * 1000)
+            messages, alive = line.receive()
+            if not alive:
+                return ExitCode.OK
+            for message in messages:
+                self._widen(json.loads(message.text))
+            self._listen()
+            if time.monotonic() >= self._next_sweep:
+                self._look_everywhere()
+
+    # Watching
+
+    def _observe(self) -> None:
+        """Start the system's observer."""
+        try:
+            from watchdog.events import FileSystemEvent, FileSystemEventHandler
+            from watchdog.observers import Observer
+        except ImportError as error:  # it was there when the server was begun
+            raise ConfigError("watchdog cannot be imported any more") from error
+        logging.getLogger("watchdog").addHandler(logging.NullHandler())  # what it says that it has lost we find
+        hear = self._hear
+
+        class Handler(FileSystemEventHandler):
+            def dispatch(self, event: FileSystemEvent) -> None:
+                for path in (event.src_path, event.dest_path):
+                    if path:
+                        hear(event.event_type, os.fsdecode(path), event.is_directory)
+
+        self._handler = Handler()
+        try:
+            self._observer = Observer()
+            self._observer.start()
+        except OSError as error:
+            self._poll_instead(error.strerror or str(error))
+
+    def _poll_instead(self, reason: str) -> None:
+        LOGGER.warning(
+            "files are looked at every %g s, as the system cannot tell of changes: %s", POLL_INTERVAL, reason
+        )
+        self._polling = True
+        self._next_sweep = time.monotonic() + POLL_INTERVAL
+
+    def _begin(self, directory: str, recursive: bool) -> None:
+        """Watch `directory`, then take the prints of its files: what comes in between is seen twice."""
+        if not self._polling:
+            try:
+                self._schedule(directory, recursive)
+                self._probe(directory)
+            except OSError as error:
+                self._observer.stop()
+                self._poll_instead(error.strerror or str(error))
+        for path in self._sweep.look({directory: recursive}):
+            self._take(path)
+
+    def _schedule(self, directory: str, recursive: bool) -> None:
+        if not recursive:
+            self._observer.schedule(self._handler, directory, recursive=False)
+            return
+        flat, whole = plan_watches(directory, self._filter.enters)
+        if len(flat) + len(whole) > WATCHES_MOST:
+            flat, whole = [], [directory]
+        self._flat.update(flat)
+        for path in flat + whole:
+            self._observer.schedule(self._handler, path, recursive=path in whole)
+
+    def _probe(self, directory: str) -> None:
+        """OSError when the system does not tell of all changes in `directory`."""
+        kind = file_system(directory)
+        if kind.startswith(FOREIGN):
+            raise OSError(f"{directory} is on {kind}")
+        if sys.platform == "linux":
+            # Where no further watch is to be had, watchdog has left out in silence some of what is below
+            self._observer.unschedule(self._observer.schedule(self._handler, os.sep, recursive=False))
+
+    def _widen(self, places: list[tuple[str, bool]]) -> None:
+        """The application has been imported, from these places too (and below them): read what has not been read."""
+        for directory, recursive in places:
+            if self._is_reached(directory):
+                continue
+            self._roots = {**self._roots, directory: recursive}  # a new one, as watchdog's threads read it
+            if recursive or directory not in self._flat:
+                self._begin(directory, recursive)
+        for path, known in list(self._prints.items()):
+            if not known.digest and (now := read_print(path)) is not None and not now.differs(known):
+                self._prints[path] = now
+
+    def _take(self, path: str) -> None:
+        """A file's first print; what is newer than the server is a change."""
+        if path in self._prints:
+            return
+        try:
+            status = os.stat(path)
+        except OSError:
+            return  # it has gone meanwhile, or is a symlink that leads nowhere
+        self._prints[path] = Print(status.st_size, status.st_mtime_ns)
+        # The time of the change of the file's entry too: a rename keeps the other
+        if max(status.st_ctime_ns, status.st_mtime_ns) >= self._began:
+            self._prints[path] = Print(-1, 0)
+            self._due[path] = time.monotonic()
+
+    # Events
+
+    def _hear(self, kind: str, path: str, is_directory: bool) -> None:
+        """Called by watchdog's threads."""
+        self._crowd += 1
+        if self._crowd == CROWD:
+            self._wakeup.ring()
+        if kind not in _TOLD or (is_directory and kind == "modified") or CACHES in path:
+            return
+        if is_directory or self._filter.covers(path, self._roots):
+            self._heard.append((kind, path, is_directory))
+            self._wakeup.ring()
+
+    def _listen(self) -> None:
+        self._wakeup.drain()
+        now = time.monotonic()
+        if self._crowd >= CROWD:
+            self._next_sweep = min(self._next_sweep, now + CROWD_PATIENCE)
+        while self._heard:
+            kind, path, is_directory = self._heard.popleft()
+            if is_directory:
+                self._enter(path, now)
+            else:
+                whole = kind in _WHOLE and os.path.exists(path)
+                self._due[path] = now if whole else self._due.get(path, now + HALF)
+
+    def _enter(self, directory: str, now: float) -> None:
+        """A directory has come or gone."""
+        inside = [path for path in self._prints if path.startswith(directory + os.sep)]
+        if os.path.isdir(directory) and self._is_reached(directory):
+            if os.path.dirname(directory) in self._flat:
+                self._schedule(directory, recursive=True)
+            inside += self._sweep.look({directory: True})
+        self._due |= dict.fromkeys(inside, now + HALF)
+
+    def _is_reached(self, directory: str) -> bool:
+        """Whether it is a root, or below one of which that counts."""
+        if directory in self._roots:
+            return True
+        return any(below and self._filter.reaches(directory, root) for root, below in self._roots.items())
+
+    def _look_everywhere(self) -> None:
+        """Find by size and time what may have changed."""
+        seen = self._sweep.look(self._roots, self._filter.extra)
+        now = time.monotonic()
+        self._next_sweep = now + POLL_INTERVAL if self._polling else math.inf
+        self._crowd = 0
+        if seen == self._seen:
+            return
+        self._seen = seen
+        for path in seen.keys() | self._prints.keys():
+            known = self._prints.get(path)
+            if known is None or seen.get(path) != (known.size, known.stamp):
+                self._due.setdefault(path, now + HALF)
+
+    def _look(self) -> None:
+        """See whether the files that are due have changed, and tell."""
+        now = time.monotonic()
+        due = [path for path, at in self._due.items() if at <= now]
+        kinds = {}
+        for path in due:
+            del self._due[path]
+            if kind := self._compare(path):
+                kinds[os.path.relpath(path)] = kind
+        if kinds:
+            self._line.send(channel.CHANGED, json.dumps(kinds))
+
+    def _compare(self, path: str) -> str:
+        """How the file has changed: "modified", "created", "deleted", or "" for not at all."""
+        known, now = self._prints.get(path), read_print(path)
+        if now is None:
+            return "deleted" if self._prints.pop(path, None) else ""
+        self._prints[path] = now
+        if known is None:
+            return "created"
+        return "modified" if now.differs(known) else ""
+
+
+def read_print(path: str) -> Print | None:
+    """The print of a file with its digest; None when there is none to read."""
+    import hashlib  # loads OpenSSL, which the arbiter has no use for
+
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+            stamp = os.fstat(file.fileno()).st_mtime_ns
+    except OSError:
+        return None
+    return Print(len(data), stamp, hashlib.blake2b(data, digest_size=16).hexdigest())
+
+
+def plan_watches(root: str, enters: Callable[[str], bool]) -> tuple[list[str], list[str]]:
+    """The directories to watch without, and with, all that is below: `enters` says what is left out."""
+    flat: list[str] = []
+    whole: list[str] = []
+    clean = True
+    try:
+        below = [e.path for e in os.scandir(root) if e.is_dir(follow_symlinks=False) and e.name != CACHES]
+    except OSError:
+        below = []
+    for directory in below:
+        if not enters(directory):
+            clean = False
+            continue
+        its_flat, its_whole = plan_watches(directory, enters)
+        clean = clean and not its_flat
+        flat += its_flat
+        whole += its_whole
+    return ([], [root]) if clean else ([root, *flat], whole)
+
+
+def _outermost(roots: list[str]) -> list[str]:
+    """The roots that are not below another."""
+    found: list[str] = []
+    for root in sorted(set(roots)):
+        if not any(root == other or root.startswith(other.rstrip("/") + "/") for other in found):
+            found.append(root)
+    return found
+
+
+def file_system(path: str) -> str:
+    """The type of the file system that `path` is on; "" where the system does not tell."""
+    try:
+        table = Path("/proc/self/mountinfo").read_text()
+    except OSError:
+        return ""
+    best, kind = "", ""
+    real = os.path.realpath(path)
+    for entry in table.splitlines():
+        fields, _, rest = entry.partition(" - ")
+        mount = fields.split()[4].replace("\\040", " ")
+        if len(mount) >= len(best) and (real + "/").startswith(mount.rstrip("/") + "/"):
+            best, kind = mount, rest.split()[0]
+    return kind
+
+
+def coarse_time() -> float:
+    """The clock that files are stamped with."""
+    return time.clock_gettime(_CLOCK_REALTIME_COARSE) if sys.platform == "linux" else time.time()

@@ -1,0 +1,506 @@
+"""One client: its buffers, its state, its deadline. No WSGI, no waiting.
+
+    (PREFACE ──►)
+    HEAD ──► BODY ──► APP ──► REPLY ──► IDLE ──► HEAD ...
+      └────────┴───── a doubt: error reply, LINGER, CLOSED
+
+The server calls `receive` when there is something to read, `flush` when there is room to
+write, `expire` when `deadline` has passed, and polls for what `interest` says. Whoever holds
+the connection in APP owns it until `finish`. An error ends it: nothing behind it is parsed.
+"""
+
+import io
+import socket
+import struct
+import sys
+import tempfile
+from collections.abc import Mapping
+from enum import IntEnum
+from fcntl import ioctl
+from termios import FIONREAD
+from typing import IO
+
+from minicorn.config.settings import Settings
+from minicorn.errors import ClientGone, ProtocolError
+from minicorn.http.body import Decoder, decoder_for
+from minicorn.http.reply import CONTINUE, render_error
+from minicorn.http.request import Framing, Request, parse_head
+from minicorn.serving.handoff import INPUT_MOST, Parcel
+from minicorn.serving.outbox import Outbox
+from minicorn.system import poller
+from minicorn.system.listeners import Listener
+
+
+class State(IntEnum):
+    HEAD = 0  # reading a request's head; `recv_timeout` for the whole of it
+    BODY = 1  # reading its body; `recv_timeout` for each wait
+    APP = 2  # the request is whole: it is the application's
+    REPLY = 3  # the application is done, the client is not; `send_timeout` without progress
+    IDLE = 4  # between requests; `keep_alive`
+    LINGER = 5  # our side is closed, the client's unread input is thrown away for a moment
+    CLOSED = 6
+    PREFACE = 7  # before the first byte of HTTP: a PROXY header, a TLS handshake; the head's deadline
+
+    __hash__ = int.__hash__  # Enum's own is Python, and `_move` wants it twice a request
+
+
+HEAD, BODY, APP, REPLY, IDLE, LINGER, CLOSED, PREFACE = State
+NO_BODY, SIZED = Framing.NONE, Framing.LENGTH  # looked up once: dear in an enumeration, up to Python 3.11
+
+MOVES: Mapping[State, frozenset[State]] = {
+    HEAD: frozenset({BODY, APP, REPLY, LINGER, CLOSED}),
+    BODY: frozenset({APP, REPLY, LINGER, CLOSED}),
+    APP: frozenset({REPLY, IDLE, HEAD, LINGER, CLOSED}),
+    REPLY: frozenset({IDLE, HEAD, LINGER, CLOSED}),
+    IDLE: frozenset({HEAD, BODY, APP, REPLY, LINGER, CLOSED}),
+    LINGER: frozenset({CLOSED}),
+    CLOSED: frozenset(),
+    PREFACE: frozenset({HEAD, REPLY, LINGER, CLOSED}),
+}
+
+RECEIVE = 65536
+# A temporary file costs three times what memory does; so a body has one when it is larger than this,
+BODY_IN_MEMORY = 2**20
+# or larger than this and clients hold too much together
+BODY_IN_MEMORY_LEAST = 2**16
+LINGER_TIME = 2.0
+LINGER_BYTES = 16 * 2**20
+_LAST_DATA_RECEIVED = 52  # tcpi_last_data_recv in struct tcp_info, linux/tcp.h
+_NO_BYTES = struct.pack("i", 0)
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class Connection:
+    """A client's connection, non-blocking."""
+
+    travels = True  # another worker can take it over
+
+    __slots__ = (
+        "_began",
+        "_bounded",
+        "_closing",
+        "_decoder",
+        "_discarded",
+        "_input",
+        "_linger",
+        "_moved",
+        "_raw",
+        "_received",
+        "_searched",
+        "begun",
+        "body",
+        "deadline",
+        "fd",
+        "filed",
+        "holds",
+        "interest",
+        "listener",
+        "outbox",
+        "peer",
+        "peer_port",
+        "polled",
+        "request",
+        "served",
+        "settings",
+        "since",
+        "sock",
+        "state",
+    )
+
+    def __init__(
+        self, sock: socket.socket, peer: tuple[str, str], listener: Listener, settings: Settings, now: float
+    ) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.peer, self.peer_port = peer
+        self.listener = listener
+        self.settings = settings
+        self.outbox = Outbox(sock)
+        self.state: State = HEAD
+        self.deadline = now + settings.recv_timeout
+        self.filed = 0  # belongs to the server's Deadlines
+        self.holds = False  # `held` may be other than 0; never set by a request that comes and goes in one piece
+        self.interest = poller.READ
+        self.polled: int | None = None  # what the server polls for; None: not yet at all
+        self.served = 0
+        self.request: Request | None = None
+        self.body: IO[bytes] = io.BytesIO()
+        self._input: bytes | bytearray = b""
+        self._received = 0  # bytes, since anybody asked
+        self._searched = 0
+        self._decoder: Decoder | None = None
+        self._closing = False
+        self._linger = False
+        self._bounded = True
+        self._discarded = 0
+        self._began = 0.0  # a body's beginning
+        self._moved = 0  # bytes of it that have come
+        self.begun = now  # when the request's first byte came
+        self.since = 0.0  # when the request was complete
+        self._raw: bytes | None = None  # the bytes of a request in APP, while nothing is done of it
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.peer}:{self.peer_port} {self.state.name} served={self.served}>"
+
+    def _move(self, state: State) -> None:
+        if state not in MOVES[self.state]:
+            raise RuntimeError(f"{self} cannot go to {state.name}")
+        self.state = state
+
+    @property
+    def quiet(self) -> float:
+        """Seconds since the client's last byte came, whether we have read it or not; 0 where nobody tells."""
+        if self.sock.family == socket.AF_UNIX or not sys.platform.startswith("linux"):
+            return 0.0
+        information = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECEIVED + 4)
+        milliseconds: int = struct.unpack_from("I", information, _LAST_DATA_RECEIVED)[0]
+        return milliseconds / 1000
+
+    @property
+    def held(self) -> int:
+        """Bytes in memory on this client's account."""
+        size = len(self._input) + len(self._raw or b"") + self.outbox.memory
+        if self._decoder is not None:
+            size += self._decoder.held
+        if isinstance(self.body, io.BytesIO) and not self.body.closed:
+            size += self.body.getbuffer().nbytes
+        return size
+
+    def waited(self, now: float) -> float:
+        """Seconds for which the client has kept us waiting since it last moved."""
+        if self.state == HEAD or self.state == BODY:
+            return now - self.deadline + self.settings.recv_timeout
+        if self.state == REPLY:
+            return now - self.deadline + self.settings.send_timeout
+        return 0.0
+
+    @property
+    def is_gone(self) -> bool:
+        """The client has closed or reset, as far as the system knows; half-closed looks the same."""
+        try:
+            return not socket.socket.recv(self.sock, 1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    @property
+    def is_silent(self) -> bool:
+        """No byte of a request has come: closing it now costs the client nothing."""
+        return self.state in (IDLE, HEAD, PREFACE) and not self._input
+
+    def parcel(self) -> Parcel | None:
+        """What another worker needs to go on in our place; None where only we can.
+
+        A connection between requests can go, and one with a request of which nothing is done.
+        In the middle of a reply it stays, and of a body unless --reload keeps what has come of it.
+        """
+        if self.state == APP or self.state == BODY:
+            data = self._raw
+        elif self.state == IDLE or self.state == HEAD:
+            data = bytes(self._input)
+        else:
+            return None
+        if data is None or (len(data) > INPUT_MOST and not self.settings.reload) or self.outbox.size:
+            return None
+        since = self.since if self.state == APP else 0.0
+        return Parcel(self.listener.number, self.served, self.deadline, since, self.peer, self.peer_port, data)
+
+    def resume(self, parcel: Parcel, now: float) -> bool:
+        """Go on where another worker left off; whether a request is whole (state APP)."""
+        self.served = parcel.served
+        self.deadline = parcel.deadline
+        self._input = parcel.input
+        self._received = len(parcel.input)
+        if not parcel.input:
+            self.state = IDLE if parcel.served else HEAD
+            return False
+        complete = self.advance(now)
+        self.begun = self.since = parcel.since or now
+        return complete
+
+    def release(self) -> None:
+        """Let go of the socket without a word to the client: another worker has it."""
+        self.state = CLOSED
+        self.body.close()
+        self.sock.close()
+
+    @property
+    def unparsed(self) -> bytes:
+        """What has come of a request whose head is not whole, or cannot be read."""
+        return bytes(self._input)
+
+    @property
+    def has_input(self) -> bool:
+        """Bytes of a further request are here already (pipelining)."""
+        return bool(self._input)
+
+    # Reading
+
+    def receive(self, now: float) -> bool:
+        """Read what has come; whether a request is whole (state APP).
+
+        Raises ProtocolError for what must be refused, ClientGone when there is nobody to refuse.
+        """
+        if self.state == LINGER:
+            self._discard()
+            return False
+        try:
+            data = self.sock.recv(RECEIVE)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise ClientGone(str(error)) from error
+        if not data:
+            raise ClientGone("it closed the connection")
+        self._received += len(data)
+        if self.state == BODY:
+            self._moved += len(data)
+            self.deadline = self._body_due(now)
+            self.holds = True
+            if self._raw is not None:
+                self._raw += data
+            return self._feed(data, now)
+        if self._input:
+            if isinstance(self._input, bytes):
+                self._input = bytearray(self._input)
+            self._input += data
+        else:
+            self._input = data
+            self.begun = now
+        return self.advance(now)
+
+    def advance(self, now: float) -> bool:
+        """Parse what is here; whether a request is whole (state APP)."""
+        if self.state == IDLE:
+            self.state = HEAD  # legal by the table; this is the hot path
+            self.deadline = now + self.settings.recv_timeout
+        data = self._input
+        settings = self.settings
+        parsed = parse_head(
+            data,
+            settings.max_header_size,
+            self._searched,
+            settings.limit_request_fields,
+            settings.limit_request_line,
+            settings.limit_request_field_size,
+        )
+        if parsed is None:
+            self._searched = len(data)
+            self.holds = True
+            return False
+        request, end = parsed
+        self.request = request
+        self._raw = bytes(data)
+        self._input, self._searched = data[end:], 0
+        self.body = io.BytesIO()
+        if request.framing is not NO_BODY:
+            return self._begin_body(request, now)
+        if self._input:
+            self.holds = True
+        self.since = now
+        self.state = APP  # from HEAD, as above
+        return True
+
+    def _begin_body(self, request: Request, now: float) -> bool:
+        data, self._input = bytes(self._input), b""
+        decoder = decoder_for(request, self.settings.max_body_size)
+        if request.framing is SIZED and request.content_length <= len(data):
+            self.body = io.BytesIO(decoder.feed(data))
+            return self._complete(request, decoder.rest, request.content_length, now)
+        self._decoder = decoder
+        self.holds = True
+        self._began, self._moved = now, len(data)
+        self.deadline = self._body_due(now)
+        self._move(BODY)
+        if data and self._feed(data, now):
+            return True
+        if not self.settings.reload:
+            self._raw = None
+        if request.expects_continue and not data:
+            self.outbox.send(CONTINUE)
+        return False
+
+    def _body_due(self, now: float) -> float:
+        """When more must have come: each wait has its patience, and the whole has the least rate."""
+        patience, rate = self.settings.recv_timeout, self.settings.min_body_rate
+        due = now + patience
+        return min(due, self._began + patience + self._moved / rate) if rate else due
+
+    def _feed(self, data: bytes, now: float) -> bool:
+        decoder = self._decoder
+        assert decoder is not None and self.request is not None
+        self._store(decoder.feed(data))
+        if not decoder.done:
+            return False
+        self._decoder = None
+        length = self.body.tell()
+        self.body.seek(0)
+        return self._complete(self.request, decoder.rest, length, now)
+
+    def _complete(self, request: Request, rest: bytes, length: int, now: float) -> bool:
+        """The body is here, `length` bytes, and `rest` came behind it."""
+        self._input = rest
+        if rest:
+            self.holds = True
+        # wsgi.input_terminated, and its length known: what has framed it is decoded and gone
+        request.fields["CONTENT_LENGTH"] = str(length)
+        self.since = now
+        self._move(APP)
+        return True
+
+    def _store(self, content: bytes) -> None:
+        """Memory first; a body beyond 1 MiB goes to a temporary file."""
+        try:
+            if isinstance(self.body, io.BytesIO) and self.body.tell() + len(content) > BODY_IN_MEMORY:
+                self._spill(self.body)
+            self.body.write(content)
+        except OSError as error:
+            raise ProtocolError(503, f"no room for its body: {error.strerror}") from error
+
+    def _spill(self, body: io.BytesIO) -> None:
+        spool = tempfile.TemporaryFile()
+        spool.write(body.getvalue())
+        self.body = spool
+
+    def spill(self) -> bool:
+        """Put what has come of a large body into a file, for memory is short; whether that was done."""
+        if self.state != BODY or not isinstance(self.body, io.BytesIO) or self.body.tell() < BODY_IN_MEMORY_LEAST:
+            return False
+        try:
+            self._spill(self.body)
+        except OSError:
+            return False
+        return True
+
+    def _discard(self) -> None:
+        """Read and forget, until the client closes or has sent too much."""
+        try:
+            for _ in range(16):
+                data = self.sock.recv(RECEIVE)
+                self._discarded += len(data)
+                if not data or self._discarded > LINGER_BYTES:
+                    raise ClientGone("lingered long enough")
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise ClientGone(str(error)) from error
+
+    def expire(self) -> None:
+        """The deadline of the state has passed: ProtocolError for a request that has begun, or ClientGone."""
+        if self.state == BODY or (self.state == HEAD and self._input):
+            raise ProtocolError(408, f"its {self.state.name.lower()} did not come in time")
+        if self.state != APP:  # which has a deadline of the application's
+            raise ClientGone(f"nothing came in time in {self.state.name}")
+
+    # Replying
+
+    def take_up(self) -> Request:
+        """The request goes to the application: from now on nobody else can answer it."""
+        assert self.request is not None
+        self._raw = None
+        return self.request
+
+    def take_received(self) -> int:
+        """Bytes that have come since this was last asked."""
+        received, self._received = self._received, 0
+        return received
+
+    def flush_ahead(self) -> None:
+        """There is room, and the application has not given all of its reply yet."""
+        try:
+            self.outbox.flush()
+        except ClientGone:
+            self.outbox.close()  # the next block will meet the same end
+        if not self.outbox.size:
+            self.interest = 0
+
+    def refuse(self, status: int, date: str, now: float) -> None:
+        """Answer a doubt: a short error reply, then the end."""
+        self._input, self._raw, self._decoder = b"", None, None
+        self.outbox.send(render_error(status, date, self.request.method if self.request else ""))
+        self.finish(False, now, unread=True)
+
+    def finish(self, keep_alive: bool, now: float, unread: bool = False, bounded: bool = True) -> None:
+        """The reply is handed over whole: go on with the next request, or close.
+
+        `bounded`: it tells its own end, as one does not that only the close ends. `unread`: the
+        client may still be sending, so a close lingers, lest a reset overtake the reply.
+        """
+        self.served += 1
+        self.begun = now
+        self.interest = poller.READ
+        self.body.close()
+        if keep_alive and not (self.outbox.size or self._input):
+            self.request = None
+            self.state = IDLE  # from APP it is legal, and where most requests end
+            self.deadline = now + self.settings.keep_alive
+            return
+        asked = self.request is not None and not self.request.keep_alive
+        self.request = None
+        self._closing = not keep_alive
+        self._bounded = bounded
+        # A client that did not ask for the close may have sent its next request already
+        self._linger = unread or bool(self._input) or not asked
+        if self.outbox.size:
+            self.holds = True
+            self._move(REPLY)
+            self.deadline = now + self.settings.send_timeout
+            self.interest = poller.WRITE
+        else:
+            self._settle(now)
+
+    def flush(self, now: float) -> None:
+        """The socket has room."""
+        if self.outbox.flush():
+            self.deadline = now + self.settings.send_timeout
+        if self.state == REPLY and not self.outbox.size:
+            self._settle(now)
+
+    def _settle(self, now: float) -> None:
+        """The reply is on its way in full."""
+        self.interest = poller.READ
+        if self._closing:
+            self._end(now)
+        else:
+            self._move(HEAD if self._input else IDLE)
+            patience = self.settings.recv_timeout if self._input else self.settings.keep_alive
+            self.deadline = now + patience
+
+    def _end(self, now: float) -> None:
+        if not self._linger and not self.has_unread():
+            self._move(CLOSED)
+            return
+        self._move(LINGER)
+        self.deadline = now + LINGER_TIME
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise ClientGone(str(error)) from error
+
+    def has_unread(self) -> bool:
+        """Whether a close would be a reset, which may overtake the reply: the system has input for us."""
+        return ioctl(self.fd, FIONREAD, _NO_BYTES) != _NO_BYTES
+
+    @property
+    def is_cut(self) -> bool:
+        """A close now would make a reply that has not been sent in full look whole."""
+        return self.state == REPLY and not self._bounded
+
+    def close(self, reset: bool = False) -> None:
+        """Close the socket, once the server has left off polling it (state CLOSED asks for that).
+
+        `reset` tells a client whose reply has no other end that it is not whole.
+        """
+        self.state = CLOSED
+        self.outbox.close()
+        self.body.close()
+        try:
+            if reset:
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            else:
+                # A child that the application has forked may hold the socket: close() alone ends nothing
+                self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # ENOTCONN: the client was faster
+        self.sock.close()

@@ -1,0 +1,122 @@
+"""The queue of connections: a descriptor and its state, from any worker to any other.
+
+A SOCK_SEQPACKET pair made by the arbiter, which keeps both ends open, so that what is under
+way survives every worker. Any worker gives, any idle worker takes; a message is one
+descriptor, a version and a few bytes. What the queue refuses, its sender goes on serving.
+"""
+
+import os
+import socket
+import struct
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+
+from minicorn.system import rights
+
+VERSION = 2
+# More input than this stays with its worker: four messages of 64 KiB would fill the queue
+INPUT_MOST = 32768
+# version, listener, secure, requests served, deadline, complete since, then the lengths of peer and port
+_HEAD = struct.Struct("=BB?IddBB")
+_RECEIVE = INPUT_MOST + 1024
+# Datagrams where there is no sequenced packet (macOS)
+_KIND = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
+_FLAGS = socket.MSG_DONTWAIT | rights.CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What travels with a connection's descriptor. Times are monotonic, the machine's."""
+
+    listener: int  # which of the server's listeners it came by
+    served: int
+    deadline: float
+    since: float  # when its request was complete; of no meaning without one
+    peer: str
+    peer_port: str
+    input: bytes  # read already, not yet served
+    secure: bool = False  # a PROXY header has said that the client came by TLS
+
+    def pack(self) -> bytes:
+        peer, port = self.peer.encode(), self.peer_port.encode()
+        sizes = len(peer), len(port)
+        head = _HEAD.pack(VERSION, self.listener, self.secure, self.served, self.deadline, self.since, *sizes)
+        return head + peer + port + self.input
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "Parcel":
+        """ValueError for a message of another version."""
+        version, listener, secure, served, deadline, since, peer_size, port_size = _HEAD.unpack_from(data)
+        if version != VERSION:
+            raise ValueError(f"message of version {version}")
+        peer_end = _HEAD.size + peer_size
+        port_end = peer_end + port_size
+        peer, port = data[_HEAD.size : peer_end].decode(), data[peer_end:port_end].decode()
+        return cls(listener, served, deadline, since, peer, port, data[port_end:], secure)
+
+
+class Handoff:
+    """Both ends of the queue; non-blocking. `fd` is readable when a connection waits."""
+
+    def __init__(self, ends: tuple[int, int] | None = None) -> None:
+        """A new queue, or the one whose `ends` the arbiter's image before has left."""
+        if ends is None:
+            self._giving, self._taking = socket.socketpair(socket.AF_UNIX, _KIND)
+        else:
+            self._giving, self._taking = (socket.socket(fileno=fd) for fd in ends)
+        self._giving.setblocking(False)
+        self._taking.setblocking(False)
+        self.fd = self._taking.fileno()
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        return self._giving.fileno(), self._taking.fileno()
+
+    def give(self, fd: int, parcel: Parcel) -> bool:
+        """Put a connection into the queue; False when it is full, or the system refuses."""
+        if len(parcel.input) > INPUT_MOST:
+            return self._give_long(fd, parcel)
+        return self._send([fd], parcel)
+
+    def _give_long(self, fd: int, parcel: Parcel) -> bool:
+        """The input travels in a file beside the connection."""
+        try:
+            with tempfile.TemporaryFile(buffering=0) as file:
+                file.write(parcel.input)
+                return self._send([fd, file.fileno()], replace(parcel, input=b""))
+        except OSError:
+            return False  # no room for it
+
+    def _send(self, fds: list[int], parcel: Parcel) -> bool:
+        try:
+            self._giving.sendmsg([parcel.pack()], rights.pack(fds))
+        except OSError:
+            return False  # EAGAIN: full; ETOOMANYREFS, EMSGSIZE: it stays where it is
+        return True
+
+    def take(self) -> tuple[socket.socket, Parcel] | None:
+        """The connection that has waited longest, or None; OSError when no descriptor is free for one."""
+        while True:
+            os.close(os.dup(self.fd))  # else it would be taken from the queue, and lost (MSG_CTRUNC)
+            try:
+                data, ancillary, _, _ = self._taking.recvmsg(_RECEIVE, rights.room(2), _FLAGS)
+            except BlockingIOError:
+                return None
+            descriptors = rights.unpack(ancillary)
+            if not descriptors:
+                continue  # MSG_CTRUNC: a thread of the application's was faster, and the connection is gone
+            sock = socket.socket(fileno=descriptors[0])
+            try:
+                parcel = Parcel.unpack(data)
+                if len(descriptors) > 1:
+                    with os.fdopen(descriptors[1], "rb") as file:
+                        file.seek(0)
+                        parcel = replace(parcel, input=file.read())
+                return sock, parcel
+            except ValueError:
+                sock.close()
+
+    def close(self) -> None:
+        self._giving.close()
+        self._taking.close()

@@ -1,0 +1,183 @@
+"""`main:app` -> the application, or an error that a person can act on.
+
+What is wrong with the name, the attribute or the object is one line; what goes wrong inside
+the application's own import is its traceback, without our frames and the import system's.
+"""
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import os
+import re
+import sys
+import traceback
+from types import ModuleType, TracebackType
+from wsgiref.types import WSGIApplication
+
+from minicorn.errors import AppLoadError, ConfigError
+
+DEFAULT_NAMES = ("application", "app")
+_PASTE = re.compile(r"paste:([^()#]+\.ini(?:#.+)?)")
+
+
+# Each is also what 0.1.0 raised in its place
+class InvalidName(AppLoadError, ValueError):
+    """APP has not the form module:attribute."""
+
+
+class NoSuchModule(AppLoadError, ImportError):
+    """The module is not there."""
+
+
+class NoSuchAttribute(AppLoadError, AttributeError):
+    """The module has no such attribute."""
+
+
+class NotAnApplication(AppLoadError, TypeError):
+    """The object is no WSGI application."""
+
+
+def load_app(name: str) -> WSGIApplication:
+    """The application that `name` stands for.
+
+    `module:attribute` (dotted attributes allowed), `module:factory()` with literal arguments,
+    or `module` alone, then `application` or `app` in it; or `paste:FILE.ini` with `#NAME` if
+    wanted, of PasteDeploy. The current directory is importable.
+    Raises AppLoadError with a line for a person; what the import itself raises passes.
+    """
+    module_name, colon, expression = name.partition(":")
+    if not module_name or (colon and not expression):
+        raise InvalidName(f"{name!r} is not of the form module:attribute, such as main:app")
+    if module_name.startswith("."):
+        raise InvalidName(f"{name!r}: name the module as it is imported, such as main:app, without a path")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    if paste := _PASTE.fullmatch(name):
+        return _checked(_deploy(paste[1]), name)
+    module = _import(module_name)
+    found = _evaluate(module, expression) if colon else _default(module)
+    if not callable(found):
+        found = getattr(found, "wsgi_app", found)
+    return _checked(found, name)
+
+
+def _deploy(place: str) -> object:
+    """The application of a PasteDeploy file."""
+    try:
+        from paste.deploy import loadapp
+    except ImportError:
+        raise AppLoadError(f"paste:{place} needs PasteDeploy: pip install PasteDeploy") from None
+    path = os.path.abspath(place.partition("#")[0])
+    if not os.path.exists(path):
+        raise NoSuchModule(f"there is no file {path}")
+    found: object = loadapp(f"config:{place}", relative_to=os.getcwd())
+    return found
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
+            raise  # a module that the application wants
+        advice = ""
+        if name.endswith(".py"):
+            advice = f"; write {name[:-3].replace('/', '.')!r}, without .py"
+        elif "/" in name:
+            advice = f"; write {name.replace('/', '.')!r}"
+        raise NoSuchModule(f"no module named {error.name!r} in {os.getcwd()} or on sys.path{advice}") from None
+
+
+def _default(module: ModuleType) -> object:
+    for name in DEFAULT_NAMES:
+        if hasattr(module, name):
+            found: object = getattr(module, name)
+            return found
+    raise NoSuchAttribute(
+        f"module {module.__name__!r} has neither 'application' nor 'app'; name the attribute: {module.__name__}:NAME"
+    )
+
+
+def _evaluate(module: ModuleType, expression: str) -> object:
+    """A dotted attribute, or a call of one with literal arguments."""
+    try:
+        tree = ast.parse(expression, mode="eval").body
+    except SyntaxError:
+        raise InvalidName(f"{expression!r} is neither an attribute nor a call of one") from None
+    if not isinstance(tree, ast.Call):
+        return _attribute(module, expression)
+    try:
+        if any(argument.arg is None for argument in tree.keywords):
+            raise ValueError("**")
+        positional = [ast.literal_eval(argument) for argument in tree.args]
+        named = {argument.arg: ast.literal_eval(argument.value) for argument in tree.keywords if argument.arg}
+    except ValueError:
+        raise InvalidName(f"{expression!r}: a factory takes literal arguments only") from None
+    factory = _attribute(module, ast.unparse(tree.func))
+    if not callable(factory):
+        raise NotAnApplication(f"{module.__name__}:{ast.unparse(tree.func)} is no factory: it cannot be called")
+    try:
+        inspect.signature(factory).bind(*positional, **named)
+    except TypeError as error:
+        raise NotAnApplication(f"{expression!r} does not fit the factory: {error}") from None
+    except ValueError:
+        pass  # a builtin without a signature
+    built: object = factory(*positional, **named)
+    return built
+
+
+def _attribute(module: ModuleType, dotted: str) -> object:
+    found: object = module
+    for part in dotted.split("."):
+        if not hasattr(found, part):
+            import difflib  # for mistakes alone
+
+            near = difflib.get_close_matches(part, dir(found), n=3)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise NoSuchAttribute(f"module {module.__name__!r} has no attribute {dotted!r}{hint}")
+        found = getattr(found, part)
+    return found
+
+
+def _checked(found: object, name: str) -> WSGIApplication:
+    if not callable(found):
+        raise NotAnApplication(f"{name} is {type(found).__name__}, which cannot be called: no WSGI application")
+    if _is_asgi(found):
+        raise NotAnApplication(
+            f"{name} is an ASGI application and minicorn serves WSGI; wrap it: a2wsgi.ASGIMiddleware(app)"
+        )
+    application: WSGIApplication = found
+    return application
+
+
+def _is_asgi(found: object) -> bool:
+    call = found if inspect.isroutine(found) else getattr(type(found), "__call__", None)  # noqa: B004
+    if inspect.iscoroutinefunction(call):
+        return True
+    try:
+        return list(inspect.signature(found).parameters) == ["scope", "receive", "send"]  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+
+
+def explain(error: BaseException) -> str:
+    """What to log of a failed load: one line for a known mistake, else the application's traceback."""
+    if isinstance(error, (AppLoadError, ConfigError)):
+        return str(error)
+    error.__traceback__ = _outside(error.__traceback__)
+    return "".join(traceback.format_exception(error)).rstrip()
+
+
+def _outside(frames: TracebackType | None) -> TracebackType | None:
+    """The traceback from the application's first frame on; all of it when it has none."""
+    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+    frame = frames
+    while frame is not None:
+        filename = frame.tb_frame.f_code.co_filename
+        demo = filename == ours + "demo.py"
+        if demo or not (filename.startswith((ours, "<frozen importlib")) or filename == importlib.__file__):
+            return frame
+        frame = frame.tb_next
+    # A SyntaxError has no frame of its own: its lines tell where
+    return None

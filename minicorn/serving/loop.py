@@ -1,0 +1,557 @@
+"""The event loop: listeners, connections, deadlines, and the hand-off queue. No WSGI.
+
+`step` polls, reads, parses, writes and keeps deadlines, and calls `dispatch` for each complete
+request. Two callers run it: the thread that serves, with the application as `dispatch`, and
+the helper while that thread is in the application, with "give it to another worker".
+One lock, the helper's, says who may touch what is here.
+"""
+
+import errno
+import heapq
+import logging
+import resource
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+
+from minicorn.config.settings import Settings
+from minicorn.errors import ClientGone, ProtocolError
+from minicorn.figures.heartbeat import IdleMap, Page
+from minicorn.http.reply import http_date
+from minicorn.serving.connection import APP, CLOSED, HEAD, IDLE, REPLY, Connection
+from minicorn.serving.deadlines import TICK, Deadlines
+from minicorn.serving.handoff import Handoff
+from minicorn.serving.holdings import Holdings
+from minicorn.serving.reception import Reception
+from minicorn.system import poller
+from minicorn.system.listeners import Listener
+
+LOGGER = logging.getLogger("minicorn")
+
+Dispatch = Callable[[Connection], None]
+
+# An idle worker promises to be back after its tick and this much more
+IDLE_SLACK = 10.0
+# A request that took so long makes its worker give away all that has come meanwhile
+SLOW = 0.001
+_WRITE = poller.WRITE
+# Descriptors left to the application
+SPARE_DESCRIPTORS = 64
+# Who has kept us waiting for so long may be closed where others want its place
+SLOW_CLIENT = 2.0
+# One in so many is closed at once then, so that a crowd of them costs little
+SLOW_SHARE = 64
+
+
+class Loop:
+    """The connections of one process, and how they move."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        reception: Reception,
+        page: Page,
+        slot: int,
+        idle_map: IdleMap,
+        handoff: Handoff | None,
+    ) -> None:
+        """`handoff` is the queue shared with sibling workers, where there are any."""
+        self._settings = settings
+        self._reception = reception
+        self._page = page
+        self._slot = slot
+        self._idle_map = idle_map
+        self._handoff = handoff
+        self._poller = poller.Poller()
+        self._listeners: list[Listener] = []
+        self._origins: list[Listener] = []  # listeners by number, for connections that are handed over
+        self._callbacks: dict[int, Callable[[], object]] = {}
+        self._urgent: set[int] = set()
+        self._turns: OrderedDict[Connection, None] = OrderedDict()  # each once, first come first served
+        self._deadlines: Deadlines[Connection] = Deadlines()
+        self._accepting = False
+        self._refused = False  # the queue has been full in this turn of the helper's
+        self._next_tick = 0.0
+        self._set_date(time.monotonic())
+        self._idle_patience = max(settings.timeout, IDLE_SLACK) if settings.timeout else float("inf")
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._capacity = limit - min(SPARE_DESCRIPTORS, limit // 2)
+        if settings.worker_connections:
+            self._capacity = min(self._capacity, settings.worker_connections)
+        self._holdings: Holdings[Connection] = Holdings()
+        self._most_held = settings.max_buffered_size or float("inf")
+        self.connections: dict[int, Connection] = {}
+        self.on_refusal: Callable[[Connection, int, float], object] = lambda connection, status, now: None
+        self.took = 0.0  # seconds that the last request was in the application
+        self.leaving = False  # connections go to siblings as soon as they can
+        self.holding = False  # with `leaving`: they stay here, unread, until there is somebody to have them
+        self._held: dict[Connection, None] = {}  # those whose request is whole
+        self.closing = False  # the whole server ends: nothing is given away, idle connections are closed
+
+    def watch(self, fd: int, callback: Callable[[], object], urgent: bool = False) -> None:
+        """Call `callback` when `fd` is readable; `urgent`: even inside the application, by the helper."""
+        self._callbacks[fd] = callback
+        if urgent:
+            self._urgent.add(fd)
+        self._poller.register(fd, poller.READ)
+
+    def unwatch(self, fd: int) -> None:
+        """Forget what `watch` was told."""
+        del self._callbacks[fd]
+        self._urgent.discard(fd)
+        self._poller.unregister(fd)
+
+    def listen(self, listeners: list[Listener]) -> None:
+        """Accept connections from `listeners`, and take them from the queue."""
+        self._listeners = listeners
+        self._origins = listeners.copy()
+        for listener in listeners:
+            self._callbacks[listener.fd] = partial(self._accept, listener)
+        if self._handoff is not None:
+            self._callbacks[self._handoff.fd] = self._take
+        self._set_accepting(not self.leaving)
+
+    def abandon(self) -> None:
+        """In a forked child: close our copies, and leave the connections to the parent."""
+        for connection in self.connections.values():
+            connection.sock.close()
+        self.connections.clear()
+        for listener in self._listeners:
+            listener.close()
+        self._poller.close()
+
+    def close(self) -> None:
+        """Drop every connection."""
+        for connection in list(self.connections.values()):
+            self._drop(connection)
+        self._poller.close()
+
+    # The turn
+
+    def step(self, timeout: float, dispatch: Dispatch, taking: bool = True) -> None:
+        """One turn: wait up to `timeout` seconds, do what is due, `dispatch` each whole request once.
+
+        `taking`: what is new as well, which a busy worker leaves to others.
+        """
+        if taking:
+            timeout = 0 if self._turns else timeout
+            self._page.promise(time.monotonic() + timeout + self._idle_patience)
+            if timeout:
+                self._idle_map.mark(self._slot, True)
+        events = self._poller.poll(timeout)
+        if taking and timeout:
+            self._idle_map.mark(self._slot, False)
+        now = time.monotonic()
+        if now >= self._date_over:
+            self._set_date(now)
+        others = []
+        connections, turns = self.connections, self._turns
+        for fd, event in events:
+            connection = connections.get(fd)
+            if connection is None:
+                others.append(fd)
+            elif event & _WRITE and connection.interest == _WRITE:
+                self._flush(connection, now)
+            elif connection.state != APP and connection not in turns:
+                self._receive(connection, now)
+            elif connection in self._held:
+                self.part(connection, ClientGone("it did not wait"))
+        if taking and len(self._turns):
+            # What comes next on these connections would wait as long as they have waited now
+            self._spread(keep=0 if self.took > SLOW else 1)
+        for fd in others:
+            if (taking or fd in self._urgent) and fd in self._callbacks:
+                self._callbacks[fd]()
+        if now >= self._next_tick:
+            self._tick(now, taking)
+        if taking and len(self._turns) > 1:
+            self._spread(keep=1)
+        # One request a turn for each connection, however many it has sent
+        for _ in range(len(self._turns)):
+            if not self._turns:
+                break  # the helper has given away those that waited for this thread
+            connection, _ = self._turns.popitem(last=False)
+            if connection.state == HEAD and not self._advance(connection, now):
+                continue
+            if connection.holds:
+                self._holdings.forget(connection)  # the application's now
+            if connection.state == APP:
+                dispatch(connection)
+                if taking and self.took > SLOW:
+                    break  # see first who has become idle, and can have the others
+
+    def help(self) -> None:
+        """The helper's turn: what is complete goes to whoever is free, or waits."""
+        self._refused = False
+        self.step(0, self._give_or_keep, taking=False)
+
+    def _tick(self, now: float, taking: bool) -> None:
+        self._next_tick = now + TICK
+        for connection in self._deadlines.due(now) if not self.holding else ():
+            self._expire(connection, now)
+        if taking and not (self.leaving or self.closing):
+            self._set_accepting(True)
+            # An exclusive wake-up can be lost on a process that has just stopped waiting
+            self.take_new()
+
+    # One connection
+
+    def _receive(self, connection: Connection, now: float) -> None:
+        try:
+            if connection.receive(now):
+                self._turns[connection] = None
+            else:
+                self.poll_for(connection)
+                self._deadlines.note(connection)
+            if connection.holds:
+                self._weigh(connection)
+                self._relieve(now)
+        except ProtocolError as error:
+            self.refuse(connection, error, now)
+        except ClientGone as gone:
+            self.part(connection, gone)
+
+    def _advance(self, connection: Connection, now: float) -> bool:
+        """Parse a further request from what a connection has sent already."""
+        try:
+            complete = connection.advance(now)
+            self._deadlines.note(connection)
+            if not complete:
+                self._weigh(connection)
+            return complete
+        except ProtocolError as error:
+            self.refuse(connection, error, now)
+        except ClientGone as gone:
+            self.part(connection, gone)
+        return False
+
+    def _expire(self, connection: Connection, now: float) -> None:
+        try:
+            connection.expire()
+            self._follow(connection)
+        except ProtocolError as error:
+            self.refuse(connection, error, now)
+        except ClientGone as gone:
+            self.part(connection, gone)
+
+    def refuse(self, connection: Connection, error: ProtocolError, now: float) -> None:
+        """Answer with an error, and close."""
+        LOGGER.info("%s: refused with %d: %s", connection.peer or connection.listener.name, error.status, error.detail)
+        self._page.refused(connection.take_received())
+        self.on_refusal(connection, error.status, now)
+        self._attempt(connection, partial(connection.refuse, error.status, self.date, now))
+
+    def _weigh(self, connection: Connection) -> None:
+        """See what the connection holds in memory."""
+        size = connection.held
+        connection.holds = size > 0
+        self._holdings.note(connection, size)
+
+    def _relieve(self, now: float) -> None:
+        """Where clients make us hold too much, large bodies go to files; else the slowest go: with a word,
+        unless a reply has begun."""
+        while self._holdings.total > self._most_held:
+            slowest = self._holdings.slowest()
+            self._holdings.forget(slowest)
+            if slowest.spill():
+                self._weigh(slowest)
+                continue
+            self._turns.pop(slowest, None)
+            if slowest.state == REPLY:
+                self.part(slowest, ClientGone("too much waits for clients, and it is the slowest"), reset=True)
+            else:
+                self.refuse(slowest, ProtocolError(503, "too much waits in memory, and it is the slowest"), now)
+
+    def _flush(self, connection: Connection, now: float) -> None:
+        if connection.state == APP:
+            connection.flush_ahead()
+            self.poll_for(connection)
+        else:
+            self._attempt(connection, partial(connection.flush, now))
+
+    def finish(self, connection: Connection, keep_alive: bool, bounded: bool, now: float) -> None:
+        """The application is done with the connection; a `bounded` reply tells its own end."""
+        try:
+            connection.finish(keep_alive, now, bounded=bounded)
+        except ClientGone as gone:
+            self.part(connection, gone)
+        else:
+            self._follow(connection)
+            if connection.holds:
+                self._relieve(now)
+
+    def _attempt(self, connection: Connection, act: Callable[[], None]) -> None:
+        """Do `act`, then follow."""
+        try:
+            act()
+        except ClientGone as gone:
+            self.part(connection, gone)
+        else:
+            self._follow(connection)
+
+    def _follow(self, connection: Connection) -> None:
+        """Bring poller, deadlines and turns to what the connection wants now."""
+        if connection.state == CLOSED or (connection.state == IDLE and self.closing):
+            self._drop(connection)
+        elif connection.state == IDLE and self.leaving and self._depart(connection):
+            pass
+        else:
+            if connection.interest != connection.polled:
+                self.poll_for(connection)
+            if connection.state == HEAD and connection.has_input:
+                self._turns[connection] = None
+            self._deadlines.note(connection)
+            if connection.holds:
+                self._weigh(connection)
+
+    def poll_for(self, connection: Connection) -> None:
+        """Poll for what the connection is interested in.
+
+        Not before there is something to wait for: a connection of one request that has come at once needs none.
+        """
+        if connection.polled is None:
+            self._poller.register(connection.fd, connection.interest)
+        elif connection.interest != connection.polled:
+            self._poller.modify(connection.fd, connection.interest)
+        connection.polled = connection.interest
+
+    def part(self, connection: Connection, gone: ClientGone, reset: bool = False) -> None:
+        """The client has gone, or must go."""
+        LOGGER.debug("%r has gone: %s", connection, gone)
+        self._drop(connection, reset)
+
+    def _drop(self, connection: Connection, reset: bool = False) -> None:
+        self._forget(connection)
+        connection.close(reset or connection.is_cut)
+
+    def _adopt(self, connection: Connection) -> None:
+        self.connections[connection.fd] = connection
+        self._page.holds(len(self.connections))
+
+    def _forget(self, connection: Connection) -> None:
+        # Before it is closed: a child of the application's may hold the socket, and its epoll entry with it
+        try:
+            if connection.polled is not None:
+                self._poller.unregister(connection.fd)
+        except OSError:
+            pass  # ssl has closed it, for a client that was gone before its handshake
+        del self.connections[connection.fd]
+        self._page.holds(len(self.connections))
+        self._turns.pop(connection, None)
+        self._held.pop(connection, None)
+        self._deadlines.forget(connection)
+        if connection.holds:
+            self._holdings.forget(connection)
+
+    # New connections
+
+    def take_new(self) -> bool:
+        """Take one connection from each place where some may wait; whether there was any."""
+        return any([self._accept(listener) for listener in self._listeners] + [self._take()])
+
+    def stop_taking(self) -> None:
+        """Leave the listeners and the queue to others."""
+        self._set_accepting(False)
+
+    def close_listeners(self) -> None:
+        """Close this process's copies."""
+        self._set_accepting(False)
+        for listener in self._listeners:
+            listener.close()
+        self._listeners = []
+
+    def close_idle(self) -> None:
+        """Close the connections between requests."""
+        for connection in list(self.connections.values()):
+            if connection.state == IDLE:
+                self._drop(connection)
+
+    def end_idle(self, fresh: float = 0.0) -> None:
+        """Close the connections between requests that nobody else can have; but who was answered less
+        than `fresh` seconds ago has as long to ask again, for that may be on its way."""
+        now = time.monotonic()
+        for connection in list(self.connections.values()):
+            if connection.state == IDLE and not connection.travels and not connection.has_unread():
+                answered = connection.deadline - self._settings.keep_alive
+                connection.deadline = min(connection.deadline, answered + fresh)
+                if connection.deadline <= now:
+                    self._drop(connection)
+                else:
+                    self._deadlines.note(connection)
+
+    def hasten_silent(self, deadline: float) -> None:
+        """Those that have not said a word by `deadline` will not be waited for."""
+        for connection in self.connections.values():
+            if connection.is_silent:
+                connection.deadline = min(connection.deadline, deadline)
+                self._deadlines.note(connection)
+
+    def _set_accepting(self, accepting: bool) -> None:
+        if accepting == self._accepting:
+            return
+        self._accepting = accepting
+        fds = [listener.fd for listener in self._listeners]
+        if self._handoff is not None:
+            fds.append(self._handoff.fd)
+        for fd in fds:
+            if accepting:
+                self._poller.register(fd, poller.READ_EXCLUSIVE)
+            else:
+                self._poller.unregister(fd)
+
+    def _accept(self, listener: Listener) -> bool:
+        if not self._has_room():
+            return False
+        try:
+            sock, address = listener.socket.accept()
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                LOGGER.warning("cannot accept a connection: %s", error.strerror)
+                self._make_room()
+            return False  # or ECONNABORTED: the client was faster
+        sock.setblocking(False)
+        peer = (address[0], str(address[1])) if isinstance(address, tuple) else ("", "")
+        now = time.monotonic()
+        self._page.accepted()
+        connection = self._reception.welcome(sock, peer, listener, now)
+        self._adopt(connection)
+        self._receive(connection, now)  # its request has often come with it
+        if self._reception.secure and self._accepting and self._handoff is not None:
+            # It will not travel. Who registers last is woken last: the next one is a sibling's
+            self._poller.unregister(listener.fd)
+            self._poller.register(listener.fd, poller.READ_EXCLUSIVE)
+        return True
+
+    def _has_room(self) -> bool:
+        return len(self.connections) < self._capacity or self._make_room()
+
+    def _make_room(self) -> bool:
+        """At the limit: the oldest idle connection goes, or the slowest; else taking rests for a tick."""
+        for connection in self.connections.values():
+            if connection.state == IDLE:
+                self._drop(connection)
+                return True
+        now = time.monotonic()
+        most = len(self.connections) // SLOW_SHARE + 1
+        slowest = heapq.nlargest(most, self.connections.values(), key=lambda connection: connection.waited(now))
+        dropped = False
+        for connection in slowest:
+            if connection.waited(now) >= SLOW_CLIENT and connection not in self._turns:
+                self.part(connection, ClientGone("others want its place, and it is the slowest"))
+                dropped = True
+        if not dropped:
+            self._set_accepting(False)
+        return dropped
+
+    # Handing on
+
+    def _take(self) -> bool:
+        """Take over the connection that has waited longest in the queue; whether there was one."""
+        try:
+            taken = self._handoff.take() if self._handoff is not None and self._has_room() else None
+        except OSError:  # EMFILE: it stays in the queue, for a sibling or for our next tick
+            self._set_accepting(False)
+            return False
+        if taken is None:
+            return False
+        sock, parcel = taken  # non-blocking already: that belongs to the open file
+        now = time.monotonic()
+        origin = self._origins[parcel.listener]
+        self._page.taken()
+        connection = self._reception.take_over(sock, parcel, origin, now)
+        self._adopt(connection)
+        try:
+            if connection.resume(parcel, now):
+                self._turns[connection] = None
+            else:
+                self.poll_for(connection)
+                self._deadlines.note(connection)
+            if connection.holds:
+                self._weigh(connection)
+                self._relieve(now)
+        except ProtocolError as error:
+            self.refuse(connection, error, now)
+        except ClientGone as gone:
+            self.part(connection, gone)
+        return True
+
+    def _spread(self, keep: int) -> None:
+        """What we cannot serve now goes to siblings that wait for work, but for `keep` of it."""
+        surplus = len(self._turns) - keep
+        if surplus > 0 and self._handoff is not None:
+            for _ in range(min(surplus, self._idle_map.count())):
+                if not self._give(next(reversed(self._turns))):
+                    return
+
+    def _give_or_keep(self, connection: Connection) -> None:
+        if self._refused or not self._give(connection):
+            self._turns[connection] = None
+
+    def _give(self, connection: Connection) -> bool:
+        """Whether another worker will have this connection."""
+        if self._handoff is None or self.closing:
+            return False
+        if self.holding:  # the wait was not the client's
+            connection.deadline = max(connection.deadline, time.monotonic() + self._settings.recv_timeout)
+        parcel = connection.parcel()
+        if parcel is None:
+            return False
+        if not self._handoff.give(connection.fd, parcel):
+            self._refused = True
+            return False
+        self._page.given()
+        self._forget(connection)
+        connection.release()
+        return True
+
+    def _depart(self, connection: Connection) -> bool:
+        """Whether the connection needs no more of our attention: given away, or held."""
+        if self.holding:
+            self._rest(connection)
+        return self.holding or self._give(connection)
+
+    def hold(self) -> None:
+        """Take nothing new, and read nothing more of those between requests."""
+        self.leaving = self.holding = True
+        self.stop_taking()
+        self.end_idle()
+        for connection in self.connections.values():
+            if connection.state in (HEAD, IDLE):
+                self._rest(connection)
+
+    def keep(self, connection: Connection) -> None:
+        """A dispatch that leaves a request unanswered, until `go_on` or until somebody else has it."""
+        self._held[connection] = None
+        self._rest(connection)
+
+    def _rest(self, connection: Connection) -> None:
+        connection.interest = 0
+        self.poll_for(connection)
+
+    def go_on(self) -> None:
+        """End the hold: what was kept is answered by us after all."""
+        self.leaving = self.holding = False
+        now = time.monotonic()
+        for connection in self.connections.values():
+            if not connection.interest:
+                connection.interest = poller.READ
+                connection.deadline = max(connection.deadline, now + self._settings.recv_timeout)
+                self.poll_for(connection)
+                self._deadlines.note(connection)
+        self._turns.update(self._held)
+        self._held.clear()
+        if self._listeners:
+            self._set_accepting(True)
+
+    def give_all(self) -> None:
+        """Give away what can be given; the rest stays with us and is served."""
+        for connection in list(self.connections.values()):
+            self._give(connection)
+
+    def _set_date(self, now: float) -> None:
+        seconds = time.time()
+        self.date = http_date(seconds)  # the Date field of what is sent in this turn
+        self._date_over = now + 1 - seconds % 1

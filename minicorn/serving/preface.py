@@ -1,0 +1,83 @@
+"""A connection with something before its first byte of HTTP: a PROXY header, from a proxy that sends one.
+
+Once that is over it is a connection like any other. The head's deadline covers it, so that
+whoever is silent in it has no longer than whoever is silent in a head. A plain server has none of this.
+"""
+
+import dataclasses
+import socket
+
+from minicorn.config.settings import Settings
+from minicorn.errors import ClientGone
+from minicorn.http.proxy import parse_proxy
+from minicorn.http.request import Request
+from minicorn.serving.connection import HEAD, PREFACE, Connection
+from minicorn.serving.handoff import Parcel
+from minicorn.system.listeners import Listener
+
+# A PROXY header of version 2 at its largest
+_HEADER_MOST = 16 + 65535
+
+
+class PrefacedConnection(Connection):
+    """One whose peer is a proxy that tells its client in a PROXY header."""
+
+    __slots__ = ("_header", "_told", "about")
+
+    def __init__(
+        self, sock: socket.socket, peer: tuple[str, str], listener: Listener, settings: Settings, now: float
+    ) -> None:
+        super().__init__(sock, peer, listener, settings, now)
+        self.state = PREFACE
+        self.about: dict[str, str] = {}  # environ keys that each of its requests has
+        self._header = b""
+        self._told = False
+
+    def receive(self, now: float) -> bool:
+        if self.state == PREFACE:
+            if not (self._told or self._read_header()):
+                return False
+            return self._begin(now)
+        return super().receive(now)
+
+    def take_up(self) -> Request:
+        request = super().take_up()
+        request.fields.update(self.about)
+        return request
+
+    def parcel(self) -> Parcel | None:
+        parcel = super().parcel()
+        return dataclasses.replace(parcel, secure=bool(self.about)) if parcel else None
+
+    def skip_preface(self, secure: bool = False) -> None:
+        """It was heard already, by the worker that the connection comes from; or no header comes."""
+        self._told = True
+        if secure:
+            self.about["wsgi.url_scheme"] = "https"
+
+    def _begin(self, now: float) -> bool:
+        """The header has been read; what follows is HTTP."""
+        self._move(HEAD)
+        return super().receive(now)
+
+    def _read_header(self) -> bool:
+        """Whether it is whole. Not a byte behind it is taken: that may be TLS's."""
+        try:
+            seen = self.sock.recv(_HEADER_MOST, socket.MSG_PEEK)
+            if not seen:
+                raise ClientGone("it closed the connection")
+            parsed = parse_proxy(self._header + seen)
+            used = parsed[1] - len(self._header) if parsed else len(seen)
+            self._header += self.sock.recv(used)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise ClientGone(str(error)) from error
+        if parsed is None:
+            return False
+        source, _ = parsed
+        if source.address:
+            self.peer, self.peer_port = source.address, source.port
+        self._header = b""
+        self.skip_preface(source.secure)
+        return True

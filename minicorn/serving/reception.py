@@ -1,0 +1,50 @@
+"""How a connection begins: plain, with a PROXY header before it, under TLS. Decided once, at accept."""
+
+import socket
+
+from minicorn.config.settings import Settings
+from minicorn.http.peers import Peers
+from minicorn.serving.connection import HEAD, Connection
+from minicorn.serving.handoff import Parcel
+from minicorn.serving.preface import PrefacedConnection
+from minicorn.system.listeners import Listener
+
+
+class Reception:
+    """Makes connections of accepted sockets, by the settings. ConfigError for certificates that cannot be used."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._proxies = Peers(settings.proxy_allow_from) if settings.proxy_protocol else Peers("")
+        self._plain = not (settings.proxy_protocol or settings.certfile)
+        self.secure = bool(settings.certfile)
+        if self.secure or settings.keyfile:
+            from minicorn.serving import secured, tls  # OpenSSL, for those who use it
+
+            self._context = tls.load(settings)
+            self._kind = secured.TlsConnection
+
+    def welcome(self, sock: socket.socket, peer: tuple[str, str], listener: Listener, now: float) -> Connection:
+        """The connection of a client that has just come."""
+        if self._plain:
+            return Connection(sock, peer, listener, self._settings, now)
+        told = not self._proxies.have(peer[0])
+        if self.secure:
+            connection: PrefacedConnection = self._kind(sock, peer, listener, self._settings, now, self._context)
+        elif told:
+            return Connection(sock, peer, listener, self._settings, now)
+        else:
+            connection = PrefacedConnection(sock, peer, listener, self._settings, now)
+        if told:
+            connection.skip_preface()
+        return connection
+
+    def take_over(self, sock: socket.socket, parcel: Parcel, listener: Listener, now: float) -> Connection:
+        """One that another worker has greeted, and read up to some request's beginning."""
+        peer = (parcel.peer, parcel.peer_port)
+        if not parcel.secure:
+            return Connection(sock, peer, listener, self._settings, now)
+        connection = PrefacedConnection(sock, peer, listener, self._settings, now)
+        connection.skip_preface(secure=True)
+        connection.state = HEAD
+        return connection

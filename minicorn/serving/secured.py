@@ -1,0 +1,96 @@
+"""A connection under TLS: the handshake in the event loop, then requests as on any other, then close_notify.
+
+It stays with its worker, which alone has its keys; so a worker that retires ends it: at once where
+it is idle, after its reply where it is not.
+"""
+
+import logging
+import socket
+import ssl
+
+from minicorn.config.settings import Settings
+from minicorn.errors import ClientGone
+from minicorn.serving.connection import HEAD, PREFACE, REPLY
+from minicorn.serving.preface import PrefacedConnection
+from minicorn.serving.tls import TlsOutbox, TlsSocket, describe
+from minicorn.system import poller
+from minicorn.system.listeners import Listener
+
+LOGGER = logging.getLogger("minicorn")
+
+
+class TlsConnection(PrefacedConnection):
+    """One under TLS; it stays with its worker, which alone has its keys."""
+
+    __slots__ = ("_context", "_secure")
+    travels = False
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        peer: tuple[str, str],
+        listener: Listener,
+        settings: Settings,
+        now: float,
+        context: ssl.SSLContext,
+    ) -> None:
+        super().__init__(sock, peer, listener, settings, now)
+        self._context = context
+        self._secure: TlsSocket | None = None
+
+    def parcel(self) -> None:
+        return None
+
+    def flush(self, now: float) -> None:
+        if self.state == PREFACE:
+            self._shake_hands()
+        else:
+            super().flush(now)
+
+    def close(self, reset: bool = False) -> None:
+        if not (reset or self.state == PREFACE or self.outbox.size) and self._secure is not None:
+            self._secure.say_goodbye()
+        super().close(reset)
+
+    def _begin(self, now: float) -> bool:
+        return self._shake_hands() and super().receive(now)
+
+    def _shake_hands(self) -> bool:
+        """Go on with the handshake; whether it is done."""
+        try:
+            if self._secure is None:
+                self._wrap()
+            assert self._secure is not None
+            self._secure.do_handshake()
+        except ssl.SSLWantReadError:
+            self.interest = poller.READ
+            return False
+        except ssl.SSLWantWriteError:
+            self.interest = poller.WRITE
+            return False
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", None) or str(error)
+            if not isinstance(error, (ssl.SSLEOFError, ConnectionError)):  # it has left, as health checks do
+                LOGGER.info("%s: its TLS handshake failed: %s", self.peer or self.listener.name, reason)
+            raise ClientGone(f"its TLS handshake failed: {reason}") from error
+        self.interest = poller.READ
+        self.about |= describe(self._secure)
+        self._move(HEAD)
+        return True
+
+    def _wrap(self) -> None:
+        secure = self._context.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)
+        assert isinstance(secure, TlsSocket)
+        self.sock = self._secure = secure
+        self.outbox = TlsOutbox(secure)
+
+    def _end(self, now: float) -> None:
+        """close_notify is the last of the reply: without it the client cannot tell an end from a cut."""
+        if self._secure is not None and not self._secure.say_goodbye():
+            if self.state != REPLY:
+                self._move(REPLY)
+                self.deadline = now + self.settings.send_timeout
+            self.interest = poller.WRITE
+        else:
+            self._linger = True  # its own close_notify, to a socket that is closed, would reset what it has not read
+            super()._end(now)

@@ -1,0 +1,67 @@
+"""Warm-up requests: through WSGI, inside a new worker, before it says READY.
+
+Each goes over a private socket pair through the same parser and the same exchange as a
+client's, so that what it loads and compiles is what a client would have waited for.
+"""
+
+import socket
+from wsgiref.types import WSGIApplication, WSGIEnvironment
+
+from minicorn.config.settings import Settings
+from minicorn.errors import AppLoadError
+from minicorn.http.request import Request
+from minicorn.serving.connection import Connection
+from minicorn.serving.handoff import Parcel
+from minicorn.serving.wsgi import Exchange, build_environ
+from minicorn.system.listeners import Listener
+
+
+class _Reader:
+    """The doors of an exchange whose client reads at once and throws away."""
+
+    def __init__(self, client: socket.socket) -> None:
+        self._client = client
+        client.setblocking(False)
+
+    def leave(self) -> None:
+        """No helper is there."""
+
+    def enter(self) -> None:
+        """No helper is there."""
+
+    def is_willing(self, connection: Connection) -> bool:
+        """One request is all."""
+        return False
+
+    def explain(self, error: BaseException, request: Request) -> tuple[str, str]:
+        """Nobody reads it."""
+        return "text/plain", ""
+
+    def stay(self, connection: Connection) -> None:
+        while connection.outbox.size:
+            try:
+                while self._client.recv(1 << 20):
+                    pass
+            except BlockingIOError:
+                pass
+            connection.outbox.flush()
+
+
+def warm_up(app: WSGIApplication, path: str, base: WSGIEnvironment, listener: Listener, settings: Settings) -> None:
+    """GET `path`; AppLoadError for a status of 500 or more, which an exception becomes, and for a
+    reply that ends early."""
+    ours, client = socket.socketpair()
+    ours.setblocking(False)
+    with client:
+        connection = Connection(ours, ("127.0.0.1", "0"), listener, settings, 0.0)
+        head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: minicorn-warmup\r\n\r\n"
+        connection.resume(Parcel(listener.number, 0, 0.0, 0.0, "127.0.0.1", "0", head.encode()), 0.0)
+        request = connection.take_up()
+        exchange = Exchange(connection, request, "", _Reader(client))
+        exchange.run(app, build_environ(base, request, connection))
+        connection.close()
+    status = exchange.status or ""
+    if status >= "500":
+        raise AppLoadError(f"the warm-up request GET {path} was answered with {status}")
+    if exchange.broken:
+        raise AppLoadError(f"the reply to the warm-up request GET {path} ended early")

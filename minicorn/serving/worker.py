@@ -1,0 +1,272 @@
+"""A worker process: boot, say READY, serve, retire. One request at a time, in the main thread.
+
+Started by a fork, signals blocked. It never binds, unlinks or shuts down a listener, and
+never imports the arbiter: what they say to each other goes over the channel.
+"""
+
+import atexit
+import dataclasses
+import faulthandler
+import json
+import logging
+import math
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from wsgiref.types import WSGIApplication
+
+from minicorn.arbiter.hooks import WorkerHooks
+from minicorn.config.settings import Settings
+from minicorn.errors import ExitCode
+from minicorn.logs import logconfig
+from minicorn.logs.capture import capture
+from minicorn.logs.log import Output, Sink
+from minicorn.pool.life import USHER
+from minicorn.server import Seat, Server
+from minicorn.serving.loader import explain, load_app
+from minicorn.serving.promotion import Promotion
+from minicorn.system import channel, signals, spawn
+from minicorn.system.privileges import find_owner
+from minicorn.system.signals import Signals
+from minicorn.system.spawn import Post
+from minicorn.system.title import set_title
+
+LOGGER = logging.getLogger("minicorn")
+
+# Those sent by hand as well: TERM retires, QUIT ends, the others are harmless. INT is the
+# terminal's, sent to the whole foreground group: the arbiter decides what it means.
+TAKEN = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+# Seconds between our own end and the arbiter's SIGKILL
+LEAVE_MARGIN = 0.5
+
+
+def pythonpath(settings: Settings) -> list[str]:
+    """What --pythonpath asks for, absolute."""
+    return [os.path.abspath(entry) for entry in (settings.pythonpath or "").split(",") if entry]
+
+
+def enter(settings: Settings, directory: str) -> None:
+    """Make this process's surroundings those of the application that is about to be imported."""
+    os.environ.update(settings.variables)
+    # `python -m` has put the directory there by its real path, which may be the last release's
+    sys.path[:] = [directory, *(entry for entry in sys.path if entry not in ("", os.getcwd()))]
+    sys.path[1:1] = pythonpath(settings)
+    os.chdir(directory)
+
+
+class Worker:
+    """One worker, from its fork to its end."""
+
+    def __init__(
+        self,
+        post: Post,
+        settings: Settings,
+        outputs: list[Sink],
+        directory: str,
+        app: WSGIApplication | None = None,
+        be_template: Callable[[Post], int] | None = None,
+    ) -> None:
+        """`outputs` are the error log and, where there is one, the access log; `directory` is
+        entered anew by each worker, so that a release behind a symlink is seen. `app` is what its
+        template has imported and warmed up, if it has one; or an usher's page. `be_template`, if it
+        may be promoted, is the life of what it forks then."""
+        self._post = post
+        self._settings = settings
+        self._listeners = post.listeners
+        self._app = app
+        self._be_template = be_template
+        self._promotion: Promotion | None = None
+        self._outputs = outputs
+        self._directory = directory
+        self._signals = Signals(TAKEN)
+        self._leave_by = math.inf
+        self._hooks: WorkerHooks | None = None
+
+    def run(self) -> ExitCode:
+        """The whole life; the exit code."""
+        self._signals.install()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, spawn.MANAGED)
+        if self._settings.umask is not None:  # HUP may have changed it
+            os.umask(self._settings.umask)
+        if "worker_abort" in self._settings.hooks:
+            signal.signal(signal.SIGABRT, self._abort)
+        # After the handlers: faulthandler takes SIGABRT, and shows all stacks even when C code holds the GIL
+        self._post.take_up()
+        faulthandler.register(signals.STACKS, self._post.trace_fd, all_threads=True)
+        signal.siginterrupt(signals.STACKS, False)  # faulthandler does not ask for it
+        self._set_title("booting")
+        try:
+            server = self._boot()
+        except BaseException as error:  # SystemExit too: `exit(3)` at import is a failed boot
+            self._post.channel.send(channel.FAILED, explain(error))
+            return ExitCode.APP
+        if self._settings.reload and self._post.generation != USHER:
+            self._server.on_imports = self._tell_imports
+            self._tell_imports()
+        self._set_title("idle")
+        self._post.page.idle(time.monotonic())
+        self._post.channel.send(channel.READY)
+        self._listen()  # whoever was told to retire while it booted takes no connection
+        if not server.should_exit:
+            server.serve()
+        self._leave()
+        return ExitCode.OK
+
+    def _lead_output(self) -> None:
+        """What the application prints and what all log goes where the settings say."""
+        error_log = self._outputs[0]
+        if self._settings.capture_output and isinstance(error_log, Output):
+            capture(error_log)
+        if logconfig.is_wanted(self._settings):
+            logconfig.apply(self._settings)
+
+    def _boot(self) -> Server:
+        post = self._post
+        os.environ["MINICORN_WORKER"] = str(post.slot)
+        if self._app is None:
+            enter(self._settings, self._directory)
+        os.register_at_fork(after_in_child=self._let_go)
+        self._lead_output()
+        hooks = self._hooks = self._take_hooks()
+        if hooks is not None:
+            hooks.guard("pre_fork", hooks.server, hooks.worker)
+            hooks.guard("post_fork", hooks.server, hooks.worker)
+        if owner := find_owner(self._settings):
+            owner.become()
+        app = self._app or self._load()
+        self._server = Server(
+            hooks.wrap(app) if hooks else app,
+            settings=self._settings,
+            bound=self._listeners,
+            access=self._outputs[1] if len(self._outputs) > 1 else None,
+            seat=Seat(post.slot, post.generation, post.page, post.idle_map, post.handoff),
+        )
+        if post.generation == USHER:
+            self._server.excuse()
+        self._server.watch(self._signals.fd, self._obey)
+        self._server.watch(post.channel.fd, self._listen, urgent=True)
+        if self._settings.max_requests:
+            limit = self._settings.max_requests + random.randint(0, self._settings.max_requests_jitter)
+            wish = f"it has served {limit} requests"
+            self._server.limit_requests(limit, lambda: post.channel.send(channel.RECYCLE, wish))
+        LOGGER.disabled = False  # logging.config.dictConfig disables the loggers that it does not know
+        if hooks is not None:
+            self._server.after_request = hooks.after_request
+            hooks.guard("post_worker_init", hooks.worker)
+        if self._app is None:
+            self._server.warm_up()
+        if self._be_template is not None:
+            self._promotion = Promotion(post, self._server, self._signals, self._be_template)
+        return self._server
+
+    def _tell_imports(self) -> None:
+        from minicorn.reload.imports import survey
+
+        self._post.channel.send(channel.IMPORTED, json.dumps(dataclasses.asdict(survey())))
+
+    def _load(self) -> WSGIApplication:
+        """The application; with --reload, one that shows why it cannot be loaded."""
+        if not self._settings.reload:
+            return load_app(self._settings.app)
+        from minicorn.reload.failure import Failure, from_exception
+        from minicorn.reload.imports import distrust_fresh_bytecode, mind_debuggers
+        from minicorn.reload.showing import FailurePage
+
+        doing = f"importing {self._settings.app}"
+        distrust_fresh_bytecode()
+        mind_debuggers(lambda: self._post.channel.send(channel.DEBUGGING))
+        if self._post.failure:
+            headline, _, stack = self._post.failure.partition("\n")
+            failure = Failure(doing, headline, stack or headline)
+        else:
+            try:
+                return load_app(self._settings.app)
+            except BaseException as error:  # SystemExit too
+                self._post.channel.send(channel.FAILED, explain(error))
+                failure = from_exception(doing, error)
+        return FailurePage(failure, self._post.generation)
+
+    def _take_hooks(self) -> WorkerHooks | None:
+        if not self._settings.hooks:
+            return None
+        names = [listener.name for listener in self._listeners]
+        return WorkerHooks(self._settings, self._post.slot, names)
+
+    def _abort(self, signum: int, frame: FrameType | None) -> None:
+        """SIGABRT, after faulthandler has written the stack: the hook, then the end that was meant."""
+        if self._hooks is not None:
+            self._hooks.tell("worker_abort", self._hooks.worker)
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGABRT)
+
+    def _let_go(self) -> None:
+        """In what the application forks, be it at its import: it holds neither the port nor who waits."""
+        for listener in self._listeners:
+            listener.close()
+        self._post.handoff.close()
+
+    def _obey(self) -> None:
+        for signum in self._signals.take():
+            if signum == signal.SIGTERM:
+                self._retire(drain=False)
+            elif signum == signal.SIGQUIT:
+                if self._hooks is not None:
+                    self._hooks.tell("worker_int", self._hooks.worker)
+                self._leave()
+                spawn.leave(ExitCode.OK)
+
+    def _listen(self) -> None:
+        messages, alive = self._post.channel.receive()
+        for message in messages:
+            if message.word == channel.REOPEN:
+                for output in self._outputs:
+                    output.reopen()
+                logconfig.reopen()
+            elif message.word == channel.PART:
+                self._server.part()
+            elif message.word == channel.SEAL:
+                self._server.seal()
+                self._post.channel.send(channel.SEALED)
+            elif message.word == channel.ORDER and self._promotion is not None:
+                self._promotion.take(message)
+            elif message.word == channel.HOLD:
+                self._server.hold()
+            elif message.word == channel.EXCUSE:
+                self._server.excuse()
+            elif message.word in (channel.RETIRE, channel.DRAIN):
+                self._retire(drain=message.word == channel.DRAIN)
+        if not alive:
+            # Nobody will replace us, and whoever starts next needs the address: finish and go
+            self._server.unwatch(self._post.channel.fd)
+            self._server.abandon()
+
+    def _retire(self, drain: bool) -> None:
+        self._set_title("retiring")
+        self._leave_by = min(self._leave_by, time.monotonic() + self._settings.graceful_timeout)
+        self._server.signal_exit(drain)
+        if not drain:
+            self._server.give_held()
+
+    def _set_title(self, state: str) -> None:
+        post = self._post
+        set_title(f"minicorn: worker {post.slot} gen {post.generation} [{self._settings.title}] {state}")
+
+    def _leave(self) -> None:
+        """Let the application end: threads that are no daemons, executors, atexit functions (Sentry
+        and OpenTelemetry flush there). Whoever takes longer than we are given leaves a stack."""
+        patience = min(self._settings.graceful_timeout, self._leave_by - time.monotonic()) - LEAVE_MARGIN
+        faulthandler.dump_traceback_later(max(LEAVE_MARGIN, patience), exit=True, file=self._post.stack_fd)
+        try:
+            if self._hooks is not None:
+                self._hooks.tell("worker_exit", self._hooks.server, self._hooks.worker)
+            threading._shutdown()  # type: ignore[attr-defined]  # what the interpreter does before atexit
+            atexit._run_exitfuncs()
+        except BaseException as error:
+            LOGGER.error("an exit function of the application raised\n%s", explain(error))
+        faulthandler.cancel_dump_traceback_later()

@@ -1,0 +1,358 @@
+"""One request through the application: environ, start_response, write, iterate, close (PEP 3333).
+
+The head is sent with the first block that is not empty, so that an application may change its
+mind until then. What goes wrong before is a 500; what goes wrong after cuts the reply short,
+visibly: never a false end, never a second reply behind it.
+"""
+
+import logging
+import os
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import IO, Any, Protocol
+from wsgiref.types import WSGIApplication, WSGIEnvironment
+
+from minicorn.errors import ClientGone
+from minicorn.http import reply
+from minicorn.http.reply import CHUNKED, CLOSE, LENGTH, NOTHING, ApplicationFault, Fields, Head
+from minicorn.http.request import Request
+from minicorn.serving.connection import Connection
+from minicorn.serving.loader import explain
+from minicorn.serving.outbox import PIECE
+from minicorn.system.listeners import Listener
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+
+_END: Any = object()
+
+LOGGER = logging.getLogger("minicorn")
+
+
+class Doors(Protocol):
+    """The ways between the event loop and the application, for the thread that serves."""
+
+    def leave(self) -> None:
+        """Into the application: others may touch the connections now."""
+
+    def enter(self) -> None:
+        """Back from it."""
+
+    def is_willing(self, connection: Connection) -> bool:
+        """To keep the connection, as far as the server is concerned."""
+
+    def explain(self, error: BaseException, request: Request) -> tuple[str, str]:
+        """The media type and text of a 500 for what the application has raised; "" for its status alone."""
+
+    def stay(self, connection: Connection) -> None:
+        """Some of the reply is not sent yet; waits until a full outbox has room."""
+
+
+class Stopwatch:
+    """Doors that tell how long the application has taken: `inside`, in seconds, until it is set anew."""
+
+    def __init__(self, doors: Doors) -> None:
+        self._leave, self._enter = doors.leave, doors.enter
+        self._left = 0.0
+        self.inside = 0.0
+        self.is_willing = doors.is_willing
+        self.explain = doors.explain
+        self.stay = doors.stay
+
+    def leave(self) -> None:
+        self._left = time.monotonic()
+        self._leave()
+
+    def enter(self) -> None:
+        self._enter()
+        self.inside += time.monotonic() - self._left
+
+
+class FileWrapper:
+    """`wsgi.file_wrapper`: a file, sent by the kernel where it is a real one, else block by block."""
+
+    def __init__(self, filelike: IO[bytes], block_size: int = 65536) -> None:
+        self.filelike = filelike
+        self.block_size = block_size
+        if hasattr(filelike, "close"):
+            self.close = filelike.close
+
+    def __iter__(self) -> Iterator[bytes]:
+        while data := self.filelike.read(self.block_size):
+            yield data
+
+    def span(self) -> tuple[int, int, int] | None:
+        """Descriptor, offset and length of what is left of a regular file; None for anything else."""
+        try:
+            fd = self.filelike.fileno()
+            status = os.fstat(fd)
+            offset = self.filelike.tell()
+        except (AttributeError, OSError, ValueError):
+            return None
+        # The system does not tell the size of some that are made as they are read (/proc)
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:
+            return None
+        return fd, offset, max(0, status.st_size - offset)
+
+
+class BlockWrapper(FileWrapper):
+    """The same, block by block always (--no-sendfile)."""
+
+    def span(self) -> None:
+        return None
+
+
+def base_environ(listener: Listener, multiprocess: bool, sendfile: bool = True) -> WSGIEnvironment:
+    """What is the same for every request that comes by `listener`."""
+    # PEP 3333: neither is ever empty; a Unix socket has no such names
+    name, port = (listener.host, str(listener.port)) if listener.port else ("localhost", "80")
+    return {
+        "SCRIPT_NAME": "",
+        "SERVER_NAME": name,
+        "SERVER_PORT": port,
+        "SERVER_SOFTWARE": "minicorn",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": False,
+        "wsgi.multiprocess": multiprocess,
+        "wsgi.run_once": False,
+        "wsgi.file_wrapper": FileWrapper if sendfile else BlockWrapper,
+        "wsgi.input_terminated": True,
+    }
+
+
+def build_environ(base: WSGIEnvironment, request: Request, connection: Connection) -> WSGIEnvironment:
+    """The environ of one request: PEP 3333's keys, RFC 3875's, RAW_URI and REQUEST_URI, REMOTE_PORT."""
+    environ = base.copy()
+    environ.update(request.fields)
+    environ["REQUEST_METHOD"] = request.method
+    environ["PATH_INFO"] = request.path
+    environ["QUERY_STRING"] = request.query
+    environ["RAW_URI"] = environ["REQUEST_URI"] = request.target
+    environ["SERVER_PROTOCOL"] = request.version
+    environ["REMOTE_ADDR"] = connection.peer
+    environ["REMOTE_PORT"] = connection.peer_port
+    environ["wsgi.input"] = connection.body
+    return environ
+
+
+class Exchange:
+    """One request and its reply. `run` calls the application; then `status`, `headers`, `sent`
+    and `keep_alive` say what became of it."""
+
+    __slots__ = (
+        "_complete",
+        "_connection",
+        "_date",
+        "_doors",
+        "_fields",
+        "_gone",
+        "_head",
+        "_produced",
+        "_request",
+        "broken",
+        "handed",
+        "headers",
+        "keep_alive",
+        "status",
+        "unbounded",
+    )
+
+    def __init__(self, connection: Connection, request: Request, date: str, doors: Doors) -> None:
+        """`doors` lead into the application and out of it."""
+        self._connection = connection
+        self._request = request
+        self._date = date
+        self._doors = doors
+        self._fields: Fields | None = None
+        self._head: Head | None = None
+        self._produced = 0
+        self._complete = False
+        self._gone: ClientGone | None = None
+        self.handed = 0  # bytes, head and framing included
+        self.status: str | None = None
+        self.headers: list[tuple[str, str]] = []
+        self.broken = False  # the reply ended early: only a close can tell
+        self.keep_alive = False
+        self.unbounded = False  # the reply has no end but the connection's
+
+    @property
+    def sent(self) -> int:
+        """Bytes of body handed over."""
+        if self._head is None:
+            return self._produced  # of an error page, or nothing
+        if self._head.delimiter is NOTHING:
+            return 0
+        if self._head.delimiter is LENGTH:
+            return min(self._produced, self._head.length)
+        return self._produced
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
+    ) -> Callable[[bytes], object]:
+        """PEP 3333's callable; a second call needs `exc_info`, which is raised once the head is sent."""
+        if exc_info and exc_info[1] is not None:
+            try:
+                if self._head is not None:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # a cycle through this frame otherwise
+        elif self._fields is not None:
+            raise ApplicationFault("start_response was called twice without exc_info")
+        self._fields = reply.check_fields(status, headers)
+        self.status, self.headers = status, headers
+        return self.write
+
+    def write(self, data: bytes) -> None:
+        """PEP 3333's imperative way to send: at once."""
+        if data:
+            self._doors.enter()
+            try:
+                self._send(data, -1)
+            finally:
+                self._doors.leave()
+
+    def run(self, application: WSGIApplication, environ: WSGIEnvironment) -> None:
+        """Call the application and hand its reply over; `close()` is called whatever happens.
+
+        Raises ClientGone; whatever the application raises is answered and logged.
+        """
+        try:
+            self._doors.leave()
+            try:
+                result = application(environ, self.start_response)
+            finally:
+                self._doors.enter()
+            try:
+                self._deliver(result)
+            finally:
+                close: Callable[[], object] | None = getattr(result, "close", None)
+                if close is not None:
+                    self._inside(close)
+        except (ClientGone, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # SystemExit and its kin are an application's error, no order to us
+            if self._gone is None:
+                self._fail(error)
+        if self._gone is not None:
+            raise self._gone
+
+    def _deliver(self, result: Iterable[bytes]) -> None:
+        if isinstance(result, (list, tuple)) and len(result) == 1:
+            if result[0]:
+                self._send(result[0], len(result[0]))
+        elif isinstance(result, FileWrapper) and self._head is None and (span := result.span()) is not None:
+            self._send_file(*span)
+        else:
+            blocks = iter(result)
+            while (block := self._inside(next, blocks, _END)) is not _END:
+                if block:  # an empty one would end a chunked reply
+                    self._send(block, -1)
+        self._conclude()
+
+    def _inside(self, call: Callable[..., Any], *arguments: object) -> Any:
+        """Do `call` inside the application: the connections are the helper's meanwhile."""
+        self._doors.leave()
+        try:
+            return call(*arguments)
+        finally:
+            self._doors.enter()
+
+    def _begin(self, known: int) -> Head:
+        if self._fields is None:
+            raise ApplicationFault("start_response was not called before the body")
+        keep_alive = self._request.keep_alive and self._doors.is_willing(self._connection)
+        self._head = head = reply.render_head(self._request, self._fields, known, keep_alive, self._date)
+        self.keep_alive = head.keep_alive
+        self.unbounded = head.delimiter is CLOSE
+        return head
+
+    def _send(self, data: bytes, known: int) -> None:
+        """One block, with the head before the first; `known` is the whole body's length or -1."""
+        if not isinstance(data, bytes):
+            raise ApplicationFault(f"the body has {type(data).__name__} in it, not bytes")
+        prefix = b""
+        head = self._head
+        if head is None:
+            head = self._begin(known)
+            prefix = head.data
+        self._produced += len(data)
+        if head.delimiter is LENGTH:
+            if self._produced > head.length:
+                data = data[: max(0, len(data) - (self._produced - head.length))]
+        elif head.delimiter is CHUNKED:
+            data = reply.chunk(data)
+        elif head.delimiter is NOTHING:
+            data = b""
+        if len(data) < PIECE:
+            self._hand_over(prefix + data)
+        else:
+            self._hand_over(prefix)
+            view = memoryview(data)
+            for start in range(0, len(data), PIECE):
+                self._hand_over(view[start : start + PIECE])
+
+    def _hand_over(self, data: bytes | memoryview) -> None:
+        if self._gone is not None:
+            raise self._gone  # an application that has caught it once meets it again
+        outbox = self._connection.outbox
+        try:
+            if data:
+                self.handed += len(data)
+                outbox.send(data)
+            if outbox.size:
+                self._doors.stay(self._connection)
+        except ClientGone as gone:
+            self._gone = gone
+            raise
+
+    def _send_file(self, fd: int, offset: int, size: int) -> None:
+        head = self._begin(size)
+        self._hand_over(head.data)
+        # A Content-Length of the application's own may ask for less than the file has
+        self._produced = min(size, head.length) if head.delimiter is LENGTH else size
+        if self._produced and head.delimiter is not NOTHING:
+            self.handed += self._produced
+            self._connection.outbox.send_file(fd, offset, self._produced)
+
+    def _conclude(self) -> None:
+        """The application has given all: end the body; see whether it was what the head said."""
+        head = self._head
+        if head is None:
+            head = self._begin(0)
+            self._hand_over(head.data)
+        self._complete = True
+        if head.delimiter is CHUNKED:
+            self._hand_over(reply.LAST_CHUNK)
+        elif head.delimiter is LENGTH and self._produced != head.length:
+            self._break()
+            LOGGER.error(
+                "%s: the application gave %d bytes where its Content-Length says %d",
+                self._subject,
+                self._produced,
+                head.length,
+            )
+
+    def _break(self) -> None:
+        self.broken, self.keep_alive = True, False
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._complete:
+            self._break()
+        if isinstance(error, ApplicationFault):
+            LOGGER.error("%s: the application broke WSGI: %s", self._subject, error)
+        else:
+            LOGGER.error("%s: the application raised\n%s", self._subject, explain(error))
+        if self._head is None:
+            self.status, self.headers = "500 Internal Server Error", []
+            kind, text = self._doors.explain(error, self._request)
+            data = reply.render_error(500, self._date, self._request.method, text, kind)
+            self._produced = len(data.partition(b"\r\n\r\n")[2])
+            self._hand_over(data)
+
+    @property
+    def _subject(self) -> str:
+        return f"{self._request.method} {self._request.target}"

@@ -1,0 +1,124 @@
+"""The line between the arbiter and one child: words both ways, and an end that tells of death.
+
+One socket pair stands for a READY pipe, a control pipe and a lifeline: the arbiter's end is
+closed in every child, so end-of-file means that the arbiter is gone, even by SIGKILL. A
+message is a line: a word, a space, and its text as JSON, so that a traceback fits in one.
+Routine wishes go this way and not by signal, which could cancel a query in a C library.
+"""
+
+import json
+import socket
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from minicorn.system import rights
+
+READY = "ready"  # the worker serves
+FAILED = "failed"  # it could not boot: the text says why
+RECYCLE = "recycle"  # the worker wishes to be replaced: the text says why
+RETIRE = "retire"  # give away what you can, finish the rest, and end
+PART = "part"  # the server stops soon: let each reply be the last
+SEAL = "seal"  # the server stops: give nothing into the hand-off queue from now on
+SEALED = "sealed"  # the worker's answer
+DRAIN = "drain"  # all are sealed: serve what waits in the queues, finish, and end
+REOPEN = "reopen"  # open the log files again
+ORDER = "order"  # fork a process: the text says which, descriptors come along (see `order`)
+BORN = "born"  # the process that was ordered: the text is its pid
+HOLD = "hold"  # your code is out of date: answer nothing more, but keep who asks
+EXCUSE = "excuse"  # the new code takes long: tell those who are kept
+DEBUGGING = "debugging"  # somebody is in a debugger: no deadline holds any more
+IMPORTED = "imported"  # the worker's answer to what to watch, for the watcher
+REFUSED = "refused"  # the template of --reload: these modules it has left to the workers, as JSON
+CHANGED = "changed"  # the watcher: these files, as JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    word: str
+    text: str = ""
+
+
+class Channel:
+    """One end. Non-blocking to read; `send` blocks only where the peer has stopped reading."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+        self._received = b""
+        self.descriptors: deque[int] = deque()  # that have come along with messages, in their order
+        self.fd = end.fileno()
+
+    def send(self, word: str, text: str = "", descriptors: Sequence[int] = ()) -> bool:
+        """Say `word`; whether it was taken. A peer that has gone is no error: its end is told elsewhere."""
+        data = f"{word} {json.dumps(text)}\n".encode()
+        try:
+            sent = self._socket.sendmsg([data], rights.pack(descriptors))
+            self._socket.sendall(data[sent:])
+        except OSError:
+            return False  # EPIPE: the reaper knows; EAGAIN on the arbiter's side: the worker is being judged late
+        return True
+
+    def receive(self) -> tuple[list[Message], bool]:
+        """The messages that have come, and whether the peer is still there."""
+        alive = True
+        try:
+            while data := self._take(socket.MSG_DONTWAIT):
+                self._received += data
+            alive = False
+        except BlockingIOError:
+            pass
+        except OSError:
+            alive = False
+        return self._messages(), alive
+
+    def wait(self) -> tuple[list[Message], bool]:
+        """As `receive`, once something has come; for a child that has nothing else to do."""
+        try:
+            data = self._take(0)
+        except OSError:
+            data = b""
+        self._received += data
+        return self._messages(), bool(data)
+
+    def _take(self, flags: int) -> bytes:
+        data, ancillary, _, _ = self._socket.recvmsg(65536, rights.room(rights.MOST), flags | rights.CLOEXEC)
+        self.descriptors.extend(rights.unpack(ancillary))
+        return data
+
+    def _messages(self) -> list[Message]:
+        *lines, self._received = self._received.split(b"\n")
+        parts = [line.decode().partition(" ") for line in lines]
+        return [Message(word, json.loads(text)) for word, _, text in parts]
+
+    def open_gate(self) -> None:
+        """Let a child go on that waits in `pass_gate`."""
+        try:
+            self._socket.send(b"\n")
+        except OSError:
+            pass  # it has gone
+
+    def pass_gate(self) -> bool:
+        """Wait until the peer lets us go on; whether it has, and is not gone."""
+        try:
+            return bool(self._socket.recv(1))
+        except OSError:
+            return False
+
+    def finish(self) -> None:
+        """Say that nothing more comes: the peer sees the end, and we shall still see its own."""
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def adopt(fd: int) -> Channel:
+    """The arbiter's end of a worker that its image before has forked."""
+    return Channel(socket.socket(fileno=fd))
+
+
+def pair() -> tuple[Channel, Channel]:
+    """The arbiter's end, whose sends never block, and the child's."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    return Channel(ours), Channel(theirs)

@@ -1,0 +1,160 @@
+"""Listening sockets: bind, inherit, close. Bound once by the arbiter, shared by all workers.
+
+One socket for all (SO_REUSEPORT would drop a dead worker's queue). Workers close their copies;
+only the arbiter unlinks a Unix path, and only while that is still the file it made.
+"""
+
+import errno
+import os
+import socket
+import stat
+
+from minicorn.config.address import Address, Descriptor, Named, Tcp, Unix
+from minicorn.errors import ConfigError
+
+
+class BindError(ConfigError, OSError):
+    """An address that cannot be listened on."""
+
+    __str__ = Exception.__str__  # OSError's would print an errno
+
+
+class Listener:
+    """A bound, listening, non-blocking socket, and how it is called."""
+
+    def __init__(self, listening: socket.socket, made: tuple[int, int] | None = None, path: str = "") -> None:
+        """`made`: device and inode of `path`, where it is ours to remove."""
+        self.socket = listening
+        self.fd = listening.fileno()
+        self.number = 0  # its place among the server's listeners
+        self.made = made
+        # Set once: the flag belongs to the open file, which all processes share
+        listening.setblocking(False)
+        if listening.family in (socket.AF_INET, socket.AF_INET6):
+            # Linux hands it on to each accepted socket
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.host, self.port = listening.getsockname()[:2]
+            self.name = str(Tcp(self.host, self.port))
+        else:
+            # The kernel knows a path of ours by the temporary name that it was bound to
+            self.host, self.port = path or os.fsdecode(listening.getsockname()), 0
+            self.name = str(Unix(self.host))
+
+    def url(self, scheme: str) -> str:
+        """How it is called by clients that speak `scheme`."""
+        return self.name.replace("http", scheme, 1) if self.port else self.name
+
+    def close(self) -> None:
+        """Close this process's copy: the socket listens on in the others."""
+        self.socket.close()
+
+    def unlink(self) -> None:
+        """Remove a Unix socket's path, if the file there is the one that was bound."""
+        if self.made is None:
+            return
+        try:
+            found = os.stat(self.host)
+            if (found.st_dev, found.st_ino) == self.made:
+                os.unlink(self.host)
+        except OSError:
+            pass  # gone already, or its directory is
+
+
+def adopt(fd: int, host: str, made: tuple[int, int] | None, number: int) -> Listener:
+    """A listener of the arbiter's image before."""
+    listener = Listener(socket.socket(fileno=fd), (made[0], made[1]) if made else None, host)
+    listener.number = number
+    return listener
+
+
+def bind(address: Address, backlog: int, reuse_port: bool = False) -> Listener:
+    """A listener on `address`; BindError, in one line, when it cannot be had.
+
+    `reuse_port`: another server may listen on the same port (SO_REUSEPORT)."""
+    try:
+        if isinstance(address, Tcp):
+            return _bind_tcp(address, backlog, reuse_port)
+        if isinstance(address, Unix):
+            return _bind_unix(address, backlog)
+        if isinstance(address, Named):
+            raise BindError(f"cannot listen on {address}: no service manager has passed it")
+        return _inherit(address, backlog)
+    except BindError:
+        raise
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise BindError(f"cannot listen on {address}: the address is in use") from error
+        raise BindError(f"cannot listen on {address}: {error.strerror}") from error
+
+
+def bind_all(addresses: tuple[Address, ...], backlog: int, reuse_port: bool = False) -> list[Listener]:
+    """Listeners on all `addresses`, or none and a BindError."""
+    listeners: list[Listener] = []
+    try:
+        for address in addresses:
+            listeners.append(bind(address, backlog, reuse_port))
+            listeners[-1].number = len(listeners) - 1
+    except BindError:
+        close_all(listeners)
+        raise
+    return listeners
+
+
+def close_all(listeners: list[Listener]) -> None:
+    """The server ends: remove the paths, close the sockets."""
+    for listener in listeners:
+        listener.unlink()
+        listener.close()
+
+
+def _bind_tcp(address: Tcp, backlog: int, reuse_port: bool) -> Listener:
+    # As bytes, where that is the same: Python's codec for international names takes a while to load
+    host = address.host.encode() if address.host.isascii() else address.host
+    found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    # A name such as localhost has both: IPv4 is what its clients try everywhere
+    family, kind, protocol, _, name = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening.bind(name)
+        listening.listen(backlog)
+    except OSError:
+        listening.close()
+        raise
+    return Listener(listening)
+
+
+def _bind_unix(address: Unix, backlog: int) -> Listener:
+    """Probe by connect, bind a temporary name, rename: no moment without a socket at the path."""
+    path = os.path.abspath(address.path)
+    if os.path.lexists(path):
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise BindError(f"cannot listen on {address}: a file that is no socket is there")
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(path) == 0:
+                raise BindError(f"cannot listen on {address}: the address is in use")
+    temporary = f"{path}.{os.getpid()}"
+    listening = socket.socket(socket.AF_UNIX)
+    try:
+        listening.bind(temporary)
+        listening.listen(backlog)
+        os.rename(temporary, path)
+    except OSError:
+        listening.close()
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+        raise
+    status = os.stat(path)
+    return Listener(listening, (status.st_dev, status.st_ino), path)
+
+
+def _inherit(address: Descriptor, backlog: int) -> Listener:
+    if address.fd <= 2:
+        raise BindError(f"cannot listen on {address}: that is a standard stream")
+    inherited = socket.socket(fileno=address.fd)
+    if not inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        inherited.listen(backlog)
+    inherited.set_inheritable(False)
+    return Listener(inherited)

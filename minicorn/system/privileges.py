@@ -1,0 +1,66 @@
+"""Whom the workers are: bound as root, served as nobody. The arbiter stays what it was.
+
+Groups go first, then the user: afterwards neither could be changed. Unlike gunicorn, root's
+supplementary groups are given up too.
+"""
+
+import grp
+import os
+import pwd
+from dataclasses import dataclass
+
+from minicorn.config.settings import Settings
+from minicorn.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A user and a group, and the groups besides."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+    def become(self) -> None:
+        """For good, in this process."""
+        os.setgroups(list(self.groups))
+        os.setgid(self.gid)
+        os.setuid(self.uid)
+
+    def give(self, file: str | int) -> None:
+        """Make a path, or an open file, theirs."""
+        os.chown(file, self.uid, self.gid)
+
+
+def find_owner(settings: Settings) -> Owner | None:
+    """Whom --user and --group ask for; None when that is who we are. ConfigError when it cannot be."""
+    if settings.user is None and settings.group is None:
+        return None
+    name, uid, gid = "", os.geteuid(), os.getegid()
+    if settings.user is not None:
+        name, uid, gid = _user(settings.user)
+    if settings.group is not None:
+        gid = _group(settings.group)
+    if (uid, gid) == (os.geteuid(), os.getegid()):
+        return None
+    if os.geteuid() != 0:
+        raise ConfigError("--user and --group: only root can become another; start as root, or as that user")
+    groups = os.getgrouplist(name, gid) if settings.initgroups and name else [gid]
+    return Owner(uid, gid, tuple(groups))
+
+
+def _user(text: str) -> tuple[str, int, int]:
+    try:
+        found = pwd.getpwuid(int(text)) if text.isdecimal() else pwd.getpwnam(text)
+    except KeyError:
+        if text.isdecimal():
+            return "", int(text), os.getegid()  # containers have users without a name
+        raise ConfigError(f"--user {text}: there is no such user") from None
+    return found.pw_name, found.pw_uid, found.pw_gid
+
+
+def _group(text: str) -> int:
+    try:
+        return int(text) if text.isdecimal() else grp.getgrnam(text).gr_gid
+    except KeyError:
+        raise ConfigError(f"--group {text}: there is no such group") from None

@@ -1,0 +1,125 @@
+"""Fork: signals blocked, flush, fork; in the child reset, run, `os._exit`.
+
+TERM sent right after a plain fork is lost (CPython clears what was tripped in a new child).
+Here the signals stay blocked until the child's own handlers stand. The child never unwinds
+into the parent's frames: no `finally`, no atexit, no buffer of the parent's runs twice.
+"""
+
+import atexit
+import faulthandler
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from minicorn.figures.heartbeat import IdleMap, Page
+from minicorn.logs import complaints
+from minicorn.serving.handoff import Handoff
+from minicorn.system import signals, terminal
+from minicorn.system.channel import Channel
+from minicorn.system.listeners import Listener
+
+MANAGED = frozenset(signals.URGENCY)
+_PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What a worker, or a template of workers, is given at its fork."""
+
+    slot: int
+    generation: int
+    page: Page
+    stack_fd: int
+    trace_fd: int
+    channel: Channel
+    handoff: Handoff
+    idle_map: IdleMap
+    listeners: list[Listener] = field(default_factory=list)
+    failure: str = ""  # why the code of its generation cannot be loaded: it shows that, and does not try
+
+    def take_up(self) -> None:
+        """In the child, as it begins: its stack and its errors go where the arbiter looks; it leads a group."""
+        faulthandler.enable(self.stack_fd)
+        complaints.collect(self.page.erred)
+        lead_group()
+
+    def lay_down(self) -> None:
+        """In what that child has forked, which has a post of its own."""
+        faulthandler.disable()
+        self.channel.close()
+        os.close(self.stack_fd)
+        os.close(self.trace_fd)
+
+
+def fork(run: Callable[[], int], heir: bool = False) -> int:
+    """Fork a child that does `run()` and ends with its exit code; the child's pid.
+
+    `heir`: the exit functions of the parent, which is a template, are the child's as well.
+    `run` starts with the signals of `MANAGED` blocked and with their default dispositions.
+    Raises OSError when the system has no process to give (EAGAIN, ENOMEM).
+    """
+    flush()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, MANAGED)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _be_child(run, heir)
+        return pid
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _be_child(run: Callable[[], int], heir: bool) -> None:
+    code = 70  # EX_SOFTWARE of sysexits.h
+    try:
+        signals.reset(MANAGED)
+        if not heir:
+            atexit._clear()  # the parent's are the parent's to run
+        code = run()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        leave(code)
+
+
+def attend() -> None:
+    """In a child that is no worker: signals meant for the arbiter, as a terminal sends them to all in the
+    foreground, do nothing; TERM and KILL end it. A handler and not SIG_IGN, which an exec would keep."""
+    for signum in MANAGED - {signal.SIGTERM, signal.SIGCHLD}:
+        signal.signal(signum, lambda signum, frame: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, MANAGED)
+
+
+def lead_group() -> None:
+    """Lead a process group of our own, so that what we start can be ended with us."""
+    if not terminal.has_foreground():  # there it could not read what a debugger asks for
+        os.setpgid(0, 0)
+
+
+def become_subreaper() -> bool:
+    """Make this process adopt the orphans among its descendants; False where the system cannot (it is no Linux)."""
+    if sys.platform != "linux":
+        return False
+    import ctypes  # not needed without a template, and dear
+
+    refused: int = ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    return not refused
+
+
+def leave(code: int) -> NoReturn:
+    """End the process now: buffers written, nothing else run."""
+    flush()
+    os._exit(code)
+
+
+def flush() -> None:
+    """Write out what print() has buffered, where there is somebody to read it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass  # None under pythonw, closed, or a pipe without reader: nothing is lost by going on
