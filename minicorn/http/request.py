@@ -114,9 +114,10 @@ def _parse(head: bytes, most_fields: int) -> Request:
     lines = text.split("\r\n")
     if most_fields and len(lines) - 3 > most_fields:
         raise ProtocolError(431, f"more than {most_fields} field lines")
+    pairs = [*map(_LINES.__getitem__, lines[1:-2])]
+    # After them: what is malformed is so whatever its version
     request = _parse_request_line(lines[0])
     request.head = text
-    pairs = [*map(_LINES.__getitem__, lines[1:-2])]
     request.fields = fields = dict(pairs)
     if "" in fields:
         request.aside = tuple(line for key, line in pairs if not key)

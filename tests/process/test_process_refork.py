@@ -58,7 +58,7 @@ def ask_all(server: Server, path: str, count: int) -> dict[int, str]:
         for connection in connections:
             text = connection.getresponse().read().decode()
             told.setdefault(int(text.split()[0]), text)
-        return len(told) == count
+        return len(told) >= count  # some may have been replaced meanwhile
 
     wait_until(have_told, f"each of {count} workers has answered")
     return told
@@ -212,7 +212,6 @@ def test_a_busy_worker_is_promoted_when_its_request_is_over(start: Starter) -> N
     for _ in range(10):
         server.get()
     held = server.hold()  # the arbiter has not looked yet, or asks now
-    time.sleep(0)
     server.release()
     assert held.getresponse().status == 200
     server.wait_log("generation 2 serves: ")

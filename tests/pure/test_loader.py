@@ -286,10 +286,9 @@ def test_a_missing_file_of_pastedeploy_is_told_with_its_path(place: str, write: 
 
 
 def test_without_pastedeploy_it_is_asked_for(tmp_path: Path) -> None:
-    checkout = Path(minicorn.__file__).parent.parent
-    command = [sys.executable, "-S", "-m", "minicorn", "paste:site.ini", "--check-config"]  # -S: nothing is installed
-    environ = {**os.environ, "PYTHONPATH": str(checkout)}
-    ran = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+    hide = "import sys; sys.modules['paste'] = None; from minicorn.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", hide, "paste:site.ini", "--check-config"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (ran.returncode, ran.stderr) == (3, "paste:site.ini needs PasteDeploy: pip install PasteDeploy\n")
 
 
