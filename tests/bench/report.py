@@ -11,7 +11,7 @@ NAMES = {
     "cpu_us": "CPU",
     "first_ms": "time",
     "connection_kb": "KB each in the server",
-    "share": "rate of the busy ones, of that without",
+    "share": "requests a CPU second beside 10,000, of that without",
 }
 
 

@@ -98,7 +98,8 @@ def idle_connections(port: int, count: int) -> Iterator[None]:
 
 
 def beside_idle(workload: Workload, name: str, seconds: int) -> Figures:
-    """Memory for each idle connection, and what is left of the rate of the busy ones."""
+    """Memory for each idle connection, and what is left of the requests that a second of CPU time answers:
+    a rate by the clock would be wrk's as much as the server's."""
     with running(name, workload.app, 1, 0, workload.extra.get(name, "")) as server:
         wrk(server, 1)
         alone = cost(server, seconds, workload)
@@ -106,7 +107,7 @@ def beside_idle(workload: Workload, name: str, seconds: int) -> Figures:
         with idle_connections(server.port, IDLE):
             held = sum(read_memory(pid).private for pid in server.processes()) - before
             beside = cost(server, seconds, workload)
-    return beside | {"connection_kb": held / IDLE / 1024, "share": beside["rate"] / alone["rate"]}
+    return beside | {"connection_kb": held / IDLE / 1024, "share": alone["cpu_us"] / beside["cpu_us"]}
 
 
 def fast_and_slow(workload: Workload, name: str, seconds: int) -> Figures:
