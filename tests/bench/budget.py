@@ -16,10 +16,16 @@ from workloads import Workload, cost, saturate, wrk
 
 PARTS = {
     "head": ("request line and eleven field lines, checked", ("minicorn.http.request.", "minicorn.http.body.")),
-    "environ": ("a dictionary for the application", ("minicorn.wsgi.build_environ", "minicorn.forwarded.")),
+    "environ": (
+        "a dictionary for the application",
+        ("minicorn.serving.wsgi.build_environ", "minicorn.http.forwarded."),
+    ),
     "application": ("hello-world", ("hello.", "profiled.")),
-    "reply": ("start_response, the head, their checks", ("minicorn.wsgi.", "minicorn.http.reply.")),
-    "heartbeat": ("promises, the request in hand, counters", ("minicorn.heartbeat.", "minicorn.counters.")),
+    "reply": ("start_response, the head, their checks", ("minicorn.serving.wsgi.", "minicorn.http.reply.")),
+    "heartbeat": (
+        "promises, the request in hand, counters",
+        ("minicorn.figures.heartbeat.", "minicorn.figures.counters."),
+    ),
     "bookkeeping": ("loop, states, deadlines, Python's side of the system calls", ("",)),
 }
 HELLO = Workload("", saturate)
@@ -67,6 +73,8 @@ def measure(rounds: int, seconds: int) -> dict[str, object]:
     parts = {"system calls": (round(system, 2), "epoll_wait, recv and send, inside the kernel")}
     for part, (what, _) in PARTS.items():
         count = sum(count for function, count in samples.items() if part_of(function) == part)
+        if not count:
+            raise SystemExit(f"no sample belongs to {part}: have its functions moved?")
         parts[part] = (round(count * each - (system if part == "bookkeeping" else 0), 2), what)
     parts["in all"] = (round(total, 2), f"{total - without:.1f} less where heartbeat and counters are left out")
     most = {function: round(count * each, 2) for function, count in samples.most_common(25)}
