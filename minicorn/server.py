@@ -291,8 +291,9 @@ class Server:
                 loop.go_on()
             loop.leaving = True
             loop.stop_taking()
-            # The wake-up for a connection that waits may have been ours: take it, else it waits
-            loop.take_new()
+            if not (self._settings.reload and self._settings.certfile):  # it would have to stay with the old code
+                # The wake-up for a connection that waits may have been ours: take it, else it waits
+                loop.take_new()
             loop.close_listeners()
             loop.end_idle(FRESH)
         while loop.connections and time.monotonic() < deadline:
