@@ -21,7 +21,7 @@ from minicorn.figures.heartbeat import IdleMap, Page
 from minicorn.http.reply import http_date
 from minicorn.serving.connection import APP, CLOSED, HEAD, IDLE, REPLY, Connection
 from minicorn.serving.deadlines import TICK, Deadlines
-from minicorn.serving.handoff import Handoff
+from minicorn.serving.handoff import Handoff, Parcel
 from minicorn.serving.holdings import Holdings
 from minicorn.serving.reception import Reception
 from minicorn.system import poller
@@ -197,9 +197,10 @@ class Loop:
 
     # One connection
 
-    def _receive(self, connection: Connection, now: float) -> None:
+    def _receive(self, connection: Connection, now: float, parcel: Parcel | None = None) -> None:
+        """Read what has come, or take up what came to the worker that has given it away as `parcel`."""
         try:
-            if connection.receive(now):
+            if connection.receive(now) if parcel is None else connection.resume(parcel, now):
                 self._turns[connection] = None
             else:
                 self.poll_for(connection)
@@ -463,19 +464,7 @@ class Loop:
         self._page.taken()
         connection = self._reception.take_over(sock, parcel, origin, now)
         self._adopt(connection)
-        try:
-            if connection.resume(parcel, now):
-                self._turns[connection] = None
-            else:
-                self.poll_for(connection)
-                self._deadlines.note(connection)
-            if connection.holds:
-                self._weigh(connection)
-                self._relieve(now)
-        except ProtocolError as error:
-            self.refuse(connection, error, now)
-        except ClientGone as gone:
-            self.part(connection, gone)
+        self._receive(connection, now, parcel)
         return True
 
     def _spread(self, keep: int) -> None:
