@@ -24,7 +24,6 @@ from minicorn.http.tracing import Tracing
 from minicorn.logs.accesslog import Origin
 from minicorn.logs.log import Sink
 from minicorn.logs.requestlog import RequestLog
-from minicorn.reload.page import NEWER, render
 from minicorn.serving.claims import Claims
 from minicorn.serving.connection import Connection
 from minicorn.serving.deadlines import TICK
@@ -324,13 +323,14 @@ class Server:
 
     def _answer_or_keep(self, connection: Connection) -> None:
         """With --reload: who asks for newer code than ours waits, until our successor has the connection."""
+        from minicorn.reload import page
         from minicorn.reload.showing import is_local
 
         request = connection.request
         assert request is not None and self._front is not None
         told = is_local(connection.peer, request.aside, request.fields.get("HTTP_HOST", ""))
         self._front.sees = self._settings.debug_page_remote or told
-        if request.target == f"{NEWER}{self._generation}" and not self._loop.closing:
+        if request.target == f"{page.NEWER}{self._generation}" and not self._loop.closing:
             self._loop.keep(connection)
         else:
             self._answer(connection)
@@ -357,10 +357,10 @@ class Server:
         """What a client may see of what the application has raised: the page of --reload, on this machine."""
         if self._front is None or not self._front.sees or not self._settings.debug_page:
             return "text/plain", ""
-        from minicorn.reload import failure
+        from minicorn.reload import failure, page
 
         shown = failure.from_exception(f"{request.method} {request.target}", error)
-        return render(shown, request.fields.get("HTTP_ACCEPT", ""), self._generation)
+        return page.render(shown, request.fields.get("HTTP_ACCEPT", ""), self._generation)
 
     def _answer(self, connection: Connection) -> None:
         """Give a complete request to the application, and its reply to the connection."""

@@ -6,35 +6,14 @@ Read when it is raised: by the time that somebody looks, the file may have been 
 import linecache
 import os
 import traceback
-from dataclasses import dataclass, field
 
 from minicorn.reload.imports import is_installed
+from minicorn.reload.page import Failure, Frame
 from minicorn.serving.loader import explain
 
 # Lines shown before and after the one that failed, and frames shown at most
 AROUND = 5
 FRAMES_MOST = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One place in the source; `lines` are numbered, `line` is the one that failed."""
-
-    path: str
-    line: int
-    function: str
-    lines: tuple[tuple[int, str], ...]
-    own: bool  # of the project, not of the standard library or a package
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """What to tell a developer. `frames` begin with the innermost."""
-
-    doing: str
-    headline: str
-    text: str
-    frames: tuple[Frame, ...] = field(default=())
 
 
 def from_exception(doing: str, error: BaseException) -> Failure:

@@ -5,8 +5,8 @@ that answers when there is newer code: then it loads itself again. Values in, te
 """
 
 import json
+from dataclasses import dataclass
 from html import escape
-from typing import Protocol
 
 # A request for this and a generation's number is answered when a newer one serves
 NEWER = "/.minicorn/newer-than/"
@@ -45,41 +45,34 @@ _SCRIPT = """
 """
 
 
-class Place(Protocol):
-    """One frame, as `failure.Frame` has it."""
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One place in the source; `lines` are numbered, `line` is the one that failed."""
 
-    @property
-    def path(self) -> str: ...
-    @property
-    def line(self) -> int: ...
-    @property
-    def function(self) -> str: ...
-    @property
-    def lines(self) -> tuple[tuple[int, str], ...]: ...
-    @property
-    def own(self) -> bool: ...
+    path: str
+    line: int
+    function: str
+    lines: tuple[tuple[int, str], ...]
+    own: bool  # of the project, not of the standard library or a package
 
 
-class Trouble(Protocol):
-    """What there is to show, as `failure.Failure` has it."""
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What to tell a developer. `frames` begin with the innermost."""
 
-    @property
-    def doing(self) -> str: ...
-    @property
-    def headline(self) -> str: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def frames(self) -> tuple[Place, ...]: ...
+    doing: str
+    headline: str
+    text: str
+    frames: tuple[Frame, ...] = ()
 
 
-def render(trouble: Trouble, accept: str, generation: int) -> tuple[str, str]:
+def render(failure: Failure, accept: str, generation: int) -> tuple[str, str]:
     """The media type and the content for a client that accepts `accept`."""
     if "text/html" in accept:
-        return "text/html", _html(trouble, generation)
+        return "text/html", _html(failure, generation)
     if "json" in accept:
-        return "application/json", _json(trouble)
-    return "text/plain", f"{trouble.doing}: {trouble.headline}\n\n{trouble.text}\n"
+        return "application/json", _json(failure)
+    return "text/plain", f"{failure.doing}: {failure.headline}\n\n{failure.text}\n"
 
 
 def render_waiting(generation: int) -> str:
@@ -90,41 +83,41 @@ def render_waiting(generation: int) -> str:
     return _document("Still importing", body, generation, '<meta http-equiv="refresh" content="5">')
 
 
-def _json(trouble: Trouble) -> str:
-    places = [{"path": each.path, "line": each.line, "function": each.function} for each in trouble.frames]
-    content = {"doing": trouble.doing, "error": trouble.headline, "traceback": trouble.text, "frames": places}
+def _json(failure: Failure) -> str:
+    places = [{"path": each.path, "line": each.line, "function": each.function} for each in failure.frames]
+    content = {"doing": failure.doing, "error": failure.headline, "traceback": failure.text, "frames": places}
     return json.dumps(content) + "\n"
 
 
-def _html(trouble: Trouble, generation: int) -> str:
+def _html(failure: Failure, generation: int) -> str:
     """Open is the innermost frame of the project's; without one, the innermost."""
-    main = next((each for each in trouble.frames if each.own), next(iter(trouble.frames), None))
-    parts = [f"<h1>{escape(trouble.headline)}</h1><p>{escape(trouble.doing)}</p>"]
+    main = next((each for each in failure.frames if each.own), next(iter(failure.frames), None))
+    parts = [f"<h1>{escape(failure.headline)}</h1><p>{escape(failure.doing)}</p>"]
     if main is not None:
         parts.append(_place(main) + _source(main))
-    if len(trouble.frames) > 1:
+    if len(failure.frames) > 1:
         parts.append("<details><summary>All frames, the innermost first</summary>")
-        parts += [_place(each) + _source(each) for each in trouble.frames]
+        parts += [_place(each) + _source(each) for each in failure.frames]
         parts.append("</details>")
     shown = "" if main is not None else " open"
     parts.append(
-        f'<details{shown}><summary>As text</summary><pre class="text">{escape(trouble.text)}</pre></details>'
+        f'<details{shown}><summary>As text</summary><pre class="text">{escape(failure.text)}</pre></details>'
         "<p>This page loads itself again when the code has been saved.</p>"
     )
-    return _document(trouble.headline, "".join(parts), generation)
+    return _document(failure.headline, "".join(parts), generation)
 
 
-def _place(place: Place) -> str:
-    where = f" in <code>{escape(place.function)}</code>" if place.function else ""
-    return f'<p class="at"><code class="place">{escape(place.path)}:{place.line}</code>{where}</p>'
+def _place(frame: Frame) -> str:
+    where = f" in <code>{escape(frame.function)}</code>" if frame.function else ""
+    return f'<p class="at"><code class="place">{escape(frame.path)}:{frame.line}</code>{where}</p>'
 
 
-def _source(place: Place) -> str:
-    if not place.lines:
+def _source(frame: Frame) -> str:
+    if not frame.lines:
         return ""
     rows = (
-        f'<span{" class=bad" if number == place.line else ""} data-n="{number}">{escape(text) or " "}</span>'
-        for number, text in place.lines
+        f'<span{" class=bad" if number == frame.line else ""} data-n="{number}">{escape(text) or " "}</span>'
+        for number, text in frame.lines
     )
     return f"<pre>{''.join(rows)}</pre>"
 

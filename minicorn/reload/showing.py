@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from minicorn.reload import page
-from minicorn.reload.failure import Failure
 
-HIDDEN = Failure("the application", "Internal Server Error", "The log has the traceback.")
+HIDDEN = page.Failure("the application", "Internal Server Error", "The log has the traceback.")
 
 
 # In environ: whether the client may see tracebacks
@@ -33,7 +32,7 @@ class Front:
 class FailurePage:
     """In place of an application that cannot be loaded: status 500, and why, for whoever may see it."""
 
-    def __init__(self, failure: Failure, generation: int) -> None:
+    def __init__(self, failure: page.Failure, generation: int) -> None:
         self._failure = failure
         self._generation = generation
 

@@ -174,8 +174,9 @@ class Worker:
         """The application; with --reload, one that shows why it cannot be loaded."""
         if not self._settings.reload:
             return load_app(self._settings.app)
-        from minicorn.reload.failure import Failure, from_exception
+        from minicorn.reload.failure import from_exception
         from minicorn.reload.imports import distrust_fresh_bytecode, mind_debuggers
+        from minicorn.reload.page import Failure
         from minicorn.reload.showing import FailurePage
 
         doing = f"importing {self._settings.app}"
