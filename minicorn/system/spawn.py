@@ -77,13 +77,22 @@ def _be_child(run: Callable[[], int], heir: bool) -> None:
     code = 70  # EX_SOFTWARE of sysexits.h
     try:
         signals.reset(MANAGED)
-        if not heir:
+        if heir:
+            _own_uuids()
+        else:
             atexit._clear()  # the parent's are the parent's to run
         code = run()
     except BaseException:
         traceback.print_exc()
     finally:
         leave(code)
+
+
+def _own_uuids() -> None:
+    """Keep siblings from making one uuid1: libuuid's clock sequence, which is to tell processes apart (RFC 9562
+    6.1), is drawn once and outlives a fork. Without libuuid, `uuid` draws one for each."""
+    if uuid := sys.modules.get("uuid"):
+        uuid._generate_time_safe = None  # type: ignore[attr-defined]
 
 
 def attend() -> None:

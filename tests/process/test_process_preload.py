@@ -23,7 +23,7 @@ os.register_at_fork(after_in_child=lambda: FORKS.append(os.getpid()))
 def tell(environ):
     return json.dumps({
         "pid": os.getpid(), "random": random.random(), "ssl": ssl.RAND_bytes(8).hex(),
-        "uuid1": str(uuid.uuid1()), "uuid4": str(uuid.uuid4()), "forked": FORKS[-1:],
+        "uuid1": [uuid.uuid1().clock_seq for _ in range(4)], "uuid4": str(uuid.uuid4()), "forked": FORKS[-1:],
     })
 
 ROUTES["/state"] = tell
@@ -72,7 +72,7 @@ def check_that_they_differ(server: Server, count: int) -> None:
 
     wait_until(all_told, f"each of {count} workers has answered")
     for name in ("random", "ssl", "uuid1", "uuid4"):
-        assert len({state[name] for state in told.values()}) == count, name
+        assert len({str(state[name]) for state in told.values()}) == count, name
     assert all(state["forked"] == [pid] for pid, state in told.items())
 
 
