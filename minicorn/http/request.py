@@ -72,6 +72,7 @@ def parse_head(
     if end < 0 or end + 4 - start > limit:
         if end >= 0 or len(data) - start > limit:
             raise _too_large(data, start, limit)
+        _check_first_line(data, start, searched)
         if grammar.NOT_IN_HEADS.search(data, max(start, searched - 1)):
             raise ProtocolError(400, "bare CR or LF, or a control character, in the head")
         _check_last_line(data, start, searched, longest_line, longest_field)
@@ -109,14 +110,22 @@ def _check_last_line(data: bytes | bytearray, start: int, searched: int, longest
         raise ProtocolError(431, f"field line of more than {longest_field} bytes")
 
 
+def _check_first_line(data: bytes | bytearray, start: int, searched: int) -> None:
+    """Refuse a request line that is none as soon as it has come: behind what is HTTP/0.9, or no HTTP,
+    nothing comes."""
+    end = data.find(b"\r\n", max(start, searched - 1))
+    # Backwards, so that each line is searched once, when its end has come
+    if end >= 0 > data.rfind(b"\r\n", start, end):
+        _parse_request_line(data[start:end].decode("latin-1"))
+
+
 def _parse(head: bytes, most_fields: int) -> Request:
     text = head.decode("latin-1")
     lines = text.split("\r\n")
+    request = _parse_request_line(lines[0])
     if most_fields and len(lines) - 3 > most_fields:
         raise ProtocolError(431, f"more than {most_fields} field lines")
     pairs = [*map(_LINES.__getitem__, lines[1:-2])]
-    # After them: what is malformed is so whatever its version
-    request = _parse_request_line(lines[0])
     request.head = text
     request.fields = fields = dict(pairs)
     if "" in fields:

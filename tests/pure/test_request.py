@@ -337,6 +337,29 @@ def test_what_is_no_http_is_refused_before_its_head_is_whole() -> None:
     assert outcome(lambda: drip(client_hello)) == 400
 
 
+@pytest.mark.parametrize("step", [1, 7, 1000])
+@pytest.mark.parametrize("before", [b"", b"\r\n"], ids=labels)
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"GET /", 400),  # HTTP/0.9
+        (b"SSH-2.0-OpenSSH_9.2", 400),
+        (b"EHLO there", 400),
+        (b"GET / http/1.1", 400),
+        (b"GET / HTTP/2.0", 505),
+        (b"GET / HTTP/1.1", None),
+    ],
+    ids=labels,
+)
+def test_a_request_line_is_judged_as_soon_as_it_has_come(
+    line: bytes, status: int | None, before: bytes, step: int
+) -> None:
+    data = before + line + b"\r\n"
+    assert fed(data[:-1], step) is None
+    assert fed(data, step) == status
+    assert fed(data + b"A: b\0", step) == (status or 400)
+
+
 @pytest.mark.parametrize("line", [b" folded", b"\tfolded", b" X: y", b" ", b"\t"], ids=labels)
 def test_a_folded_field_line_is_refused(line: bytes) -> None:
     assert refused(head(b"A: b", line)) == 400
@@ -936,8 +959,15 @@ def test_a_head_of_twice_the_size_takes_twice_the_time(shape: str) -> None:
     assert times_longer <= FACTOR
 
 
-def test_a_head_in_single_bytes_takes_linear_time() -> None:
-    make = filled(b"A: bcdefghi\r\n", after=b"\r\n")
+@pytest.mark.parametrize(
+    "make",
+    [
+        filled(b"A: bcdefghi\r\n", after=b"\r\n"),
+        lambda size: head(*[b"A:"] * (size // 8), start=b"GET /" + b"x" * (size // 2) + b" HTTP/1.1"),
+    ],
+    ids=["many lines", "a long one and many short ones"],
+)
+def test_a_head_in_single_bytes_takes_linear_time(make: Callable[[int], bytes]) -> None:
     times_longer = growth(lambda data: drip(data, LARGE), make, 2**15)
     assert times_longer <= FACTOR
 

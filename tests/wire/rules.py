@@ -39,7 +39,7 @@ RULES = [
     Rule(9110, "15.6.6", "SHOULD", "a 505 says why, and what is supported", "its status and phrase, as for all refusals", "test_reply::test_an_error_reply_says_its_status_alone_and_closes"),
     # RFC 9112 3: request line
     Rule(9112, "3", "MAY", "split the request line at any white space", "no: one SP each, for leniency here is how requests are smuggled", "test_request::test_a_malformed_request_line_is_refused"),
-    Rule(9112, "3", "SHOULD", "answer an invalid request line with 400, and not repair it", "400; nothing is repaired", "test_request::test_a_malformed_request_line_is_refused"),
+    Rule(9112, "3", "SHOULD", "answer an invalid request line with 400, and not repair it", "400 as soon as the line has come; nothing is repaired", "test_request::test_a_request_line_is_judged_as_soon_as_it_has_come"),
     Rule(9112, "3", "SHOULD", "501 for a method longer than any implemented", "any token is a method: the application decides; the head's limit bounds it", "test_request::test_any_token_is_a_method_and_its_case_is_kept"),
     Rule(9112, "3", "MUST", "414 for a target longer than we wish to parse", "414 beyond --limit-request-line, or --max-header-size", "test_request::test_a_request_line_over_the_limit_is_414"),
     Rule(9112, "3", "SHOULD", "take request lines of 8,000 octets at least", "64 KiB by default: gunicorn's 4094 is a limit only to who sets it", "test_wire_limits::test_without_limits_of_their_own_lines_may_be_as_long_as_the_head"),

@@ -43,6 +43,9 @@ def chunked(rest, *lines):
 
 MALFORMED = {
     "no request line": b"\r\n\r\n\r\n",
+    "HTTP/0.9": f"GET /{MARK}\r\n".encode(),
+    "SSH": f"SSH-2.0-{MARK}\r\n".encode(),
+    "SMTP": f"EHLO {MARK}\r\n".encode(),
     "words": b"hello there\r\n\r\n",
     "no version": head(line=f"GET /{MARK}"),
     "two spaces": head(line=f"GET  /{MARK} HTTP/1.1"),
