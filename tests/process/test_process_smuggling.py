@@ -126,11 +126,17 @@ def front(request: pytest.FixtureRequest, server: Server, tmp_path_factory: pyte
     command = [nginx, "-p", str(folder), "-e", "stderr", "-c", str(folder / "conf"), "-g", "user root;"]
     process = subprocess.Popen(command[: None if os.geteuid() == 0 else -2], stderr=subprocess.DEVNULL)
     try:
-        wait_until((folder / "front").exists, "nginx does not listen")
+        wait_until(lambda: listens(folder / "front"), "nginx listens")
         yield folder / "front"
     finally:
         process.terminate()
         process.wait()
+
+
+def listens(path: Path) -> bool:
+    """A socket's file is there a moment earlier."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 def talk(client: socket.socket, data: bytes, ends: bool = True) -> bytes:
