@@ -17,7 +17,8 @@ from minicorn.arbiter.upgrade import Upgrade
 from minicorn.config.configuration import Configuration
 from minicorn.config.settings import Settings
 from minicorn.errors import ConfigError, ExitCode
-from minicorn.figures.desk import open_desk
+from minicorn.figures.desk import check_desk, open_desk
+from minicorn.figures.directory import Directory
 from minicorn.logs import accesslog, log, logconfig
 from minicorn.logs.log import LOGGER, Output, Sink
 from minicorn.offspring import Offspring, directory
@@ -27,7 +28,7 @@ from minicorn.serving.worker import pythonpath
 from minicorn.system import activation, listeners, shell, spawn, systemd, terminal
 from minicorn.system.cgroup import count_workers
 from minicorn.system.listeners import Listener
-from minicorn.system.pidfile import PidFile
+from minicorn.system.pidfile import PidFile, check_pidfile
 from minicorn.system.privileges import find_owner
 from minicorn.system.systemd import Manager
 from minicorn.system.title import set_title
@@ -153,8 +154,17 @@ def _check_successor(settings: Settings) -> ExitCode:
 
 
 def check(settings: Settings) -> ExitCode:
-    """Whether a server could start: --check-config. What is wrong is said on standard error."""
+    """Whether a server could start: --check-config. What is wrong is said on standard error.
+
+    It may be asked beside the server that runs: what somebody has could be had.
+    """
     enter(settings)
+    for address in settings.addresses:
+        listeners.check(address)
+    check_desk(settings)
+    if settings.pid:
+        check_pidfile(settings.pid)
+    Directory(settings.worker_tmp_dir).remove()
     return _load(settings)
 
 

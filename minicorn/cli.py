@@ -70,7 +70,11 @@ def build_parser() -> argparse.ArgumentParser:
     asked.add_argument("-h", "--help", action="help", help="Show this.")
     asked.add_argument("--version", action="version", version=f"%(prog)s {VERSION}", help="Show the version.")
     asked.add_argument("-c", "--config", metavar="FILE", help="Read this file, or python:MODULE.")
-    asked.add_argument("--check-config", action="store_true", help="Load it and the application; say what is wrong.")
+    asked.add_argument(
+        "--check-config",
+        action="store_true",
+        help="Try all that a start needs, the application too; say what is wrong.",
+    )
     asked.add_argument("--print-config", action="store_true", help="Show each setting and where it came from.")
     shells = ("bash", "zsh", "fish")
     asked.add_argument("--print-completion", choices=shells, metavar="SHELL", help="For bash, zsh, fish; needs shtab.")

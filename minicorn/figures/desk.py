@@ -2,6 +2,7 @@
 
 import ipaddress
 
+from minicorn.config.address import Tcp
 from minicorn.config.settings import Settings
 from minicorn.errors import ConfigError
 from minicorn.system import listeners
@@ -23,12 +24,34 @@ def open_desk(settings: Settings, left: list[tuple[int, str, tuple[int, int] | N
         desk = before[0] if before else listeners.bind(settings.monitor, BACKLOG)
     except ConfigError as error:
         raise ConfigError(f"--monitor: {error}") from error
-    if not (settings.monitor_allow or _is_private(desk)):
+    if not (settings.monitor_allow or is_private(desk)):
         listeners.close_all([desk])
-        raise ConfigError(f"--monitor: other machines reach {desk.name}: if they may, add --monitor-allow")
+        raise _refusal(desk.name)
     return desk
 
 
-def _is_private(desk: Listener) -> bool:
+def check_desk(settings: Settings) -> None:
+    """ConfigError when it could not listen there, or may not, whoever does so now."""
+    if settings.monitor is None:
+        return
+    try:
+        listeners.check(settings.monitor)
+    except ConfigError as error:
+        raise ConfigError(f"--monitor: {error}") from error
+    if isinstance(settings.monitor, Tcp) and not settings.monitor_allow:
+        _, (host, *_) = listeners.resolve(settings.monitor)
+        if not _is_loopback(str(host)):
+            raise _refusal(str(settings.monitor))
+
+
+def is_private(desk: Listener) -> bool:
     """Whether only this machine reaches it."""
-    return not desk.port or ipaddress.ip_address(desk.host).is_loopback
+    return not desk.port or _is_loopback(desk.host)
+
+
+def _is_loopback(host: str) -> bool:
+    return ipaddress.ip_address(host).is_loopback
+
+
+def _refusal(name: str) -> ConfigError:
+    return ConfigError(f"--monitor: other machines reach {name}: if they may, add --monitor-allow")

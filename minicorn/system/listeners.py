@@ -82,9 +82,30 @@ def bind(address: Address, backlog: int, reuse_port: bool = False) -> Listener:
     except BindError:
         raise
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise BindError(f"cannot listen on {address}: the address is in use") from error
-        raise BindError(f"cannot listen on {address}: {error.strerror}") from error
+        raise _fault(address, error) from error
+
+
+def check(address: Address) -> None:
+    """BindError when `address` could not be had, even if nobody had it now. Nothing listens there meanwhile;
+    what a service manager would pass is not looked for."""
+    try:
+        if isinstance(address, Tcp):
+            _open_tcp(address).close()
+        elif isinstance(address, Unix):
+            temporary = _beside(_place(address))
+            with socket.socket(socket.AF_UNIX) as trial:
+                trial.bind(temporary)
+            os.unlink(temporary)
+    except BindError:
+        raise
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise _fault(address, error) from error
+
+
+def _fault(address: Address, error: OSError) -> BindError:
+    reason = "the address is in use" if error.errno == errno.EADDRINUSE else error.strerror or error
+    return BindError(f"cannot listen on {address}: {reason}")
 
 
 def bind_all(addresses: tuple[Address, ...], backlog: int, reuse_port: bool = False) -> list[Listener]:
@@ -107,18 +128,19 @@ def close_all(listeners: list[Listener]) -> None:
         listener.close()
 
 
-def _bind_tcp(address: Tcp, backlog: int, reuse_port: bool) -> Listener:
+def resolve(address: Tcp) -> tuple[socket.AddressFamily, tuple[object, ...]]:
+    """The family and the name that the system has for it; OSError for none."""
     # As bytes, where that is the same: Python's codec for international names takes a while to load
     host = address.host.encode() if address.host.isascii() else address.host
     found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     # A name such as localhost has both: IPv4 is what its clients try everywhere
-    family, kind, protocol, _, name = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-    listening = socket.socket(family, kind, protocol)
+    family, *_, name = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    return family, name
+
+
+def _bind_tcp(address: Tcp, backlog: int, reuse_port: bool) -> Listener:
+    listening = _open_tcp(address, reuse_port)
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse_port:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listening.bind(name)
         listening.listen(backlog)
     except OSError:
         listening.close()
@@ -126,16 +148,29 @@ def _bind_tcp(address: Tcp, backlog: int, reuse_port: bool) -> Listener:
     return Listener(listening)
 
 
+def _open_tcp(address: Tcp, reuse_port: bool = False) -> socket.socket:
+    """Bound, and not listening yet."""
+    family, name = resolve(address)
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        opened.bind(name)
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
 def _bind_unix(address: Unix, backlog: int) -> Listener:
     """Probe by connect, bind a temporary name, rename: no moment without a socket at the path."""
-    path = os.path.abspath(address.path)
+    path = _place(address)
     if os.path.lexists(path):
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            raise BindError(f"cannot listen on {address}: a file that is no socket is there")
         with socket.socket(socket.AF_UNIX) as probe:
             if probe.connect_ex(path) == 0:
                 raise BindError(f"cannot listen on {address}: the address is in use")
-    temporary = f"{path}.{os.getpid()}"
+    temporary = _beside(path)
     listening = socket.socket(socket.AF_UNIX)
     try:
         listening.bind(temporary)
@@ -148,6 +183,19 @@ def _bind_unix(address: Unix, backlog: int) -> Listener:
         raise
     status = os.stat(path)
     return Listener(listening, (status.st_dev, status.st_ino), path)
+
+
+def _place(address: Unix) -> str:
+    """The path; BindError when something else than a socket is there."""
+    path = os.path.abspath(address.path)
+    if os.path.lexists(path) and not stat.S_ISSOCK(os.stat(path).st_mode):
+        raise BindError(f"cannot listen on {address}: a file that is no socket is there")
+    return path
+
+
+def _beside(path: str) -> str:
+    """A name of ours in the same directory."""
+    return f"{path}.{os.getpid()}"
 
 
 def _inherit(address: Descriptor, backlog: int) -> Listener:

@@ -6,6 +6,7 @@ survives exec. So a file left by a killed server is taken over, and a live one's
 
 import fcntl
 import os
+import tempfile
 
 from minicorn.errors import ConfigError
 
@@ -42,3 +43,15 @@ class PidFile:
         except FileNotFoundError:
             pass  # somebody else has tidied up
         os.close(self.fd)
+
+
+def check_pidfile(path: str) -> None:
+    """ConfigError when it could not be written, whoever has it now. Nothing is left behind."""
+    place = os.path.abspath(path)
+    try:
+        if os.path.lexists(place):
+            os.close(os.open(place, os.O_RDWR | os.O_CLOEXEC))
+        else:
+            tempfile.TemporaryFile(dir=os.path.dirname(place)).close()
+    except OSError as error:
+        raise ConfigError(f"--pid {path}: {error.strerror}") from error

@@ -8,7 +8,7 @@ from signal import SIGHUP
 from typing import Any
 
 import pytest
-from harness import MINICORN, Starter, environment
+from harness import MINICORN, Starter, environment, free_port
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -225,24 +225,78 @@ bad_variable("MINICORN_CONFIG", "missing.py", "missing.py")
 BAD["two files"] = (("m:app",), {"minicorn.conf.py": "", "minicorn.toml": ""}, {}, 1, "both here")
 
 
-# What only a start can tell
-AT_START = {
-    "--pid missing/pid": "--pid missing/pid",
-    "--worker-tmp-dir missing": "--worker-tmp-dir",
-    "--bind fd://99": "cannot listen on fd://99",
-    "--bind unix:missing/s": "cannot listen on unix:missing/s",
-    "--bind 203.0.113.7:80": "cannot listen on http://203.0.113.7:80",
+# What a start would take: the place, and whether that is looked at before
+PLACES_TAKEN = {
+    "--pid missing/pid": "--pid missing/pid: No such file",
+    "--pid .": "--pid .: Is a directory",
+    "--worker-tmp-dir missing": "--worker-tmp-dir: cannot use missing: No such file",
+    "--access-logfile missing/log": "missing/log",
+    "--bind unix:missing/s": "cannot listen on unix:missing/s: No such file",
+    "--bind unix:.": "cannot listen on unix:.: a file that is no socket is there",
+    f"--bind unix:{'x' * 120}": "AF_UNIX path too long",
+    "--bind 203.0.113.7:80": "cannot listen on http://203.0.113.7:80: Cannot assign",
+    "--bind 127.0.0.1:0 --monitor 203.0.113.7:80": "--monitor: cannot listen on http://203.0.113.7:80: Cannot assign",
     "--bind 127.0.0.1:0 --monitor 0.0.0.0:0": "--monitor-allow",
 }
 
 
-@pytest.mark.parametrize("argv", AT_START)
-def test_what_only_a_start_can_tell_is_one_line_too(run: Run, argv: str) -> None:
-    code, out, err = run("m:app", *argv.split())
+@pytest.mark.parametrize("check", [(), ("--check-config",)], ids=["at the start", "before"])
+@pytest.mark.parametrize("argv", PLACES_TAKEN)
+def test_a_place_that_cannot_be_had_is_one_line(run: Run, argv: str, check: tuple[str, ...]) -> None:
+    code, out, err = run("m:app", *argv.split(), *check)
     assert (code, out) == (1, ""), err
     assert err.startswith("minicorn: error: ")
     assert err.count("\n") == 1
-    assert AT_START[argv] in err
+    assert PLACES_TAKEN[argv] in err
+
+
+def test_a_descriptor_is_missed_by_a_start_alone(run: Run) -> None:
+    """Before it there is no service manager to pass it."""
+    good = {"good.py": "def app(environ, start_response): pass"}
+    assert run("good:app", "--bind", "fd://99", "--check-config", files=good)[::2] == (0, "")
+    code, _, err = run("good:app", "--bind", "fd://99", files=good)
+    assert (code, err.count("\n"), "cannot listen on fd://99" in err) == (1, 1, True)
+
+
+# Root without what makes it root, who owns its files as anybody does
+PLAIN_USER = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if os.geteuid() == 0 else ()
+
+
+@pytest.mark.parametrize(
+    ("argv", "mention"),
+    [
+        ("--bind 127.0.0.1:81", "cannot listen on http://127.0.0.1:81: Permission denied"),
+        ("--bind unix:closed/s", "cannot listen on unix:closed/s: Permission denied"),
+        ("--pid closed/pid", "--pid closed/pid: Permission denied"),
+        ("--pid theirs", "--pid theirs: Permission denied"),
+        ("--worker-tmp-dir closed", "--worker-tmp-dir: cannot use closed: Permission denied"),
+        ("--error-logfile closed/log", "closed/log: Permission denied"),
+    ],
+)
+def test_what_one_may_not_have_is_told_before(start: Starter, argv: str, mention: str) -> None:
+    (start.cwd / "closed").mkdir(mode=0o555)
+    (start.cwd / "theirs").touch(mode=0o444)
+    server = start.command(*PLAIN_USER, *MINICORN, "plain:app", *argv.split(), "--check-config")
+    assert server.wait() == 1
+    assert server.log.finish().startswith("minicorn: error: ")
+    assert mention in server.log.text
+
+
+def listed(directory: Path) -> list[str]:
+    """What is there, but for what the application writes itself."""
+    return sorted(name for name in os.listdir(directory) if not name.startswith(("boot-", "exit-")))
+
+
+def test_beside_the_server_that_runs_a_check_finds_nothing_wrong_and_changes_nothing(start: Starter) -> None:
+    argv = ("plain:app", "--pid", "pid", "--bind", "unix:s", "--bind", f"127.0.0.1:{free_port()}", "--reuse-port")
+    argv += ("--monitor", f"127.0.0.1:{free_port()}", "--worker-tmp-dir", ".", "--access-logfile", "log")
+    server = start(*argv, bind=False)
+    before = listed(start.cwd)
+    checked = start.command(*MINICORN, *argv, "--check-config")
+    assert (checked.wait(), checked.log.finish()) == (0, "")
+    assert listed(start.cwd) == before
+    assert (start.cwd / "pid").read_text() == f"{server.process.pid}\n"
+    assert server.get("/").status == 200
 
 
 def test_there_are_sixty_bad_ones() -> None:
@@ -268,13 +322,9 @@ def test_a_file_that_runs_itself_is_one_line(start: Starter) -> None:
 
 def test_an_unreadable_file_is_one_line_for_whoever_may_not_read_it(start: Starter) -> None:
     start.write("minicorn.conf.py", "workers = 2").chmod(0)
-    start.cwd.chmod(0o755)
-    drop = "import os, sys; os.setgid(65534); os.setuid(65534); os.execv(sys.executable, sys.argv[1:])"
-    if os.geteuid() != 0:
-        drop = "import os, sys; os.execv(sys.executable, sys.argv[1:])"
-    server = start.command(MINICORN[0], "-c", drop, *MINICORN, "plain:app")
+    server = start.command(*PLAIN_USER, *MINICORN, "plain:app")
     assert server.wait() == 1
-    assert "Permission denied" in server.log.finish()
+    assert server.log.finish() == "minicorn: error: minicorn.conf.py: cannot be read: Permission denied\n"
 
 
 def test_a_configuration_is_checked_with_its_application(run: Run) -> None:
