@@ -8,6 +8,7 @@ import codecs
 import contextlib
 import fcntl
 import http.client
+import itertools
 import os
 import re
 import select
@@ -34,6 +35,7 @@ MINICORN = (sys.executable, "-m", "minicorn")
 SERVERS = {"gunicorn": (sys.executable, "-m", "gunicorn"), "minicorn": MINICORN}
 LISTENING = r"Listening on https?://(?:127\.0\.0\.1|0\.0\.0\.0):(\d+)"
 ANY_PORT = ("--bind", "127.0.0.1:0")
+_PORTS = itertools.count(os.getpid() * 50)  # others for each process of tests
 # Run in front of the server, in its process: `limit` descriptors, `affinity`, `subreaper`, `cgroup`, `terminal`
 PRELUDE = """
 import ctypes, fcntl, os, resource, sys, termios
@@ -64,9 +66,11 @@ def wait_until(condition: Callable[[], object], why: str, timeout: float = PATIE
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """A port that nobody listens on now, nor gets by chance until it is taken: the system hands out higher ones."""
+    while True:
+        port = 10_000 + next(_PORTS) % 20_000
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -342,6 +346,12 @@ class Server:
         self.signal(SIGKILL)
         self.wait()
 
+    def kill_all(self) -> None:
+        """SIGKILL for all of its processes."""
+        for pid in self.family():
+            with contextlib.suppress(ProcessLookupError):  # an orphan may leave by itself
+                os.kill(pid, SIGKILL)
+
     def check_end(self) -> None:
         """Stop it if it runs; nothing of it may be left."""
         for connection in self._clients:
@@ -354,8 +364,7 @@ class Server:
 
     def destroy(self) -> None:
         """End by force whatever is left, whatever has happened."""
-        for pid in self.family():
-            os.kill(pid, SIGKILL)
+        self.kill_all()
         self.process.wait()
         for connection in self._clients:
             connection.close()

@@ -7,7 +7,7 @@ from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 
 import psutil
 import pytest
-from harness import Starter, read, wait_until
+from harness import Starter, free_port, read, wait_until
 
 # Hangs in the way its path says: the function, and the text of the line or lines
 HANGS = {
@@ -32,13 +32,12 @@ connect_to_nothing()
 def test_a_killed_worker_is_replaced_at_once_and_the_log_says_what_it_did(start: Starter) -> None:
     server = start()
     _, worker = server.begin("/hold")
-    began = time.monotonic()
     os.kill(worker, SIGKILL)
     line = server.wait_log(rf"^.*worker {worker} .*SIGKILL.*$")[0]
     assert "which we did not send" in line
     assert "in GET /hold" in line
     server.wait_log("is ready after", count=2)
-    assert time.monotonic() - began < 2
+    assert "the next try in" not in server.log.text
     server.release()
     assert server.get("/").text != str(worker)
 
@@ -59,11 +58,10 @@ def test_a_worker_that_is_killed_while_idle_is_said_to_have_been_idle(start: Sta
 
 def test_all_workers_killed_at_once_are_all_replaced_at_once(start: Starter) -> None:
     server = start("plain:app", "--workers", "4")
-    began = time.monotonic()
     for worker in server.workers():
         os.kill(worker, SIGKILL)
     server.wait_log("is ready after", count=8)
-    assert time.monotonic() - began < 3
+    assert "the next try in" not in server.log.text
 
 
 # The arbiter's death
@@ -100,18 +98,19 @@ def test_an_orphan_answers_what_waits_in_the_accept_queue(start: Starter) -> Non
 
 def test_a_new_server_binds_at_once_after_the_arbiter_was_killed(start: Starter) -> None:
     """A start retries for a moment: the orphans may hold the address still."""
-    server = start("plain:app", "--workers", "3")
-    server.kill_arbiter()
-    successor = start("plain:app", "--bind", f"127.0.0.1:{server.port}", bind=False)
+    flags = ("--bind", f"127.0.0.1:{free_port()}")
+    start("plain:app", "--workers", "3", *flags, bind=False).kill_arbiter()
+    successor = start("plain:app", *flags, bind=False)
     assert successor.get("/").status == 200
 
 
 def test_a_new_server_binds_while_an_orphan_is_busy(start: Starter) -> None:
     """It closes its listeners at once when the arbiter has gone, not after its reply."""
-    server = start()
+    flags = ("--bind", f"127.0.0.1:{free_port()}")
+    server = start("plain:app", *flags, bind=False)
     connection = server.hold()
     server.kill_arbiter()
-    successor = start("minicorn.demo:app", "--bind", f"127.0.0.1:{server.port}", bind=False)
+    successor = start("minicorn.demo:app", *flags, bind=False)
     assert successor.get("/").status == 200
     server.release()
     assert len(read(connection).body) == 500_000
@@ -183,10 +182,8 @@ def test_a_crash_loop_ends_by_itself(start: Starter) -> None:
 
 def test_a_worker_that_never_boots_is_killed(start: Starter) -> None:
     start.write("site_app.py", HANGS_ON_IMPORT)
-    began = time.monotonic()
     server = start("site_app:app", "--boot-timeout", "1", ready=0)
     assert server.wait() == 3
-    assert time.monotonic() - began < 5
     log = server.log.finish()
     assert re.search(r'File ".*site_app\.py", line 4 in connect_to_nothing', log), log
     assert "booting" in log
@@ -197,9 +194,7 @@ def test_a_request_beyond_the_timeout_is_killed_and_named(start: Starter, path: 
     function, texts = HANGS[path]
     server = start("plain:app", "--timeout", "1")
     _, worker = server.begin(f"{path}?report=7")
-    began = time.monotonic()
     line = server.wait_log(rf"^.*worker {worker} .*$", count=2)[0]
-    assert time.monotonic() - began < 4
     assert f"in GET {path}?report=7" in line
     assert "SIGABRT" in line
     found = server.wait_log(rf'File "(.*plain\.py)", line (\d+) in {function}$')

@@ -117,9 +117,7 @@ def test_whatever_the_application_does_it_ends_with_the_server(start: Starter, w
     start.write("site_app.py", f"import time\nfrom plain import app\n{ENDS[what]}")
     server = start("site_app:app", "--workers", "2", "--graceful-timeout", "2")
     assert server.get("/").status == 200
-    began = time.monotonic()
     assert server.stop() == 0
-    assert time.monotonic() - began < 5
 
 
 # The machine
@@ -208,10 +206,10 @@ def full_pipe() -> tuple[int, int]:
     return reading, writing
 
 
-def test_a_stalled_stderr_stops_neither_hup_nor_term(start: Starter) -> None:
+def test_a_stalled_stderr_stops_neither_hup_nor_term(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
     reading, writing = full_pipe()
     path = start.cwd / "s"
-    os.chdir(start.cwd)  # a Unix socket's path must be short
+    monkeypatch.chdir(start.cwd)  # a Unix socket's path must be short
     try:
         server = start("plain:app", "--bind", "unix:s", "--workers", "2", ready=0, bind=False, stderr=writing)
         wait_until(path.exists, "it listens")

@@ -74,7 +74,7 @@ def zombies(server: Server) -> list[int]:
 
 
 def wait_no_zombies(server: Server) -> None:
-    wait_until(lambda: not zombies(server), "all that have ended are reaped", 3)
+    wait_until(lambda: not zombies(server), "all that have ended are reaped")
 
 
 def is_gone(pid: int) -> bool:
@@ -279,8 +279,7 @@ def test_after_the_whole_tree_was_killed_the_next_start_cleans_up(start: Starter
     flags = ("--workers", "3", "--worker-tmp-dir", str(beats), "--bind", f"unix:{path}", "--pid", str(pid))
     server = start(APP, *flags)
     server.begin("/hold")
-    for each in {server.pid, *server.workers()}:
-        os.kill(each, SIGKILL)
+    server.kill_all()
     server.wait()
     assert len(list(beats.iterdir())) == 1
     assert path.exists()
@@ -310,7 +309,7 @@ def test_rolls_leave_nothing_behind_in_the_arbiter(start: Starter, rolls: int) -
     grow(server, range(6, 6 + rolls))
     wait_until(lambda: len(server.workers()) == 1, "the last old worker has gone")
     wait_no_zombies(server)
-    assert len(descriptors(server.pid)) == len(open_before)
+    wait_until(lambda: len(descriptors(server.pid)) == len(open_before), "nothing is left open")
     assert process.memory_full_info().uss - memory < 2**20
     pages = [entry.name for entry in server.heartbeats().iterdir() if entry.name.isdigit()]
     assert sorted(pages) == ["1", "2"]

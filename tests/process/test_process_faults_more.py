@@ -63,9 +63,8 @@ def test_cleaning_up_after_a_killed_tree_spares_a_live_servers_heartbeats(start:
     alive, killed = start(APP, *flags), start(APP, *flags)
     spared, left = alive.heartbeats(), killed.heartbeats()
     content = sorted(entry.name for entry in spared.iterdir())
-    tree = {killed.pid, *killed.workers()}
-    for pid in tree:
-        os.kill(pid, SIGKILL)
+    tree = killed.family()
+    killed.kill_all()
     killed.wait()
     wait_until(lambda: all(is_gone(pid) for pid in tree), "no zombie is left", 5)
     assert left.exists()

@@ -4,14 +4,13 @@ import gzip
 import http.server
 import re
 import shlex
-import socket
 import threading
 import urllib.request
 from collections.abc import Iterator
 from signal import SIGHUP
 
 import pytest
-from harness import ANY_PORT, CHECKOUT, MINICORN, SERVERS, Server, Starter, wait_until
+from harness import ANY_PORT, CHECKOUT, MINICORN, SERVERS, Server, Starter, free_port, wait_until
 from sentry_sdk.envelope import Envelope
 from service_manager import ServiceManager
 
@@ -142,9 +141,8 @@ def both(start: Starter, line: str, paths: tuple[str, ...], **environment: str) 
 
 def test_a_procfile_line(start: Starter) -> None:
     start.write("shop.py", SHOP)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    found = both(start, "shop:app --log-file -", ("/", "/echo", "/missing"), PORT=str(port), WEB_CONCURRENCY="2")
+    variables = {"PORT": str(free_port()), "WEB_CONCURRENCY": "2"}
+    found = both(start, "shop:app --log-file -", ("/", "/echo", "/missing"), **variables)
     assert [status for status, _, _ in found] == [200, 201, 404]
 
 
@@ -191,8 +189,7 @@ def test_gunicorn_cmd_args_are_honoured_with_a_note(start: Starter) -> None:
 def test_a_systemd_socket_unit(start: Starter, manager: ServiceManager) -> None:
     """The two units of gunicorn's documentation, run by systemd; what listens is the manager's."""
     start.write("shop.py", SHOP)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     manager.write("minicorn.socket", SOCKET.format(port=port))
     found = []
     for command in SERVERS.values():

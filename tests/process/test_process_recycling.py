@@ -162,13 +162,13 @@ def test_a_worker_that_is_replaced_for_its_memory_finishes_its_request_in_hand(s
 @needs_pss
 def test_a_worker_twice_as_large_as_allowed_is_killed_and_the_log_says_why(start: Starter) -> None:
     server = start("grow:app", "--workers", "2", "--max-worker-memory", "64M")
-    large = server.get("/grow?150").text
+    _, large = server.begin("/grow?150")  # it may be weighed before it has answered
     line = server.wait_log(rf"^.*worker {large} .*SIGKILL.*$")[0]
     told = re.search(r"it uses (\d+) MiB, 2 times 64 are the limit", line)
     assert told, line
-    assert int(told[1]) > 150
+    assert int(told[1]) > 128
     server.wait_log("is ready after", count=3)
-    assert server.get("/").text != large
+    assert server.get("/").text != str(large)
 
 
 @needs_pss
@@ -362,7 +362,7 @@ def test_a_crash_loop_spares_the_workers_that_serve(start: Starter) -> None:
     (start.cwd / "broken").touch()
     os.kill(victim, SIGKILL)
     server.wait_log("4 in a row")
-    assert server.workers() == set(others)
+    assert server.workers() >= set(others)
     assert {int(server.get("/").text) for _ in range(10)} <= set(others)
 
 

@@ -171,7 +171,7 @@ def test_killing_promoted_templates_and_their_workers_ends_well(start: Starter) 
                 pass  # a template from before
         wait_until(lambda: len(workers(server)) == 3 and template(server) in server.workers(), "it converges", 30)
     wait_until(lambda: server.get().status == 200, "it answers")
-    assert server.family() == {server.pid, template(server), *workers(server)}
+    wait_until(lambda: server.family() == {server.pid, template(server), *workers(server)}, "nobody else is left")
 
 
 # Who is not promoted

@@ -5,13 +5,13 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from harness import CHECKOUT, Server, Starter, descriptors, read, wait_until
 from reloading import APP, HTML, await_status, await_word, get, rolls, serve, settle, write
+from test_process_counting import look
 
 
 def replace_older(start: Starter) -> None:
@@ -81,8 +81,11 @@ def test_a_burst_is_one_roll(start: Starter) -> None:
     settle(server, start)
     wait_until(lambda: rolls(server) == server.log.text.count("Detected"), "the roll has ended")
     before = rolls(server)
+    watcher = find_watcher(server)
+    os.kill(watcher, signal.SIGSTOP)  # or a test that is held up for a moment has made two
     for number in range(50):
         (start.cwd / f"module_{number}.py").write_text(f"X = {number}")
+    os.kill(watcher, signal.SIGCONT)
     server.wait_log(r"Detected created: module_0\.py, module_1\.py, module_10\.py and 47 more")
     wait_until(lambda: rolls(server) > before, "the burst's roll has ended")
     settle(server, start)
@@ -322,7 +325,13 @@ def test_breakpoint_works_on_the_terminal_and_nothing_is_late_meanwhile(start: S
     server = serve(start, "--timeout", "1", prelude="terminal")
     connection = server.send("/")
     server.wait_log(r"\(Pdb\)")
-    time.sleep(2)  # twice the timeout: nobody may be judged
+
+    def is_judged() -> bool:
+        """The arbiter has planned when the request was late, but for this."""
+        seen = look(server)
+        return any(seen.heard > each.since + 1.5 for each in seen.workers if each.busy)
+
+    wait_until(is_judged, "the timeout is over")
     server.type(b"p 'w' + 'ell'\n")
     server.wait_log("'well'")
     server.type(b"c\n")
