@@ -9,7 +9,7 @@ import sys
 from typing import Any, NoReturn
 
 from minicorn.config import gunicorn
-from minicorn.config.settings import NAMES, OPTIONS, Layer, Settings, from_argv, render
+from minicorn.config.settings import NAMES, OPTIONS, Kind, Layer, Settings, from_argv, render
 from minicorn.errors import ConfigError, ExitCode, UsageError
 from minicorn.version import VERSION
 
@@ -117,6 +117,8 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
                 metavar=option.metavar,
                 default=argparse.SUPPRESS,
                 help=text,
+                nargs="?" if option.bare else None,
+                const=option.bare or None,
             )
 
 
@@ -131,11 +133,29 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         return f"{names} {action.metavar}" if names and action.metavar else super()._format_action_invocation(action)
 
 
+def _spelled_out(argv: list[str]) -> list[str]:
+    """The words of a command line, in which a flag that may go without a value takes none of its neighbours."""
+    bare = {flag: option for option in OPTIONS.values() if option.bare for flag in option.flags}
+    words = argv.copy()
+    for place, (word, after) in enumerate(zip(argv, [*argv[1:], ""], strict=False)):
+        if word in bare and not _fits(bare[word].kind, after):
+            words[place] = f"{word}={bare[word].bare}"
+    return words
+
+
+def _fits(kind: Kind[object], text: str) -> bool:
+    try:
+        kind.parse(text)
+    except ValueError:
+        return False
+    return True
+
+
 class _Called:
     """How the command was called: the values of its flags, and what it was asked for."""
 
     def __init__(self, parser: argparse.ArgumentParser, argv: list[str] | None, origin: str = "") -> None:
-        given = vars(parser.parse_args(argv))
+        given = vars(parser.parse_args(_spelled_out(sys.argv[1:] if argv is None else argv)))
         self.config: str | None = given.pop("config")
         self.check: bool = given.pop("check_config")
         self.print: bool = given.pop("print_config")

@@ -50,6 +50,7 @@ class Option:
     fixed: bool = False  # for the life of the arbiter: HUP does not change it
     repeatable: bool = False
     switch: bool = False
+    bare: str = ""  # its value when the flag is given without one
 
     @property
     def off(self) -> str:
@@ -62,10 +63,17 @@ def _line(default: object, option: Option) -> object:
 
 
 def setting(
-    default: D, kind: Kind[T], *flags: str, metavar: str, help: str, called: str = "", fixed: bool = False
+    default: D,
+    kind: Kind[T],
+    *flags: str,
+    metavar: str,
+    help: str,
+    called: str = "",
+    fixed: bool = False,
+    bare: str = "",
 ) -> D | T:
     """One line of the table."""
-    return _line(default, Option(flags, kind, metavar, help, called, fixed))  # type: ignore[return-value, arg-type]
+    return _line(default, Option(flags, kind, metavar, help, called, fixed, bare=bare))  # type: ignore[return-value, arg-type]
 
 
 def repeatable(
@@ -240,6 +248,16 @@ CERT_REQS = choice("none", "optional", "required", also={"0": "none", "1": "opti
 TLS_VERSION = choice(
     "1.2", "1.3", also=dict.fromkeys(("2", "5", "16", "tls", "tls_server", "tlsv1_2"), "1.2") | {"tlsv1_3": "1.3"}
 )
+PROXY = replace(
+    choice(
+        "off",
+        "v1",
+        "v2",
+        "auto",
+        also={word: "auto" if on else "off" for word, on in _SWITCHED.items()} | {"none": "off"},
+    ),
+    types=(bool,),
+)
 FACILITY = choice(
     *["auth", "authpriv", "cron", "daemon", "ftp", "kern", "lpr", "mail", "news", "security", "syslog", "user", "uucp"],
     *(f"local{n}" for n in range(8)),
@@ -294,7 +312,7 @@ class Settings:
     handoff_after: float = setting(10.0, MILLISECONDS, "--handoff-after", metavar="MS", help="Milliseconds in the application after which waiting connections go to other workers; 0: never.")
     forwarded_allow_ips: str = setting("127.0.0.1,::1,unix", PEERS, "--forwarded-allow-ips", metavar="LIST", help="Proxies that are believed about the client: addresses, networks, unix (sockets), or * for any peer.")
     forwarded_headers: str = setting("x-forwarded-for,x-forwarded-proto", words(*BELIEVABLE), "--forwarded-headers", metavar="LIST", help="What they are believed; also x-forwarded-host, x-forwarded-port, x-forwarded-prefix, forwarded (RFC 7239).")
-    proxy_protocol: bool = switch(False, "--proxy-protocol", help="Expect a PROXY header (v1 or v2) before each connection from --proxy-allow-from.")
+    proxy_protocol: str = setting("off", PROXY, "--proxy-protocol", metavar="[V]", help="Expect a PROXY header before each connection from --proxy-allow-from: v1, v2, or auto for either, as without a value.", bare="auto")
     proxy_allow_from: str = setting("127.0.0.1,::1,unix", PEERS, "--proxy-allow-from", metavar="LIST", help="Who sends it; from others it is a malformed request.", called="proxy_allow_ips")
     certfile: tuple[str, ...] = repeatable(PATH, "--certfile", metavar="FILE", help="Speak TLS, with this certificate and its chain, PEM; repeatable, chosen by the name that a client asks for, else the first.")
     keyfile: tuple[str, ...] = repeatable(PATH, "--keyfile", metavar="FILE", help="Its key, where that is not in the same file; one for each.")
@@ -406,7 +424,7 @@ def convert(name: str, given: Given) -> object:
     kind: Kind[object] = option.kind if option else TEXT  # type: ignore[assignment]  # APP
     values: list[object] = []
     for raw in given.raw:
-        typed = isinstance(raw, kind.types) and (kind is SWITCH or not isinstance(raw, bool))
+        typed = isinstance(raw, kind.types) and (bool in kind.types or not isinstance(raw, bool))
         try:
             if not typed and not isinstance(raw, str):
                 raise ValueError(raw)

@@ -34,11 +34,14 @@ class Source:
     secure: bool = False
 
 
-def parse_proxy(data: bytes) -> tuple[Source, int] | None:
-    """The header at the start of `data` and its length; None to ask for more, ProtocolError (400) for none."""
-    if _SIGNATURE.startswith(data[: len(_SIGNATURE)]):
+def parse_proxy(data: bytes, version: str = "auto") -> tuple[Source, int] | None:
+    """The header at the start of `data` and its length; None to ask for more, ProtocolError (400) for none.
+
+    `version`: "v1" or "v2", which the other is not; "auto" for either.
+    """
+    if version != "v1" and _SIGNATURE.startswith(data[: len(_SIGNATURE)]):
         return _parse_v2(data) if len(data) >= _V2_HEAD.size else None
-    if not _BEGINNING.startswith(data[: len(_BEGINNING)]):
+    if version == "v2" or not _BEGINNING.startswith(data[: len(_BEGINNING)]):
         raise ProtocolError(400, "no PROXY header, which --proxy-protocol asks of this peer")
     end = data.find(b"\r\n", 0, _V1_MOST)
     if end < 0:

@@ -66,7 +66,7 @@ class PrefacedConnection(Connection):
             seen = self.sock.recv(_HEADER_MOST, socket.MSG_PEEK)
             if not seen:
                 raise ClientGone("it closed the connection")
-            parsed = parse_proxy(self._header + seen)
+            parsed = parse_proxy(self._header + seen, self.settings.proxy_protocol)
             used = parsed[1] - len(self._header) if parsed else len(seen)
             self._header += self.sock.recv(used)
         except BlockingIOError:

@@ -15,8 +15,9 @@ class Reception:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._proxies = Peers(settings.proxy_allow_from) if settings.proxy_protocol else Peers("")
-        self._plain = not (settings.proxy_protocol or settings.certfile)
+        told = settings.proxy_protocol != "off"
+        self._proxies = Peers(settings.proxy_allow_from if told else "")
+        self._plain = not (told or settings.certfile)
         self.secure = bool(settings.certfile)
         if self.secure or settings.keyfile:
             from minicorn.serving import secured, tls  # OpenSSL, for those who use it

@@ -52,7 +52,7 @@ SHARED: dict[str, tuple[str | None, object]] = {
     "preload_app": (None, True),
     "proc_name": ("shop", "shop"),
     "proxy_allow_ips": ("10.0.0.1", "10.0.0.1"),
-    "proxy_protocol": (None, True),
+    "proxy_protocol": ("v2", "v2"),
     "pythonpath": ("/srv/a,/srv/b", "/srv/a,/srv/b"),
     "raw_env": ("A=1", ["A=1"]),
     "reload": (None, True),
@@ -112,6 +112,34 @@ def test_a_shared_row_is_set_by_each_flag_and_in_a_file(name: str) -> None:
         argv = [flag] + ([text] if text is not None else [])
         given = vars(build_parser().parse_args([*argv, "m:app"]))
         assert getattr(settle([from_argv({field: given[field]})], {}).settings, field) == by_file
+
+
+@pytest.mark.parametrize(
+    "value", [None, False, True, "off", "False", "0", "none", "true", "1", "auto", "v1", "V1", "v2"], ids=repr
+)
+def test_a_file_says_of_the_proxy_protocol_what_it_says_to_gunicorn(value: object) -> None:
+    ours = settle([from_values("gunicorn.conf.py", {"proxy_protocol": value})], {}).settings.proxy_protocol
+    assert ours == gunicorn.config.validate_proxy_protocol(value)
+
+
+@pytest.mark.parametrize(
+    ("line", "mode"),
+    [
+        ("--proxy-protocol m:app", "auto"),
+        ("m:app --proxy-protocol", "auto"),
+        ("--proxy-protocol --workers 2 m:app", "auto"),
+        ("--proxy-protocol v1 m:app", "v1"),
+        ("--proxy-protocol=v2 m:app", "v2"),
+        ("m:app --proxy-protocol v1 --proxy-protocol off", "off"),
+    ],
+)
+def test_the_proxy_protocol_may_go_without_a_value_even_before_app(
+    line: str, mode: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*line.split(), "--print-config"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(rf"^proxy_protocol = '{mode}' +# --proxy-protocol$", shown, re.MULTILINE)
+    assert re.search(r"^wsgi_app = 'm:app' ", shown, re.MULTILINE)
 
 
 def test_paste_is_an_application_by_flag_and_in_a_file() -> None:

@@ -87,6 +87,16 @@ def test_what_is_no_header_is_refused(header: bytes) -> None:
     assert caught.value.status == 400
 
 
+@pytest.mark.parametrize(("header", "source"), GOOD)
+def test_where_one_version_is_asked_for_the_other_is_no_header(header: bytes, source: Source) -> None:
+    asked, other = ("v1", "v2") if header.startswith(b"PROXY") else ("v2", "v1")
+    assert parse_proxy(header, asked) == (source, len(header))
+    for size in range(len(header[:100])):
+        assert parse_proxy(header[:size], asked) is None
+    with pytest.raises(ProtocolError, match="no PROXY header"):
+        parse_proxy(header[:1], other)
+
+
 @pytest.mark.parametrize("beginning", [b"G", b"\r\nG", b"PROXy", SIGNATURE[:-1] + b"\r", b"P" * 6])
 def test_what_cannot_become_a_header_is_refused_at_once(beginning: bytes) -> None:
     with pytest.raises(ProtocolError, match="no PROXY header"):

@@ -50,7 +50,7 @@ CONTRACT: dict[str, tuple[str, object]] = {
     "backlog": ("--backlog", 2048),
     "forwarded_allow_ips": ("--forwarded-allow-ips", "127.0.0.1,::1,unix"),
     "forwarded_headers": ("--forwarded-headers", "x-forwarded-for,x-forwarded-proto"),
-    "proxy_protocol": ("--proxy-protocol", False),
+    "proxy_protocol": ("--proxy-protocol", "off"),
     "proxy_allow_from": ("--proxy-allow-from", "127.0.0.1,::1,unix"),
     "certfile": ("--certfile", ()),
     "keyfile": ("--keyfile", ()),
@@ -133,8 +133,8 @@ def test_the_access_log_has_gunicorns_format() -> None:
 # Values
 
 GOOD = [
-    ("proxy_protocol", "yes", True),
-    ("proxy_protocol", "off", False),
+    ("proxy_protocol", "yes", "auto"),
+    ("proxy_protocol", "V2", "v2"),
     ("certfile", "a.pem", ("a.pem",)),
     ("cert_reqs", "2", "required"),
     ("cert_reqs", "Optional", "optional"),
@@ -215,7 +215,7 @@ WRONG: dict[str, list[str]] = {
     "debug_page_remote": ["", "maybe", "2"],
     "forwarded_allow_ips": ["10.0.0.1/8", "localhost", "10.0.0", "1.2.3.4 5.6.7.8", "::1/200", "UNIX"],
     "forwarded_headers": ["x-real-ip", "x-forwarded-for x-forwarded-proto", "for"],
-    "proxy_protocol": ["", "perhaps"],
+    "proxy_protocol": ["", "perhaps", "v3", "2"],
     "proxy_allow_from": ["10.0.0.1/8", "localhost"],
     "certfile": ["", "a\0b"],
     "keyfile": [""],

@@ -21,7 +21,7 @@ def who(environ, start_response):
 
 @pytest.fixture
 def server(serve):
-    return serve(who, proxy_protocol=True)
+    return serve(who, proxy_protocol="auto")
 
 
 @pytest.mark.parametrize(("header", "scheme"), [(V1, b"http"), (V2, b"https")], ids=["v1", "v2"])
@@ -66,9 +66,9 @@ def test_it_is_read_once(server):
     assert client.reply().status == 400
 
 
-@pytest.mark.parametrize("settings", [{"proxy_allow_from": "10.0.0.1"}, {"proxy_protocol": False}])
+@pytest.mark.parametrize("settings", [{"proxy_allow_from": "10.0.0.1"}, {"proxy_protocol": "off"}])
 def test_from_nobody_else_is_it_heard(serve, settings):
-    server = serve(who, **({"proxy_protocol": True} | settings))
+    server = serve(who, **({"proxy_protocol": "auto"} | settings))
     for header in (V1, V2):
         client = server.connect()
         client.send(header + client.render("/"))
@@ -78,7 +78,7 @@ def test_from_nobody_else_is_it_heard(serve, settings):
 
 def test_who_has_connected_to_the_proxy_is_who_speaks_in_headers(serve):
     """A proxy of TCP passes what its client writes: that its own address is trusted says nothing of it."""
-    server = serve(who, proxy_protocol=True, forwarded_allow_ips="127.0.0.1,10.0.0.1")
+    server = serve(who, proxy_protocol="auto", forwarded_allow_ips="127.0.0.1,10.0.0.1")
     for source, seen in ((b"203.0.113.7", b"203.0.113.7 "), (b"10.0.0.1", b"6.6.6.6 ")):
         client = server.connect()
         client.send(V1.replace(b"203.0.113.7", source))
@@ -86,7 +86,7 @@ def test_who_has_connected_to_the_proxy_is_who_speaks_in_headers(serve):
 
 
 def test_who_is_silent_in_it_has_no_longer_than_in_a_head(serve):
-    server = serve(who, proxy_protocol=True, recv_timeout=0.5)
+    server = serve(who, proxy_protocol="auto", recv_timeout=0.5)
     clients = [server.connect() for _ in range(3)]
     for client, beginning in zip(clients, (b"", V1[:9], V2[:14]), strict=True):
         client.send(beginning)
@@ -118,7 +118,7 @@ def test_a_connection_that_is_taken_over_is_secure_still(serve):
     listener = bind(Tcp("127.0.0.1", 0), 1)
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    settings = Settings(proxy_protocol=True)
+    settings = Settings(proxy_protocol="auto")
     reception = Reception(settings)
     parcel = Parcel(0, 0, 5.0, 0.0, "203.0.113.7", "4711", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", True)
     connection = reception.take_over(ours, parcel, listener, 0.0)

@@ -301,7 +301,7 @@ def test_headers_never_pass_for_what_tls_says(server, pair):
 
 
 def test_a_proxy_header_comes_before_the_handshake(serve, pair):
-    server = serve(app, proxy_protocol=True, **pair.settings)
+    server = serve(app, proxy_protocol="auto", **pair.settings)
     ran = curl(server, pair, "--haproxy-protocol")
     assert json.loads(ran.stdout)["REMOTE_ADDR"] == "127.0.0.1"
     assert curl(server, pair).returncode != 0
