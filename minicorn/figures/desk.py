@@ -1,10 +1,9 @@
 """Where the monitor listens: bound by the arbiter, for all monitors that come one after the other."""
 
-import ipaddress
-
 from minicorn.config.address import Tcp
 from minicorn.config.settings import Settings
 from minicorn.errors import ConfigError
+from minicorn.http.peers import is_loopback
 from minicorn.system import listeners
 from minicorn.system.listeners import Listener
 
@@ -24,7 +23,7 @@ def open_desk(settings: Settings, left: list[tuple[int, str, tuple[int, int] | N
         desk = before[0] if before else listeners.bind(settings.monitor, BACKLOG)
     except ConfigError as error:
         raise ConfigError(f"--monitor: {error}") from error
-    if not (settings.monitor_allow or is_private(desk)):
+    if not (settings.monitor_allow or _is_private(desk)):
         listeners.close_all([desk])
         raise _refusal(desk.name)
     return desk
@@ -40,17 +39,13 @@ def check_desk(settings: Settings) -> None:
         raise ConfigError(f"--monitor: {error}") from error
     if isinstance(settings.monitor, Tcp) and not settings.monitor_allow:
         _, (host, *_) = listeners.resolve(settings.monitor)
-        if not _is_loopback(str(host)):
+        if not is_loopback(str(host)):
             raise _refusal(str(settings.monitor))
 
 
-def is_private(desk: Listener) -> bool:
+def _is_private(desk: Listener) -> bool:
     """Whether only this machine reaches it."""
-    return not desk.port or _is_loopback(desk.host)
-
-
-def _is_loopback(host: str) -> bool:
-    return ipaddress.ip_address(host).is_loopback
+    return not desk.port or is_loopback(desk.host)
 
 
 def _refusal(name: str) -> ConfigError:

@@ -2,6 +2,9 @@
 
 It reads the same mapped files as `minicornctl`; no worker and no request notices. It ends with
 its channel; when it dies it is started again, and nobody else is concerned.
+
+Where only this machine reaches it, it answers only who asks for this machine: a browser here may
+have a page of somebody else's, whose name leads here (DNS rebinding), and must not read for it.
 """
 
 import json
@@ -16,11 +19,13 @@ from pathlib import Path
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from minicorn.arbiter.attendant import Attendant
+from minicorn.config.address import Tcp
 from minicorn.config.settings import Settings
 from minicorn.errors import ExitCode
 from minicorn.figures import metrics, statsd, survey
 from minicorn.figures.snapshot import Snapshot, document, sample
 from minicorn.figures.usage import with_usage
+from minicorn.http.peers import is_ours, parse_ip
 from minicorn.server import Server
 from minicorn.system.channel import Channel
 from minicorn.system.listeners import Listener
@@ -47,6 +52,7 @@ class Monitor:
         self._line = line
         self._history: deque[dict[str, object]] = deque(maxlen=HISTORY)
         self._cpu = 0.0
+        self._guards = listener is not None and listener.port > 0 and not settings.monitor_allow
         bound = [listener] if listener is not None else []
         # Nothing of what the operator has chosen for the application's clients is meant for this
         self._server = Server(self._answer, settings=Settings(handoff_after=0, max_body_size=1), bound=bound)
@@ -80,13 +86,22 @@ class Monitor:
     # Serving
 
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        status, kind, content = self._find(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+        if self._guards and not self._is_meant(environ.get("HTTP_HOST", "")):
+            status, kind, content = "421 Misdirected Request", _TEXT, "ask by an address, or add --monitor-allow\n"
+        else:
+            status, kind, content = self._find(environ["REQUEST_METHOD"], environ["PATH_INFO"])
         data = content.encode()
         headers = [("Content-Type", kind), ("Content-Length", str(len(data))), ("Cache-Control", "no-store")]
         if kind == _HTML:
             headers.append(("Content-Security-Policy", _POLICY))
         start_response(status, headers)
         return [data]
+
+    def _is_meant(self, host: str) -> bool:
+        """Whether a Host field asks for this machine: by any address of its, or a name that nobody can register."""
+        name = host.partition(":")[0]
+        bound = self._settings.monitor
+        return is_ours(host) or parse_ip(name) is not None or (isinstance(bound, Tcp) and name == bound.host)
 
     def _find(self, method: str, path: str) -> Reply:
         if method not in ("GET", "HEAD"):

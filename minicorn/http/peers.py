@@ -5,6 +5,7 @@ client could put any address in front of its own.
 """
 
 import ipaddress
+import re
 from functools import lru_cache
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -42,3 +43,18 @@ def parse_ip(text: str) -> IpAddress | None:
     except ValueError:
         return None
     return getattr(ip, "ipv4_mapped", None) or ip
+
+
+def is_ours(host: str) -> bool:
+    """Whether nobody else can have registered the name in a Host field (RFC 6761), or it is an address of
+    this machine: what a page of somebody else's, whose name leads here, cannot make a browser send."""
+    name = re.sub(r":[0-9]*$", "", host).lower()
+    return "." not in name or name.endswith((".localhost", ".test")) or is_loopback(name)
+
+
+def is_loopback(address: str) -> bool:
+    """Nothing is an address of no other machine: a Unix socket's peer has none."""
+    try:
+        return not address or ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False

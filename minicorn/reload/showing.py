@@ -1,10 +1,9 @@
 """What --reload puts in front of the application, or in its place: the error page, and the path that waits."""
 
-import ipaddress
-import re
 from collections.abc import Iterable
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+from minicorn.http.peers import is_loopback, is_ours
 from minicorn.reload import page
 
 HIDDEN = page.Failure("the application", "Internal Server Error", "The log has the traceback.")
@@ -63,7 +62,7 @@ def is_local(peer: str, aside: Iterable[str], host: str) -> bool:
     """Whether the client is on this machine: neither its address nor a proxy's field lines, believed
     or not, tell of another. A browser on it that asks for a `host` of somebody else's speaks for that
     one, whose page has made it ask and whose name leads here (DNS rebinding)."""
-    if not _is_ours(host):
+    if not is_ours(host):
         return False
     told = [peer]
     for name, _, value in (line.partition(":") for line in aside):
@@ -71,18 +70,4 @@ def is_local(peer: str, aside: Iterable[str], host: str) -> bool:
             return False
         if name.lower() == "x-forwarded-for":
             told += value.split(",")
-    return all(_is_loopback(address.strip()) for address in told)
-
-
-def _is_ours(host: str) -> bool:
-    """Whether nobody else can have registered the name (RFC 6761), or it is an address of this machine."""
-    name = re.sub(r":[0-9]*$", "", host).lower()
-    return "." not in name or name.endswith((".localhost", ".test")) or _is_loopback(name)
-
-
-def _is_loopback(address: str) -> bool:
-    """Nothing is an address of no other machine: a Unix socket's peer has none."""
-    try:
-        return not address or ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
+    return all(is_loopback(address.strip()) for address in told)

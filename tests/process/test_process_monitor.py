@@ -14,7 +14,7 @@ from signal import SIGHUP, SIGKILL, SIGTERM, SIGUSR2
 
 import psutil
 import pytest
-from harness import Reply, Server, Starter, wait_until
+from harness import Reply, Server, Starter, read, wait_until
 from load import Load
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -84,6 +84,33 @@ def test_the_monitor_serves_its_pages_and_nothing_else(start: Starter) -> None:
     connection = server.connect(at=port(server))
     connection.request("POST", "/status")
     assert connection.getresponse().status == 405
+
+
+def ask_as(server: Server, host: str) -> Reply:
+    """The monitor's reply to who calls it `host`."""
+    connection = server.connect(at=int(server.wait_log(r"Monitor on http://[\d.]+:(\d+)")[1]))
+    connection.request("GET", "/status", headers={"Host": host})
+    return read(connection)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "127.1:0"])
+def test_a_page_whose_name_leads_here_cannot_read_the_monitor(start: Starter, address: str) -> None:
+    """DNS rebinding: the browser says the name of the page's host."""
+    server = start("plain:app", "--monitor", address)
+    for host in ("evil.example", "evil.example:80", "localhost.evil.example", "127.0.0.1.evil.example", "127.2"):
+        refused = ask_as(server, host)
+        assert (refused.status, refused.text) == (421, "ask by an address, or add --monitor-allow\n"), host
+    for host in ("10.1.2.3:80", "[::1]:80", "localhost", "shop.localhost", "shop:9100", address.partition(":")[0]):
+        assert ask_as(server, host).status == 200, host
+    with socket.create_connection(("127.0.0.1", port(server))) as client:
+        client.sendall(b"GET /live HTTP/1.0\r\n\r\n")  # as HAProxy asks
+        assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "0.0.0.0:0"])
+def test_where_others_may_ask_they_may_call_it_what_they_like(start: Starter, address: str) -> None:
+    server = start("plain:app", "--monitor", address, "--monitor-allow")
+    assert ask_as(server, "metrics.example").status == 200
 
 
 def test_ready_says_503_with_the_reason_while_booting_and_draining(start: Starter) -> None:
