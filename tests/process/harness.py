@@ -262,11 +262,11 @@ class Server:
 
     def workers(self) -> set[int]:
         """The pids of the arbiter's living children."""
-        return {child.pid for child in psutil.Process(self.pid).children() if _is_alive(child.pid)}
+        return {child.pid for child in psutil.Process(self.pid).children() if is_alive(child.pid)}
 
     def family(self) -> set[int]:
         """All living processes of its session."""
-        return {pid for pid in psutil.pids() if _session(pid) == self.pid and _is_alive(pid)}
+        return {pid for pid in psutil.pids() if _session(pid) == self.pid and is_alive(pid)}
 
     def signal(self, *signals: Signals) -> None:
         for signum in signals:
@@ -444,7 +444,7 @@ def _session(pid: int) -> int:
         return -1
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 from compose_spec import PyCompose
-from harness import ANY_PORT, CHECKOUT, MINICORN, Starter, environment, wait_until
+from harness import ANY_PORT, CHECKOUT, MINICORN, Starter, environment, is_alive, wait_until
 
 DEPLOY = CHECKOUT / "deploy"
 MANIFESTS = list(yaml.safe_load_all((DEPLOY / "kubernetes/shop.yaml").read_text()))
@@ -140,7 +140,7 @@ def test_as_the_first_process_of_a_read_only_container_it_serves_reaps_and_stops
     server.wait_log("is ready after")
     assert server.get("/").text == "Read-only file system"
     (first,) = psutil.Process(server.pid).children()
-    wait_until(lambda: all(each.status() != psutil.STATUS_ZOMBIE for each in first.children()), "orphans are reaped")
+    wait_until(lambda: all(is_alive(each.pid) for each in first.children()), "orphans are reaped")
     assert "started by a shell" not in server.log.text
     first.send_signal(signal.SIGTERM)
     assert server.wait() == 0

@@ -31,17 +31,18 @@ BROKEN = {
     "hang": ("import time\ntime.sleep(60)\n", r'File ".*site_app\.py", line 2 in <module>'),
     "os._exit": ("import os\nos._exit(3)\n", r"exit code 3"),
 }
+HANGS = ("--boot-timeout", "2")
 
 
 def boot(start: Starter, *flags: str) -> Server:
     start.write("site_app.py", GOOD.format(version="old"))
-    return start("site_app:app", "--boot-timeout", "1", *flags)
+    return start("site_app:app", *flags)
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_the_old_code_serves_on_when_the_new_is_broken(start: Starter, name: str) -> None:
     source, expected = BROKEN[name]
-    server = boot(start, "--workers", "2")
+    server = boot(start, "--workers", "2", *(HANGS if name == "hang" else ()))
     before = server.workers()
     start.write("site_app.py", source)
     server.signal(SIGHUP)
@@ -79,7 +80,7 @@ def test_a_worker_that_dies_after_a_broken_deploy_does_not_end_the_server(start:
 
 
 def test_hup_during_a_hanging_roll_makes_one_more_roll(start: Starter) -> None:
-    server = boot(start)
+    server = boot(start, *HANGS)
     start.write("site_app.py", BROKEN["hang"][0])
     server.signal(SIGHUP)
     server.wait_log("rolling to generation 2")

@@ -14,7 +14,7 @@ from signal import SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTTIN, SIGTTOU, SIGUSR1
 
 import psutil
 import pytest
-from harness import ANY_PORT, MINICORN, Server, Starter, descriptors, read, wait_until
+from harness import ANY_PORT, MINICORN, Server, Starter, descriptors, is_alive, read, wait_until
 from load import Load
 from test_process_handoff import await_replies, check_harmless
 
@@ -69,16 +69,12 @@ def fill(server: Server) -> None:
 
 def zombies(server: Server) -> list[int]:
     """Children of the arbiter that have ended and were not reaped."""
-    children = psutil.Process(server.pid).children()
-    return [each.pid for each in children if each.is_running() and each.status() == psutil.STATUS_ZOMBIE]
+    children = {each.pid for each in psutil.Process(server.pid).children()}
+    return [pid for pid in children if not is_alive(pid) and psutil.pid_exists(pid)]
 
 
 def wait_no_zombies(server: Server) -> None:
     wait_until(lambda: not zombies(server), "all that have ended are reaped")
-
-
-def is_gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 # Signals in showers
@@ -331,13 +327,13 @@ def test_what_a_worker_has_started_dies_when_it_is_killed(start: Starter, end: s
     server = start(APP, "--timeout", "1")
     (worker,) = server.workers()
     child = int(server.get(path).text)
-    assert not is_gone(child)
+    assert is_alive(child)
     if end == "killed":
         os.kill(worker, SIGKILL)
     else:
         server.send("/crash" if end == "crashed" else "/nap")
     server.wait_log(f"worker {worker} .* {ENDS[end]}")
-    wait_until(lambda: is_gone(child), "its child has gone")
+    wait_until(lambda: not is_alive(child), "its child has gone")
     assert server.get("/").status == 200
 
 

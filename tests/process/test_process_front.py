@@ -16,6 +16,7 @@ from harness import Server, Starter, free_port, wait_until
 from load import Load, bodies
 from service_manager import ServiceManager
 from service_site import UNITS, Site
+from test_process_handoff import await_replies
 
 APP = """
 import os
@@ -63,12 +64,12 @@ def test_a_proxy_sees_nothing_of_rolls_under_load_and_tells_the_client(
     name = request.node.callspec.params["front"]
     server = serve(start, "--bind", f"unix:{start.cwd}/s", *PROXY_PROTOCOL[name])
     with Load(front.port, 16, body=BODIES[name]) as load:
-        for number in range(4):
-            before = load.least_replies()
-            server.hup(number + 1)
-            wait_until(lambda before=before: load.least_replies() > before + 10, "all are served")
+        await_replies(load, 10)
+        for roll in range(1, 5):
+            server.hup(roll)
+            await_replies(load, 10)
     check(load)
-    assert len(load.tally.words) >= 10
+    assert len(load.tally.words) >= 5  # of each generation one or more
     assert front.complaints == []
     client = http.client.HTTPConnection("127.0.0.1", front.port, timeout=15, source_address=("127.0.0.9", 0))
     client.request("GET", "/who", headers={"X-Forwarded-For": "6.6.6.6", "X-Forwarded-Proto": "https"})

@@ -45,7 +45,7 @@ def besiege(start: Starter, count: int, seed: int, pair=None) -> None:
     assert outcome.sent == count and outcome.replies > count / 4
     assert outcome.good >= count // 50
     wait_until(lambda: is_quiet(server), "a client stays", 30)
-    assert opened(server) == before
+    wait_until(lambda: opened(server) == before, "nothing is left open")
     wrong = re.search(r"(?s)(Traceback|ERROR|CRITICAL).{,2000}", server.log.text)
     assert wrong is None, wrong[0]
 

@@ -16,7 +16,7 @@ from signal import SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTTIN, SIGTTOU, SIGUSR2
 
 import psutil
 import pytest
-from harness import Reply, Server, Starter, descriptors, environment, read, wait_until
+from harness import ANY_PORT, Reply, Server, Starter, descriptors, environment, read, wait_until
 from load import Load, Tally
 
 from minicorn.figures.heartbeat import SIZE, Page
@@ -502,6 +502,22 @@ def kinds_of(pid: int) -> list[str]:
 
 LIMIT = "limit=160,160"
 ROOM = 96  # 160 but for the 64 that are the application's
+# The slowest clients keep their places, however long the test takes
+UNHURRIED = """
+import sys
+from minicorn.cli import main
+from minicorn.serving import loop
+loop.SLOW_CLIENT = 60
+sys.exit(main())
+"""
+
+
+def narrow(start: Starter) -> Server:
+    """A server whose two workers have room for few connections."""
+    command = (sys.executable, "-c", UNHURRIED, APP, *ANY_PORT, "--workers", "2", *PATIENT)
+    server = start.command(*command, prelude=LIMIT)
+    server.wait_ready(2)
+    return server
 
 
 def half_heads(server: Server, count: int) -> list[http.client.HTTPConnection]:
@@ -521,7 +537,7 @@ def finish_heads(connections: list[http.client.HTTPConnection]) -> None:
 
 
 def test_connections_beyond_the_descriptor_limit_wait_their_turn(start: Starter) -> None:
-    server = start(APP, "--workers", "2", *PATIENT, prelude=LIMIT)
+    server = narrow(start)
     connections = half_heads(server, 3 * ROOM)
     wait_until(lambda: sum(len(ports_of(pid)) for pid in server.workers()) == 2 * ROOM, "both workers are full")
     assert cpu_share(server, 1) < 0.2
@@ -529,7 +545,7 @@ def test_connections_beyond_the_descriptor_limit_wait_their_turn(start: Starter)
 
 
 def test_a_full_receiver_leaves_what_it_cannot_take_in_the_queue(start: Starter) -> None:
-    server = start(APP, "--workers", "2", *PATIENT, prelude=LIMIT)
+    server = narrow(start)
     owner, _, others = hold_owner(server, 19)
     (receiver,) = server.workers() - {owner}
     blockers = half_heads(server, ROOM)
@@ -545,7 +561,7 @@ def test_a_full_receiver_leaves_what_it_cannot_take_in_the_queue(start: Starter)
 
 def test_a_receiver_without_a_free_descriptor_loses_nothing(start: Starter) -> None:
     """Its application has taken those as well that we leave to it."""
-    server = start(APP, "--workers", "2", *PATIENT, prelude=LIMIT)
+    server = narrow(start)
     owner, held, others = hold_owner(server, 3)
     (receiver,) = server.workers() - {owner}
     assert int(server.get("/leak").text) == receiver

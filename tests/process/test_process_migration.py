@@ -356,5 +356,6 @@ def test_opentelemetry_flushes_the_spans_of_workers_that_are_replaced(start: Sta
     assert server.get("/").status == 200
     assert not (start.cwd / "left").exists()
     server.signal(SIGHUP)
-    wait_until((start.cwd / "left").exists, "its spans are flushed")
-    assert (start.cwd / "left").read_text() == "GET /"
+    left = start.cwd / "left"
+    wait_until(lambda: left.exists() and left.read_text(), "its spans are flushed")
+    assert left.read_text() == "GET /"

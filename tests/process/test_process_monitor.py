@@ -14,7 +14,7 @@ from signal import SIGHUP, SIGKILL, SIGTERM, SIGUSR2
 
 import psutil
 import pytest
-from harness import Reply, Server, Starter, read, wait_until
+from harness import Reply, Server, Starter, is_alive, read, wait_until
 from load import Load
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -162,7 +162,7 @@ def test_a_monitor_outlives_a_roll_and_listens_on_across_an_upgrade(start: Start
     server.wait_log("generation 3 serves")
     assert port(server, count=2) == at
     wait_until(lambda: metrics(server)["minicorn_upgrades_total"] == 1, "the new one answers")
-    assert not psutil.pid_exists(before) or psutil.Process(before).status() == psutil.STATUS_ZOMBIE
+    wait_until(lambda: not is_alive(before), "the old one has gone")
 
 
 def test_workers_and_application_do_not_hold_the_monitors_port(start: Starter) -> None:

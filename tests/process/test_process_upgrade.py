@@ -371,7 +371,7 @@ def test_term_during_the_check_leaves_nothing_behind(start: Starter) -> None:
     wait_until((start.cwd / "checked").exists, "the check is under way")
     assert len(server.workers() - before) == 1
     assert server.stop() == 0
-    wait_until(lambda: not server.family(), "the check has gone as well", 5)
+    wait_until(lambda: not server.family(), "the check has gone as well")
 
 
 def test_workers_that_cannot_boot_after_the_upgrade_leave_the_old_ones_at_work(start: Starter) -> None:
@@ -434,7 +434,7 @@ def test_a_stop_soon_after_usr2_is_obeyed(start: Starter, signum: signal.Signals
         server.signal(SIGUSR2)
         time.sleep(attempt * 0.04)
         assert server.stop(signum) == 0
-        wait_until(lambda server=server: not server.family(), "the whole tree has gone", 5)
+        wait_until(lambda server=server: not server.family(), "the whole tree has gone")
 
 
 @pytest.mark.slow
@@ -557,7 +557,7 @@ def test_workers_leave_when_the_arbiter_is_killed_after_an_upgrade(start: Starte
     server = start("plain:app", "--workers", "2")
     upgrade(server)
     server.kill_arbiter()
-    wait_until(lambda: not server.family(), "the orphans have gone", 2.5)
+    wait_until(lambda: not server.family(), "the orphans have gone")
 
 
 # What it owns
