@@ -27,6 +27,7 @@ from minicorn.http.reply import CONTINUE, render_error
 from minicorn.http.request import Framing, Request, parse_head
 from minicorn.serving.handoff import INPUT_MOST, Parcel
 from minicorn.serving.outbox import Outbox
+from minicorn.serving.spool import check_room
 from minicorn.system import poller
 from minicorn.system.listeners import Listener
 
@@ -359,6 +360,7 @@ class Connection:
             raise ProtocolError(503, f"no room for its body: {error.strerror}") from error
 
     def _spill(self, body: io.BytesIO) -> None:
+        check_room(body.tell())
         spool = tempfile.TemporaryFile()
         spool.write(body.getvalue())
         self.body = spool

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from minicorn.errors import ClientGone
+from minicorn.serving.spool import check_room
 
 MEMORY_MOST = 2**20
 FULL = 16 * 2**20
@@ -122,8 +123,9 @@ class Outbox:
         self._queue.append(item)
 
     def _spill(self, data: bytes | memoryview) -> bool:
-        """Append to the temporary file; False when there is no room on the disk."""
+        """Append to the temporary file; False when there is no room for it."""
         try:
+            check_room(len(data))
             if self._spool is None or self._spooled >= SPOOL_MOST:
                 self._turn_over()
             assert self._spool is not None

@@ -1,10 +1,12 @@
 """Faults: signals in showers, full disks, no descriptors, no processes, whole trees killed; and what is left."""
 
+import http.client
 import os
 import random
 import re
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -175,6 +177,35 @@ def test_a_worker_that_dies_while_there_is_no_space_is_replaced_at_once(start: S
     os.kill(worker, SIGKILL)
     server.wait_log("is ready after", count=2)
     assert server.get("/").text != str(worker)
+
+
+def is_whole(connection: http.client.HTTPConnection) -> bool:
+    """Whether the reply that has been asked for comes in full."""
+    try:
+        return len(read(connection).body) == 8 * 2**20
+    except (http.client.IncompleteRead, ConnectionError):
+        return False
+
+
+@needs_mounts
+def test_slow_readers_do_not_fill_the_disk_and_the_slowest_go(start: Starter) -> None:
+    (start.cwd / "disk").mkdir()
+    disk = mounted("mount -t tmpfs -o size=32m tmpfs disk")
+    server = start.command(
+        *disk, *MINICORN, "plain:app", *ANY_PORT, "--max-buffered-size", "6M", env={"TMPDIR": str(start.cwd / "disk")}
+    )
+    server.wait_ready()
+    readers = [server.connect() for _ in range(10)]
+    for reader in readers:
+        reader.sock = socket.socket()
+        reader.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # the system holds less for it
+        reader.sock.connect(("127.0.0.1", server.port))
+        reader.request("GET", "/big")
+        assert server.get("/").status == 200  # by the same worker, which is done with the other
+        status = os.statvfs(inside(server, "disk"))
+        assert status.f_bavail * status.f_frsize >= 4 * 2**20
+    whole = [is_whole(reader) for reader in readers]
+    assert whole.count(True) >= 4 and whole.count(False) >= 1
 
 
 # No descriptors

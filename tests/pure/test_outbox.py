@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from minicorn.errors import ClientGone
+from minicorn.serving import spool
 from minicorn.serving.outbox import FULL, MEMORY_MOST, Outbox
 
 MIB = 2**20
@@ -179,6 +180,19 @@ def test_without_room_on_disk_it_stays_in_memory(pair: Pair, tmp_path: Path, mon
     outbox.send(data)
     outbox.send(b"after")
     assert client.take_all(outbox) == data + b"after"
+
+
+def test_the_last_of_the_disk_is_left_to_others(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox, client = pair
+    monkeypatch.setattr(spool, "LEFT_PART", 1)
+    monkeypatch.setattr(spool, "LEFT_MOST", 2**62)
+    data = pattern(3 * MIB)
+    outbox.send(data)
+    assert outbox.memory == outbox.size
+    monkeypatch.undo()
+    outbox.send(data)
+    assert outbox.size - outbox.memory == len(data)
+    assert client.take_all(outbox) == data * 2
 
 
 def test_it_is_full_at_its_bound_and_not_when_it_has_been_read(pair: Pair) -> None:

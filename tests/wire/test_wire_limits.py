@@ -6,6 +6,9 @@ import time
 
 import pytest
 
+from minicorn.serving import spool
+from minicorn.serving.connection import BODY_IN_MEMORY
+
 BLOCK = b"x" * 2**16
 
 
@@ -174,6 +177,15 @@ def test_over_the_limit_of_memory_large_bodies_go_to_files(serve, log):
         client.send(b"y")
         assert client.reply().body == b"x" * 200_000 + b"y"
     assert not [text for text in log if "too much waits" in text]
+
+
+def test_a_large_body_that_would_take_the_last_of_the_disk_is_told_503(serve, monkeypatch):
+    monkeypatch.setattr(spool, "LEFT_PART", 1)
+    monkeypatch.setattr(spool, "LEFT_MOST", 2**62)
+    server = serve(app, max_body_size=2**22)
+    size = BODY_IN_MEMORY + 1
+    assert server.ask("/", method="POST", body=b"x" * size).status == 503
+    assert server.ask("/", method="POST", body=b"x" * (size - 1)).status == 200
 
 
 def test_over_the_limit_of_memory_the_slowest_readers_are_cut_off(serve, log, wait_until):
