@@ -130,15 +130,22 @@ class Watcher:
 
     def _begin(self, directory: str, recursive: bool) -> None:
         """Watch `directory`, then take the prints of its files: what comes in between is seen twice."""
-        if not self._polling:
-            try:
-                self._schedule(directory, recursive)
-                self._probe(directory)
-            except OSError as error:
-                self._observer.stop()
-                self._poll_instead(error.strerror or str(error))
+        self._try(self._schedule, directory, recursive)
+        self._try(self._probe, directory)
         for path in self._sweep.look({directory: recursive}):
             self._take(path)
+
+    def _try(self, watch: Callable[..., None], *where: object) -> None:
+        """Do what takes watches; once they are not to be had, all files are looked at instead."""
+        if self._polling:
+            return
+        try:
+            watch(*where)
+        except FileNotFoundError:
+            pass  # it has gone meanwhile
+        except OSError as error:
+            self._observer.stop()
+            self._poll_instead(error.strerror or str(error))
 
     def _schedule(self, directory: str, recursive: bool) -> None:
         if not recursive:
@@ -204,22 +211,27 @@ class Watcher:
         now = time.monotonic()
         if self._crowd >= CROWD:
             self._next_sweep = min(self._next_sweep, now + CROWD_PATIENCE)
+        come = ""
         while self._heard:
             kind, path, is_directory = self._heard.popleft()
             if is_directory:
-                self._enter(path, now)
+                come = path if self._enter(path, now) else come
             else:
                 whole = kind in _WHOLE and os.path.exists(path)
                 self._due[path] = now if whole else self._due.get(path, now + HALF)
+        if come:
+            self._try(self._probe, come)
 
-    def _enter(self, directory: str, now: float) -> None:
-        """A directory has come or gone."""
+    def _enter(self, directory: str, now: float) -> bool:
+        """A directory has come or gone; whether it is to be watched from now on."""
         inside = [path for path in self._prints if path.startswith(directory + os.sep)]
-        if os.path.isdir(directory) and self._is_reached(directory):
+        come = os.path.isdir(directory) and self._is_reached(directory)
+        if come:
             if os.path.dirname(directory) in self._flat:
-                self._schedule(directory, recursive=True)
+                self._try(self._schedule, directory, True)
             inside += self._sweep.look({directory: True})
         self._due |= dict.fromkeys(inside, now + HALF)
+        return come
 
     def _is_reached(self, directory: str) -> bool:
         """Whether it is a root, or below one of which that counts."""

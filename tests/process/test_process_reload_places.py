@@ -154,19 +154,39 @@ def test_a_mount_whose_changes_come_from_elsewhere_is_polled(start: Starter, tmp
         server.stop()
 
 
-LIMITS = {"max_inotify_instances": "0", "max_inotify_watches": "2"}
-
-
-@pytest.mark.parametrize("limit", LIMITS)
-def test_where_inotify_cannot_work_files_are_polled(start: Starter, limit: str) -> None:
-    write(start, "one")
-    for number in range(4):
-        write(start, "x", name=f"package{number}/module.py")
-    set_limit = f'echo {LIMITS[limit]} > /proc/sys/user/{limit} && exec "$@"'
+def limited(limit: str, number: int) -> tuple[str, ...]:
+    """In front of a command: it is given so many of what inotify has."""
+    set_limit = f'echo {number} > /proc/sys/user/{limit} && exec "$@"'
     alone = ("unshare", "-r", "sh", "-c", set_limit, "sh")
     if subprocess.run([*alone, "true"], capture_output=True).returncode:
         pytest.skip("user namespaces are not to be had")
-    server = start.command(*alone, *MINICORN, "project:app", "--bind", "127.0.0.1:0", "--reload")
+    return alone
+
+
+@pytest.mark.parametrize(("limit", "number"), [("max_inotify_instances", 0), ("max_inotify_watches", 2)])
+def test_where_inotify_cannot_work_files_are_polled(start: Starter, limit: str, number: int) -> None:
+    write(start, "one")
+    for package in range(4):
+        write(start, "x", name=f"package{package}/module.py")
+    server = start.command(*limited(limit, number), *MINICORN, "project:app", "--bind", "127.0.0.1:0", "--reload")
     server.wait_log("files are looked at every 2 s")
     write(start, "two")
     await_word(server, "two")
+
+
+@pytest.mark.parametrize("beside", ["lib", "node_modules"])  # an excluded directory: each other is watched for itself
+def test_where_watches_run_out_files_are_polled_from_then_on(start: Starter, beside: str) -> None:
+    write(start, "one")
+    (start.cwd / beside).mkdir()
+    alone = limited("max_inotify_watches", 30)
+    server = start.command(*alone, *MINICORN, "project:app", "--bind", "127.0.0.1:0", "--reload")
+    await_word(server, "one")
+    assert "files are looked at" not in server.log.text
+    for number in range(40):
+        write(start, "x", name=f"late{number}/module.py")
+    server.wait_log("files are looked at every 2 s, as the system cannot tell of changes: inotify watch limit reached")
+    write(start, "two")
+    await_word(server, "two")
+    write(start, "x", name="late39/fresh.py")
+    server.wait_log(r"created: late39/fresh\.py")
+    assert server.log.text.count("files are looked at") == 1
