@@ -322,7 +322,7 @@ class Settings:
     ssl_version: str = setting("1.2", TLS_VERSION, "--ssl-version", metavar="V", help="Least version of TLS: 1.2, 1.3.")
     reload: bool = switch(False, "--reload", fixed=True, help="Development: serve new code as soon as a file is saved; errors are shown in the browser.")
     reload_dir: tuple[str, ...] = repeatable(TEXT, "--reload-dir", fixed=True, metavar="DIR", help="Watch this directory too; repeatable.")
-    reload_include: tuple[str, ...] = repeatable(TEXT, "--reload-include", fixed=True, metavar="GLOB", help="Watch files with names like this instead of *.py; repeatable.")
+    reload_include: tuple[str, ...] = repeatable(TEXT, "--reload-include", fixed=True, metavar="GLOB", help="Watch files with names like this instead of *.py; repeatable: *.py and *.html for templates too.")
     reload_exclude: tuple[str, ...] = repeatable(TEXT, "--reload-exclude", fixed=True, metavar="GLOB", help="Never watch files or directories with names or paths like this; repeatable.")
     reload_extra_file: tuple[str, ...] = repeatable(TEXT, "--reload-extra-file", fixed=True, metavar="FILE", help="Watch this file too; repeatable.", called="reload_extra_files")
     reload_template: bool = switch(True, "--reload-template", fixed=True, help="With --reload, keep installed modules imported in a process that forks the workers; --no-reload-template does not.")
