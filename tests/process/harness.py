@@ -333,7 +333,8 @@ class Server:
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"still running after {timeout:g} s:\n{self.log.text}") from None
+            standing = "\n".join(map(_standing, self.family()))
+            raise AssertionError(f"still running after {timeout:g} s:\n{self.log.text}\n{standing}") from None
 
     def stop(self, signum: Signals = SIGTERM, timeout: float = PATIENCE) -> int:
         """Its exit code after `signum`."""
@@ -442,6 +443,15 @@ def _session(pid: int) -> int:
         return os.getsid(pid)
     except OSError:
         return -1
+
+
+def _standing(pid: int) -> str:
+    """What keeps a process, as far as the kernel tells."""
+    told = [f"process {pid}"]
+    for name in ("comm", "stat", "wchan", "stack"):
+        with contextlib.suppress(OSError):  # it ends, or is not ours to look into
+            told.append(Path(f"/proc/{pid}/{name}").read_text().strip())
+    return "\n".join(told)
 
 
 def is_alive(pid: int) -> bool:
