@@ -23,6 +23,7 @@ from minicorn.serving.connection import APP, CLOSED, HEAD, IDLE, REPLY, Connecti
 from minicorn.serving.deadlines import TICK, Deadlines
 from minicorn.serving.handoff import Handoff, Parcel
 from minicorn.serving.holdings import Holdings
+from minicorn.serving.pace import SLOW, Pace
 from minicorn.serving.reception import Reception
 from minicorn.system import poller
 from minicorn.system.listeners import Listener
@@ -33,8 +34,6 @@ Dispatch = Callable[[Connection], None]
 
 # An idle worker promises to be back after its tick and this much more
 IDLE_SLACK = 10.0
-# A request that took so long makes its worker give away all that has come meanwhile
-SLOW = 0.001
 _WRITE = poller.WRITE
 # Descriptors left to the application
 SPARE_DESCRIPTORS = 64
@@ -84,6 +83,7 @@ class Loop:
         self.connections: dict[int, Connection] = {}
         self.on_refusal: Callable[[Connection, int, float], object] = lambda connection, status, now: None
         self.took = 0.0  # seconds that the last request was in the application
+        self._pace = Pace()
         self.leaving = False  # connections go to siblings as soon as they can
         self.holding = False  # with `leaving`: they stay here, unread, until there is somebody to have them
         self._held: dict[Connection, None] = {}  # those whose request is whole
@@ -159,14 +159,14 @@ class Loop:
                 self.part(connection, ClientGone("it did not wait"))
         if taking and len(self._turns):
             # What comes next on these connections would wait as long as they have waited now
-            self._spread(keep=0 if self.took > SLOW else 1)
+            self._spread(keep=0 if self.took > SLOW else self._pace.share)
         for fd in others:
             if (taking or fd in self._urgent) and fd in self._callbacks:
                 self._callbacks[fd]()
         if now >= self._next_tick:
             self._tick(now, taking)
         if taking and len(self._turns) > 1:
-            self._spread(keep=1)
+            self._spread(keep=self._pace.share)
         # One request a turn for each connection, however many it has sent
         for _ in range(len(self._turns)):
             if not self._turns:
@@ -178,8 +178,10 @@ class Loop:
                 self._holdings.forget(connection)  # the application's now
             if connection.state == APP:
                 dispatch(connection)
-                if taking and self.took > SLOW:
-                    break  # see first who has become idle, and can have the others
+                if taking:
+                    self._pace.note(self.took)
+                    if self.took > SLOW:
+                        break  # see first who has become idle, and can have the others
 
     def help(self) -> None:
         """The helper's turn: what is complete goes to whoever is free, or waits."""
