@@ -407,7 +407,7 @@ class Loop:
         if not self._has_room():
             return False
         try:
-            sock, address = listener.socket.accept()
+            sock, peer = listener.accept()
         except BlockingIOError:
             return False
         except OSError as error:
@@ -415,8 +415,6 @@ class Loop:
                 LOGGER.warning("cannot accept a connection: %s", error.strerror)
                 self._make_room()
             return False  # or ECONNABORTED: the client was faster
-        sock.setblocking(False)
-        peer = (address[0], str(address[1])) if isinstance(address, tuple) else ("", "")
         now = time.monotonic()
         self._page.accepted()
         connection = self._reception.welcome(sock, peer, listener, now)

@@ -28,6 +28,8 @@ class Listener:
         self.fd = listening.fileno()
         self.number = 0  # its place among the server's listeners
         self.made = made
+        # As numbers, which `socket` makes anew of its enumerations each time that it is asked
+        self._kind = int(listening.family), int(listening.type), listening.proto
         # Set once: the flag belongs to the open file, which all processes share
         listening.setblocking(False)
         if listening.family in (socket.AF_INET, socket.AF_INET6):
@@ -43,6 +45,13 @@ class Listener:
     def url(self, scheme: str) -> str:
         """How it is called by clients that speak `scheme`."""
         return self.name.replace("http", scheme, 1) if self.port else self.name
+
+    def accept(self) -> tuple[socket.socket, tuple[str, str]]:
+        """A client, non-blocking, and its address and port, "" where it has none. OSError as of accept(2)."""
+        fd, address = self.socket._accept()  # type: ignore[attr-defined]  # what accept() calls, before it asks
+        client = socket.socket(*self._kind, fd)
+        client.setblocking(False)
+        return client, (address[0], str(address[1])) if self.port else ("", "")
 
     def close(self) -> None:
         """Close this process's copy: the socket listens on in the others."""
