@@ -156,16 +156,23 @@ def _check_successor(settings: Settings) -> ExitCode:
 def check(settings: Settings) -> ExitCode:
     """Whether a server could start: --check-config. What is wrong is said on standard error.
 
-    It may be asked beside the server that runs: what somebody has could be had.
+    It may be asked beside the server that runs: what somebody has could be had. Nothing is left behind,
+    as it may be asked by another user than the server's.
     """
     enter(settings)
+    logs = (settings.error_logfile, settings.access_logfile or "-")
+    made = [Path(path).absolute() for path in logs if path != "-" and not os.path.exists(path)]
     for address in settings.addresses:
         listeners.check(address)
     check_desk(settings)
     if settings.pid:
         check_pidfile(settings.pid)
     Directory(settings.worker_tmp_dir).remove()
-    return _load(settings)
+    try:
+        return _load(settings)
+    finally:
+        for path in made:
+            path.unlink(missing_ok=True)
 
 
 def _load(settings: Settings) -> ExitCode:

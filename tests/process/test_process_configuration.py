@@ -327,6 +327,14 @@ def test_an_unreadable_file_is_one_line_for_whoever_may_not_read_it(start: Start
     assert server.log.finish() == "minicorn: error: minicorn.conf.py: cannot be read: Permission denied\n"
 
 
+def test_a_check_leaves_nothing_behind(run: Run, tmp_path: Path) -> None:
+    """Root's log, where root has checked, would be closed to the server's own user."""
+    places = ("--log-file", "error", "--access-logfile", "access", "--pid", "pid", "--bind", "unix:s")
+    good = {"good.py": "def app(environ, start_response): pass"}
+    assert run("good:app", *places, "--worker-tmp-dir", ".", "--check-config", files=good)[::2] == (0, "")
+    assert os.listdir(tmp_path) == ["good.py"]
+
+
 def test_a_configuration_is_checked_with_its_application(run: Run) -> None:
     assert run("--check-config", "good:app", files={"good.py": "def app(environ, start_response): pass"})[0] == 0
     code, _, err = run("--check-config", "broken:app", files={"broken.py": "1 / 0"})
