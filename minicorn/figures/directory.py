@@ -131,11 +131,13 @@ class Directory:
 
     def _create(self, name: str, flags: int, size: int = 0, mode: int = 0o644) -> int:
         os.makedirs(self.path, 0o700, exist_ok=True)  # a cleaner of /tmp may have been here
-        fd = os.open(f"{self.path}/{name}", flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        path = f"{self.path}/{name}"
+        fd = os.open(f"{path}.new", flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.fchmod(fd, mode)  # whatever the umask
             if size:
                 _allocate(fd, size)
+            os.rename(f"{path}.new", path)  # whoever looks finds it whole
         except OSError:
             os.close(fd)
             raise

@@ -65,12 +65,18 @@ def look(path: Path) -> Snapshot:
     ValueError when it has said nothing yet, or is of another version."""
     with (path / LEDGER).open("rb") as file:
         book = Ledger(mmap.mmap(file.fileno(), ledger.SIZE, prot=mmap.PROT_READ))
+    snapshot: Snapshot | ValueError
     for _ in range(_LOOKS):
         before = book.sequence
-        snapshot = _look(path, book)
+        try:
+            snapshot = _look(path, book)
+        except ValueError as error:  # it may be half of what is written at this moment
+            snapshot = error
         if not before % 2 and book.sequence == before:
             break
         time.sleep(_PAUSE)
+    if isinstance(snapshot, ValueError):
+        raise snapshot
     return snapshot
 
 

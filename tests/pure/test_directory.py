@@ -12,8 +12,10 @@ import pytest
 
 import minicorn
 from minicorn.errors import ConfigError
+from minicorn.figures import survey
 from minicorn.figures.directory import LOCK, PREFIX, Directory, default_base, remove_abandoned
 from minicorn.figures.heartbeat import SIZE
+from minicorn.pool.standing import Standing
 
 # A directory
 
@@ -44,6 +46,35 @@ def test_a_page_of_a_slot_is_one_file_and_always_the_same(directory: Directory) 
     status = (Path(directory.path) / "3").stat()
     assert (status.st_size, stat.S_IMODE(status.st_mode)) == (SIZE, 0o644)  # the directory lets nobody in
     assert status.st_blocks > 0  # a store into a hole of a full tmpfs is SIGBUS
+
+
+def test_a_page_has_its_size_before_its_name(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks from outside maps what has the name of a slot."""
+    named: list[bool] = []
+    allocate = os.posix_fallocate
+
+    def look(*place: int) -> None:
+        named.append((Path(directory.path) / "1").exists())
+        allocate(*place)
+
+    monkeypatch.setattr(os, "posix_fallocate", look)
+    directory.page(1)
+    assert named == [False]
+
+
+def test_who_looks_while_the_arbiter_writes_looks_again(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = directory.ledger()
+    ledger.beat(10.0)
+    ledger.tell(Standing(size=3))
+    with ledger._writing():
+        ledger._memory[4096:4097] = b"?"
+    ledger._numbers[1] += 1
+
+    def write(seconds: float) -> None:
+        ledger.tell(Standing(size=4))
+
+    monkeypatch.setattr(survey.time, "sleep", write)
+    assert survey.look(Path(directory.path)).standing.size == 4
 
 
 def test_a_page_is_shared_with_a_child(directory: Directory) -> None:
