@@ -209,30 +209,37 @@ def _looks(paths: list[Path]) -> list[Snapshot]:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    # Before the command or behind it: a default there would undo what was said here
+    which = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    which.add_argument("--pid", metavar="FILE|PID", help="which server: its pid file, or its pid")
+    which.add_argument("--worker-tmp-dir", metavar="DIR", help="its --worker-tmp-dir, where it has one")
     parser = argparse.ArgumentParser(
         prog="minicornctl",
         description="Look at running minicorn servers, and tell them what to do.",
         allow_abbrev=False,
+        parents=[which],
     )
-    parser.add_argument("--pid", metavar="FILE|PID", help="which server: its pid file, or its pid")
-    parser.add_argument("--worker-tmp-dir", metavar="DIR", help="its --worker-tmp-dir, where it has one")
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("status", help="the server and its workers").add_argument("--json", action="store_true")
-    commands.add_parser("top", help="the same, alive")
-    one = commands.add_parser("stacks", help="the Python stacks of running workers, which go on meanwhile")
+    commands.add_parser("status", help="the server and its workers", parents=[which]).add_argument(
+        "--json", action="store_true"
+    )
+    commands.add_parser("top", help="the same, alive", parents=[which])
+    one = commands.add_parser(
+        "stacks", help="the Python stacks of running workers, which go on meanwhile", parents=[which]
+    )
     one.add_argument("slot", type=int, nargs="?", metavar="SLOT", help="of one worker only")
     for name, text in (
         ("reload", "new code, worker by worker (SIGHUP)"),
         ("stop", "finish what has begun, and end (SIGTERM)"),
         ("upgrade", "a new minicorn in place, then new code (SIGUSR2)"),
     ):
-        wish = commands.add_parser(name, help=text)
+        wish = commands.add_parser(name, help=text, parents=[which])
         wish.add_argument("--wait", action="store_true", help="until it has come true; else exit code 1")
         wish.add_argument("--timeout", type=float, default=300.0, metavar="S", help="longest to wait (default: 300)")
-    size = commands.add_parser("scale", help="so many workers (SIGTTIN, SIGTTOU)")
+    size = commands.add_parser("scale", help="so many workers (SIGTTIN, SIGTTOU)", parents=[which])
     size.add_argument("workers", type=_count, metavar="N")
-    commands.add_parser("reopen-logs", help="after a rotation (SIGUSR1)")
+    commands.add_parser("reopen-logs", help="after a rotation (SIGUSR1)", parents=[which])
     return parser
 
 
@@ -244,7 +251,7 @@ def _count(text: str) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; its exit code."""
-    options = build_parser().parse_args(argv)
+    options = build_parser().parse_args(argv, argparse.Namespace(pid=None, worker_tmp_dir=None))
     try:
         paths = _find(options)
         if options.command == "status":

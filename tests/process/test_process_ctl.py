@@ -217,11 +217,12 @@ def test_mistakes_are_one_line(start: Starter) -> None:
     assert str(other.pid) in done.stderr and str(another.pid) in done.stderr
 
 
-def test_a_pid_file_names_the_server(start: Starter) -> None:
-    server = start("plain:app", "--pid", "server.pid")
-    command = [*CTL, "--pid", "server.pid", "status", "--json"]
+@pytest.mark.parametrize("words", ["--pid server.pid status --json", "status --json --pid server.pid"])
+def test_a_pid_file_names_the_server_before_the_command_or_behind_it(start: Starter, words: str) -> None:
+    server, _ = (start("plain:app", *flags) for flags in (("--pid", "server.pid"), ()))
+    command = [*CTL, *words.split()]
     done = subprocess.run(command, cwd=server.cwd, env=environment(), capture_output=True, text=True)
-    assert json.loads(done.stdout)[0]["pid"] == server.pid
+    assert [each["pid"] for each in json.loads(done.stdout)] == [server.pid]
 
 
 # Workers that are somebody else
