@@ -1,5 +1,7 @@
 """minicorn: a pre-fork process manager and HTTP/1.1 server for synchronous WSGI applications."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 from minicorn.version import VERSION

@@ -1,5 +1,7 @@
 """The Python API: `serve` and `run`, as in 0.1.0."""
 
+from __future__ import annotations
+
 import os
 import signal
 import threading
@@ -7,7 +9,6 @@ from wsgiref.types import WSGIApplication
 
 from minicorn import app
 from minicorn.config.settings import DEFAULTS, Settings, from_options
-from minicorn.logs import logconfig
 from minicorn.logs.log import LOGGER
 from minicorn.server import Server
 from minicorn.serving.loader import load_app
@@ -46,7 +47,9 @@ def _serve_here(application: WSGIApplication, settings: Settings) -> None:
     """Serve in this thread; in the main one, INT and TERM end it gracefully."""
     app.enter(settings)
     access = app.open_outputs(settings)[1:]
-    if logconfig.is_wanted(settings):
+    if settings.has_log_handlers:
+        from minicorn.logs import logconfig
+
         logconfig.apply(settings)
     bound = listeners.bind_all(settings.addresses, settings.backlog, settings.reuse_port)
     server = Server(

@@ -1,13 +1,14 @@
 """Joins the parts of a server with an arbiter: settings -> log, listeners, pid file, arbiter, workers."""
 
+from __future__ import annotations
+
 import contextlib
-import importlib.util
+import importlib
 import os
 import resource
 import signal
 import sys
 import threading
-from pathlib import Path
 
 from minicorn.arbiter import succession
 from minicorn.arbiter.arbiter import Arbiter
@@ -15,11 +16,11 @@ from minicorn.arbiter.belongings import Belongings
 from minicorn.arbiter.succession import Estate
 from minicorn.arbiter.upgrade import Upgrade
 from minicorn.config.configuration import Configuration
-from minicorn.config.settings import Settings
+from minicorn.config.settings import DEFAULTS, Settings
 from minicorn.errors import ConfigError, ExitCode
 from minicorn.figures.desk import check_desk, open_desk
 from minicorn.figures.directory import Directory
-from minicorn.logs import accesslog, log, logconfig
+from minicorn.logs import log
 from minicorn.logs.log import LOGGER, Output, Sink
 from minicorn.offspring import Offspring, directory
 from minicorn.serving.loader import explain, load_app
@@ -59,6 +60,8 @@ def run_arbiter(settings: Settings, config: Configuration | None = None) -> Exit
 
 def _check_reload(settings: Settings) -> None:
     """What --reload needs; ConfigError for what is not there."""
+    import importlib.util
+
     try:
         missing = importlib.util.find_spec("watchdog") is None
     except ValueError:  # in its place stands something that is no module
@@ -71,19 +74,40 @@ def _check_reload(settings: Settings) -> None:
                 raise ConfigError(f"--reload-{flag}: there is no directory {path}")
 
 
+def _bring(settings: Settings) -> None:
+    """Import now what our children will, with these settings: all of them share it, and later a newer
+    version may lie in its place, which does not fit the one that runs."""
+    logged = settings.access_logfile is not None or settings.has_log_handlers
+    wanted = {
+        "logs.capture": settings.capture_output,
+        "logs.requestlog": logged,
+        "logs.unanswered": logged,
+        "serving.forksafety": settings.preload,
+        "serving.preface": settings.proxy_protocol != "off",
+        "serving.promotion": settings.refork_after,
+        "serving.template": settings.preload or settings.reload,
+        "serving.warmup": settings.warmup,
+    }
+    for name in [name for name, is_wanted in wanted.items() if is_wanted]:
+        importlib.import_module(f"minicorn.{name}")
+
+
 def _judge(settings: Settings) -> list[Sink]:
     """The logs, once all is judged that can be before anything is bound or forked; ConfigError."""
     if settings.reload:
         _check_reload(settings)
     find_owner(settings)
     outputs = open_outputs(settings)
-    if logconfig.is_wanted(settings):
+    if settings.has_log_handlers:
+        from minicorn.logs import logconfig
+
         logconfig.check(settings)
     Reception(settings)  # each worker makes its own
     return outputs
 
 
 def _run(settings: Settings, called_in: str, config: Configuration | None, estate: Estate | None) -> ExitCode:
+    _bring(settings)
     outputs = _judge(settings)
     owner = find_owner(settings)
     manager = Manager(systemd.take(os.environ) if estate is None else estate.manager)
@@ -161,7 +185,7 @@ def check(settings: Settings) -> ExitCode:
     """
     enter(settings)
     logs = (settings.error_logfile, settings.access_logfile or "-")
-    made = [Path(path).absolute() for path in logs if path != "-" and not os.path.exists(path)]
+    made = [os.path.abspath(path) for path in logs if path != "-" and not os.path.exists(path)]
     for address in settings.addresses:
         listeners.check(address)
     check_desk(settings)
@@ -172,7 +196,8 @@ def check(settings: Settings) -> ExitCode:
         return _load(settings)
     finally:
         for path in made:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
 
 def _load(settings: Settings) -> ExitCode:
@@ -196,15 +221,19 @@ def tell_listeners(bound: list[Listener], scheme: str) -> None:
 def open_outputs(settings: Settings) -> list[Sink]:
     """The error log, and the access log where one is wanted; a wrong format is told before anything runs."""
     outputs: list[Sink] = [log.set_up(settings.error_logfile, settings.log_level, settings.log_format)]
-    accesslog.compile_format(settings.access_logformat)
     file = None
+    if settings.access_logfile is not None or settings.access_logformat != DEFAULTS.access_logformat:
+        from minicorn.logs import accesslog
+
+        accesslog.compile_format(settings.access_logformat)
     if settings.access_logfile is not None:
         file = Output(settings.access_logfile, 1, json=settings.access_logformat == accesslog.JSON)
-    if logconfig.takes_access(settings):
-        outputs.append(logconfig.AccessLogger(file))
-    elif file is not None:
-        outputs.append(file)
-    return outputs
+    if settings.has_log_handlers:
+        from minicorn.logs import logconfig
+
+        if logconfig.takes_access(settings):
+            return [*outputs, logconfig.AccessLogger(file)]
+    return [*outputs, file] if file else outputs
 
 
 def enter(settings: Settings) -> None:
@@ -222,7 +251,7 @@ def logical_directory() -> str:
     """The current directory as the shell calls it: with the symlinks that lead there."""
     logical = os.environ.get("PWD", "")
     try:
-        return logical if logical and Path(logical).samefile(".") else os.getcwd()
+        return logical if logical and os.path.samefile(logical, ".") else os.getcwd()
     except OSError:
         return os.getcwd()
 

@@ -1,136 +1,47 @@
 """The command line: argv -> Configuration -> Settings -> arbiter; one line for a mistake, and an exit code."""
 
-import argparse
+from __future__ import annotations
+
 import gc
 import os
-import re
-import shlex
 import sys
-from typing import Any, NoReturn
+from collections.abc import Iterable
+from typing import Any
 
 from minicorn.config import gunicorn
-from minicorn.config.settings import NAMES, OPTIONS, Kind, Layer, Settings, from_argv, render
+from minicorn.config.settings import NAMES, OPTIONS, Kind, Layer, from_argv, render
 from minicorn.errors import ConfigError, ExitCode, UsageError
-from minicorn.version import VERSION
 
-_EXAMPLES = """
-examples:
-  minicorn main:app --workers 4
-  minicorn 'shop:create_app("production")' --bind unix:/run/shop.sock
-  minicorn -c gunicorn.conf.py main:app --print-config
-  minicorn minicorn.demo:app
-
-Settings are read from minicorn.conf.py, minicorn.toml or [tool.minicorn] in pyproject.toml,
-then from MINICORN_* and MINICORN_CMD_ARGS, then from the command line; HUP reads all again.
-"""
-# The first setting of each group of --help
-_GROUPS = {
-    "host": "where to listen",
-    "workers": "workers and their time",
-    "recv_timeout": "clients",
-    "backlog": "starting and recycling",
-    "forwarded_allow_ips": "proxies",
-    "certfile": "TLS",
-    "reload": "development",
-    "chdir": "process",
-    "access_logfile": "logs",
-    "monitor": "figures",
-}
+# Each flag of the table that cannot go without a value or takes none: its setting and, of a switch, what it says
+_PLAIN = {name: option for name, option in OPTIONS.items() if not option.bare}
+_FLAGS = {flag: (name, "true" if option.switch else "") for name, option in _PLAIN.items() for flag in option.flags}
+_FLAGS |= {option.off: (name, "false") for name, option in _PLAIN.items() if option.switch}
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, not the usage before it; with the flag that may have been meant."""
-        near = ""
-        if found := re.match(r"unrecognized arguments: (--[^ =]+)", message):
-            near = gunicorn.nearest(found[1], [flag for flag in self._option_string_actions if flag != found[1]])
-        raise UsageError(f"{message}{near} (see {self.prog} --help)")
+def read_plain(argv: Iterable[str]) -> dict[str, Any] | None:
+    """What plain flags say, by setting, as `argparse` would: APP and flags of the table, their values written out.
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """The parser; values stay strings, `settings` converts and judges them."""
-    parser = _Parser(
-        prog="minicorn",
-        usage="minicorn [options] APP",
-        description="Serve a synchronous WSGI application with pre-forked workers.",
-        epilog=_EXAMPLES,
-        formatter_class=_Formatter,
-        allow_abbrev=False,
-        add_help=False,
-    )
-    parser._positionals.title = "what to serve"
-    parser.add_argument(
-        "app",
-        nargs="?",
-        metavar="APP",
-        default=argparse.SUPPRESS,
-        help="module:attribute, module:factory(), module, or paste:FILE.ini (PasteDeploy)",
-    )
-    asked = parser.add_argument_group("configuration")
-    asked.add_argument("-h", "--help", action="help", help="Show this.")
-    asked.add_argument("--version", action="version", version=f"%(prog)s {VERSION}", help="Show the version.")
-    asked.add_argument("-c", "--config", metavar="FILE", help="Read this file, or python:MODULE.")
-    asked.add_argument(
-        "--check-config",
-        action="store_true",
-        help="Try all that a start needs, the application too; say what is wrong.",
-    )
-    asked.add_argument("--print-config", action="store_true", help="Show each setting and where it came from.")
-    shells = ("bash", "zsh", "fish")
-    asked.add_argument("--print-completion", choices=shells, metavar="SHELL", help="For bash, zsh, fish; needs shtab.")
-    _add_settings(parser)
-    others = parser.add_argument_group()
-    _add_hidden(others, "--paste", "--paster", dest="app", type=gunicorn.paste_app)
-    taken = {flag for option in OPTIONS.values() for flag in option.flags}
-    for name, foreign in gunicorn.FOREIGN.items():
-        flags = [flag for flag in foreign.flags if flag not in taken]
-        if flags and name not in NAMES:
-            _add_hidden(others, *flags, dest=name, action="store" if foreign.takes_value else "store_true")
-    return parser
-
-
-def _add_hidden(parser: argparse._ActionsContainer, *flags: str, **how: Any) -> None:
-    """A flag that --help does not show."""
-    parser.add_argument(*flags, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **how)
-
-
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    defaults = Settings()
-    group = parser.add_argument_group("settings")
-    for name, option in OPTIONS.items():
-        if name in _GROUPS:
-            group = parser.add_argument_group(_GROUPS[name])
-        default = getattr(defaults, name)
-        hidden = default in (None, (), "") or option.switch or name == "access_logformat"
-        shown = "" if hidden else f" (default: {option.kind.show(default)})"
-        text = option.help.replace("%", "%%") + shown
-        if option.switch:
-            group.add_argument(
-                *option.flags, dest=name, action="append_const", const="true", default=argparse.SUPPRESS, help=text
-            )
-            _add_hidden(group, option.off, dest=name, action="append_const", const="false")
-        else:
-            group.add_argument(
-                *option.flags,
-                dest=name,
-                action="append",
-                metavar=option.metavar,
-                default=argparse.SUPPRESS,
-                help=text,
-                nargs="?" if option.bare else None,
-                const=option.bare or None,
-            )
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """`-w, --workers N`: the value's name once, as manual pages have it."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30)
-
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        names = ", ".join(action.option_strings)
-        return f"{names} {action.metavar}" if names and action.metavar else super()._format_action_invocation(action)
+    None for anything else, mistakes among it. It spares most starts the import of `argparse`, and
+    the making of a parser.
+    """
+    given: dict[str, Any] = {}
+    words = iter(argv)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if word and not word.startswith("-") and "app" not in given:
+            given["app"] = word
+            continue
+        if flag not in _FLAGS:
+            return None
+        name, says = _FLAGS[flag]
+        if not equals:
+            value = says or next(words, "--")
+        elif says:
+            return None
+        if value.startswith("-") and value != "-":
+            return None
+        given.setdefault(name, []).append(value)
+    return given
 
 
 def _spelled_out(argv: list[str]) -> list[str]:
@@ -154,12 +65,16 @@ def _fits(kind: Kind[object], text: str) -> bool:
 class _Called:
     """How the command was called: the values of its flags, and what it was asked for."""
 
-    def __init__(self, parser: argparse.ArgumentParser, argv: list[str] | None, origin: str = "") -> None:
-        given = vars(parser.parse_args(_spelled_out(sys.argv[1:] if argv is None else argv)))
-        self.config: str | None = given.pop("config")
-        self.check: bool = given.pop("check_config")
-        self.print: bool = given.pop("print_config")
-        self.completion: str | None = given.pop("print_completion")
+    def __init__(self, argv: list[str], origin: str = "") -> None:
+        given = read_plain(argv)
+        if given is None:
+            from minicorn.parser import build_parser
+
+            given = vars(build_parser().parse_args(_spelled_out(argv)))
+        self.config: str | None = given.pop("config", None)
+        self.check: bool = given.pop("check_config", False)
+        self.print: bool = given.pop("print_config", False)
+        self.completion: str | None = given.pop("print_completion", None)
         if "app" in given:
             given["app"] = [given["app"]]
         for name in [name for name in given if name in gunicorn.FOREIGN and name not in NAMES]:
@@ -170,9 +85,16 @@ class _Called:
         self.layer: Layer = from_argv(given, origin)
 
 
-def _from_variable(parser: argparse.ArgumentParser, name: str) -> _Called:
+def _split(text: str) -> list[str]:
+    import shlex  # not before a variable is set
+
+    return shlex.split(text)
+
+
+def _from_variable(name: str) -> _Called:
+    words = os.environ.get(name, "")
     try:
-        return _Called(parser, shlex.split(os.environ.get(name, "")), name)
+        return _Called(_split(words) if words else [], name)
     except UsageError as error:
         text = str(error)
         raise ConfigError(text if text.startswith(name) else f"{name}: {text}") from None
@@ -180,12 +102,15 @@ def _from_variable(parser: argparse.ArgumentParser, name: str) -> _Called:
         raise ConfigError(f"{name}: {error}") from None
 
 
-def _complete(parser: argparse.ArgumentParser, shell: str) -> str:
+def _complete(shell: str) -> str:
     """A script that makes `shell` complete our flags."""
+    from minicorn.parser import build_parser
+
     try:
         import shtab
     except ImportError:
         raise ConfigError("--print-completion needs shtab: pip install shtab") from None
+    parser = build_parser()
     places = {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY}
     for action in parser._actions:
         if action.dest in OPTIONS and (words := OPTIONS[action.dest].kind.words):
@@ -200,7 +125,6 @@ def main(argv: list[str] | None = None) -> int:
     if os.name == "nt":
         print("minicorn: error: it forks, which Windows cannot; use WSL", file=sys.stderr)
         return ExitCode.CONFIG
-    gc.disable()
     from minicorn import app
     from minicorn.config import configuration  # they need a POSIX system
     from minicorn.system.spawn import leave
@@ -209,12 +133,11 @@ def main(argv: list[str] | None = None) -> int:
     gc.enable()
 
     try:
-        parser = build_parser()
-        called = _Called(parser, argv)
+        called = _Called(sys.argv[1:] if argv is None else argv)
         if called.completion:
-            print(_complete(parser, called.completion))
+            print(_complete(called.completion))
             return ExitCode.OK
-        theirs, ours = _from_variable(parser, "GUNICORN_CMD_ARGS"), _from_variable(parser, "MINICORN_CMD_ARGS")
+        theirs, ours = _from_variable("GUNICORN_CMD_ARGS"), _from_variable("MINICORN_CMD_ARGS")
         config = configuration.from_environment(
             (theirs.layer, ours.layer, called.layer),
             called.config or ours.config or theirs.config,

@@ -5,6 +5,8 @@ becomes of a wish is read in the arbiter's page. Exit codes: 0 it came true (or,
 --wait, it was sent); 1 it did not; 2 a mistake in the command, or no server there.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
@@ -13,7 +15,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from minicorn.errors import ConfigError, ExitCode, UsageError
@@ -21,6 +22,7 @@ from minicorn.figures import display, survey, top, traces
 from minicorn.figures.snapshot import Snapshot, document
 from minicorn.figures.usage import with_usage
 from minicorn.pool.standing import Stage, Standing
+from minicorn.record import Value
 from minicorn.version import VERSION
 
 # Between two looks at what becomes of a wish: what the arbiter stores in its page wakes nobody
@@ -33,8 +35,7 @@ class NotSo(Exception):
     """What was wished for did not come true: the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Value):
     """One server, and how long to wait for what is wished of it."""
 
     path: Path

@@ -1,5 +1,7 @@
 """An application to try minicorn with: it tells which worker has answered."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from wsgiref.types import StartResponse, WSGIEnvironment
 

@@ -4,6 +4,8 @@
 becomes one line; `AppLoadError` is the application's and becomes one line or its traceback.
 """
 
+from __future__ import annotations
+
 from enum import IntEnum
 
 

@@ -4,22 +4,26 @@ Each life begins in the child, with the settings of its birth: HUP may have chan
 arbiter's.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from minicorn.config.settings import Settings
 from minicorn.errors import AppLoadError
 from minicorn.logs.log import LOGGER, Sink
 from minicorn.pool.life import USHER
-from minicorn.reload.groundwork import Groundwork
 from minicorn.server import Seat, Server
-from minicorn.serving.forksafety import Watch
 from minicorn.serving.loader import load_app
-from minicorn.serving.template import Boot, Template
 from minicorn.serving.worker import Worker, enter
 from minicorn.system import channel
 from minicorn.system.spawn import Post
+
+if TYPE_CHECKING:  # of templates: imported where there are any
+    from minicorn.reload.groundwork import Groundwork
+    from minicorn.serving.template import Boot
 
 
 class Offspring:
@@ -39,16 +43,19 @@ class Offspring:
             app = WaitingPage(USHER)
         return Worker(post, settings, self._outputs, directory(self._called_in, settings), app).run()
 
-    def template(self, ground: Groundwork, post: Post, settings: Settings) -> int:
+    def template(self, ground: Groundwork | None, post: Post, settings: Settings) -> int:
         """A template: of the application, or with --reload of what is not the project's."""
+        from minicorn.serving.template import Template
 
         def prepare() -> Boot:
-            return self._lay(ground, post, settings) if settings.reload else self._preload(post, settings)
+            return self._lay(ground, post, settings) if ground else self._preload(post, settings)
 
         return Template(post, prepare, self._outputs, settings.title).run()
 
     def _preload(self, post: Post, settings: Settings) -> Boot:
         """Import the application, make the warm-up requests; what the template's workers run."""
+        from minicorn.serving.forksafety import Watch
+
         place = directory(self._called_in, settings)
         enter(settings, place)
         watch = Watch()
@@ -68,6 +75,8 @@ class Offspring:
             return Worker(post, settings, self._outputs, place, app, promote if settings.refork_after else None).run()
 
         def promote(post: Post) -> int:
+            from minicorn.serving.template import Template
+
             return Template(post, lambda: boot, self._outputs, settings.title).run()
 
         return boot

@@ -4,26 +4,24 @@
 worker runs the same over listeners that the arbiter has bound and a queue that it shares.
 """
 
+from __future__ import annotations
+
 import logging
 import os
 import sys
 import time
 import weakref
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 from minicorn.config.address import Tcp
 from minicorn.config.settings import DEFAULTS, Settings
 from minicorn.errors import ClientGone, ProtocolError
 from minicorn.figures.heartbeat import Identity, IdleMap, Page, private_idle_map, private_page
-from minicorn.http.peers import Peers
 from minicorn.http.request import Request
 from minicorn.http.tracing import Tracing
-from minicorn.logs.accesslog import Origin
 from minicorn.logs.log import Sink
-from minicorn.logs.requestlog import RequestLog
+from minicorn.record import Value, fresh
 from minicorn.serving.claims import Claims
 from minicorn.serving.connection import Connection
 from minicorn.serving.deadlines import TICK
@@ -32,13 +30,15 @@ from minicorn.serving.helper import Helper
 from minicorn.serving.loader import load_app
 from minicorn.serving.loop import Loop
 from minicorn.serving.reception import Reception
-from minicorn.serving.warmup import warm_up
 from minicorn.serving.wsgi import Doors, Exchange, base_environ, build_environ
 from minicorn.system import listeners, poller
 from minicorn.system.listeners import Listener
 from minicorn.system.wakeup import Wakeup
 
-if TYPE_CHECKING:  # of --reload: imported where it is on
+if TYPE_CHECKING:  # imported where it is on
+    from wsgiref.types import WSGIApplication, WSGIEnvironment
+
+    from minicorn.logs.requestlog import RequestLog
     from minicorn.reload.showing import Front
 
 __all__ = ["Server", "load_app"]
@@ -55,14 +55,13 @@ GIVE_AGAIN = 0.02
 STALE = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Seat:
+class Seat(Value):
     """A server's place among its siblings; by default it has none."""
 
     slot: int = 1
     generation: int = 1
-    page: Page = field(default_factory=private_page)
-    idle_map: IdleMap = field(default_factory=private_idle_map)
+    page: Page = fresh(private_page)
+    idle_map: IdleMap = fresh(private_idle_map)
     handoff: Handoff | None = None
 
 
@@ -92,7 +91,7 @@ class Server:
         self._queue_timeout = settings.queue_timeout
         self._request_patience = settings.timeout or float("inf")
         self._claims = Claims(settings)
-        self._tracing = Tracing(os.urandom(6).hex(), Peers(settings.forwarded_allow_ips))
+        self._tracing = Tracing(os.urandom(6).hex(), self._claims.peers)
         self._bound = bound
         self._listeners: list[Listener] = []
         self._bases: dict[Listener, WSGIEnvironment] = {}
@@ -123,8 +122,10 @@ class Server:
         self._log: RequestLog | None = None
         self._doors: Doors = self
         if access is not None:
-            origin = Origin(seat.slot, seat.generation, os.getpid())
-            self._log = RequestLog(access, self._settings, origin, self._tracing, self._claims, self)
+            from minicorn.logs import accesslog, requestlog
+
+            origin = accesslog.Origin(seat.slot, seat.generation, os.getpid())
+            self._log = requestlog.RequestLog(access, self._settings, origin, self._tracing, self._claims, self)
             self._loop.on_refusal = self._log.refused
             self._doors = self._log.doors
         self._wakeup = Wakeup()
@@ -194,6 +195,8 @@ class Server:
         """Make the warm-up requests; AppLoadError when one fails."""
         for path in self._settings.warmup:
             for listener in (self._bound or [])[:1]:
+                from minicorn.serving.warmup import warm_up
+
                 base = self._base_environ(listener) | {"minicorn.request_id": self._tracing.name({}, "")}
                 warm_up(self.app, path, base, listener, self._settings)
 
@@ -430,7 +433,7 @@ class Server:
         return self._keeps_alive and (not most or connection.served + 1 < most)
 
 
-_SERVERS: "weakref.WeakSet[Server]" = weakref.WeakSet()
+_SERVERS: weakref.WeakSet[Server] = weakref.WeakSet()
 
 
 def _abandon_in_child() -> None:

@@ -6,13 +6,17 @@ decided in `pool`, and this loop has it done: by `births` and `deaths`, with wha
 (`belongings`), after a look at its workers (`rounds`).
 """
 
+from __future__ import annotations
+
 import logging
+import math
 import os
 import select
 import signal
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from minicorn.arbiter.attendant import Attendant
 from minicorn.arbiter.belongings import Belongings, inherit
@@ -20,7 +24,6 @@ from minicorn.arbiter.births import Births, Life
 from minicorn.arbiter.chronicle import Chronicle
 from minicorn.arbiter.deaths import Deaths
 from minicorn.arbiter.hookline import HookLine
-from minicorn.arbiter.reloading import Reloading
 from minicorn.arbiter.rereading import Rereading
 from minicorn.arbiter.rounds import Rounds
 from minicorn.arbiter.succession import Estate
@@ -28,18 +31,21 @@ from minicorn.arbiter.upgrade import State, Upgrade
 from minicorn.config.configuration import Configuration
 from minicorn.config.settings import Settings, keep_fixed
 from minicorn.errors import ExitCode
-from minicorn.logs import complaints, logconfig
+from minicorn.logs import complaints
 from minicorn.pool.actions import Abort, Action, Drain, Excuse, Hold, Kill, Quit, Retire, Say, Seal, Spawn, Tell
 from minicorn.pool.herald import Herald, read_phase
 from minicorn.pool.life import Exit
 from minicorn.pool.nursery import Cradle
 from minicorn.pool.pool import Pool
 from minicorn.pool.shutdown import Stop
-from minicorn.reload.groundwork import Groundwork
 from minicorn.system import channel, spawn, terminal
 from minicorn.system.cgroup import count_workers
 from minicorn.system.channel import Message
 from minicorn.system.spawn import Post
+
+if TYPE_CHECKING:  # with --reload: imported where it is on
+    from minicorn.arbiter.reloading import Reloading
+    from minicorn.reload.groundwork import Groundwork
 
 LOGGER = logging.getLogger("minicorn")
 TICK = 1.0
@@ -67,7 +73,7 @@ class Arbiter:
         size: int,
         belongings: Belongings,
         boot: Life,
-        template: Callable[[Groundwork, Post, Settings], int],
+        template: Callable[[Groundwork | None, Post, Settings], int],
         upgrade: Upgrade,
         estate: Estate | None = None,
         config: Configuration | None = None,
@@ -82,12 +88,21 @@ class Arbiter:
         complaints.collect(self._chronicle.complain)
         self._deaths = Deaths(self._pool, belongings, self._chronicle)
         self._rounds = Rounds(self._pool, belongings.directory)
-        self._reloading = Reloading(settings, self._pool)
-        self._births = Births(self._pool, belongings, boot, partial(template, self._reloading.ground))
+        self._reloading: Reloading | None = None
+        if settings.reload:
+            from minicorn.arbiter import reloading
+
+            self._reloading = reloading.Reloading(settings, self._pool)
+        ground = self._reloading.ground if self._reloading else None
+        self._births = Births(self._pool, belongings, boot, partial(template, ground))
         self._rereading = Rereading(config, belongings, self._take_on, self._refuse_reload) if config else None
         self._hooks = HookLine(settings, [listener.name for listener in belongings.listeners])
-        self._logger = logconfig.attend(settings) if logconfig.is_wanted(settings) else None
-        watcher = self._reloading.watcher if settings.reload else None
+        self._logger = None
+        if settings.has_log_handlers:
+            from minicorn.logs import logconfig
+
+            self._logger = logconfig.attend(settings)
+        watcher = self._reloading.watcher if self._reloading else None
         everybody = (self._logger, self._hooks.attendant, watcher)
         belongings.attendants.members += [attendant for attendant in everybody if attendant is not None]
         self._upgrade = upgrade
@@ -108,6 +123,7 @@ class Arbiter:
         self._hooks.tell("when_ready")
         try:
             self._planned = self._last = began = time.monotonic()
+            self._next_round = began + TICK
             self._tell_standing(began)
             while (timeout := self._plan(time.monotonic())) is not None:
                 self._wait(timeout)
@@ -149,7 +165,7 @@ class Arbiter:
             self._rounds.weigh(self._settings.max_worker_memory)
             if self._settings.refork_after:
                 self._rounds.count()
-        news = self._reloading.turn(now)
+        news = self._reloading.turn(now) if self._reloading else ""
         for action in self._pool.plan(now, self._rounds.promises()):
             self._perform(action)
         if news:
@@ -174,7 +190,7 @@ class Arbiter:
             self._pool.wake_at,
             self._belongings.attendants.wake_at,
             self._herald.wake_at,
-            self._reloading.wake_at,
+            self._reloading.wake_at if self._reloading else math.inf,
             self._hooks.step(now),
             self._rounds.look_for_slow(self._settings.slow_request, now),
         )
@@ -249,15 +265,15 @@ class Arbiter:
                 self._pool.sealed(pid)
             case channel.RECYCLE:
                 self._pool.recycle(pid, message.text)
-            case channel.FAILED if self._settings.reload and pid in self._pool.nursery.templates:
+            case channel.FAILED if self._reloading and pid in self._pool.nursery.templates:
                 self._reloading.template_failed(message.text)
             case channel.FAILED:
                 self._deaths.boot_failed(pid, message.text, self._settings.app)
             case channel.DEBUGGING:
                 self._pool.debugging(pid)
-            case channel.IMPORTED:
+            case channel.IMPORTED if self._reloading:
                 self._reloading.hear_imports(message.text)
-            case channel.REFUSED:
+            case channel.REFUSED if self._reloading:
                 self._reloading.hear_refused(message.text)
 
     # Obeying

@@ -5,6 +5,8 @@ forked when it is due, started again when it dies, ever more slowly when it dies
 ends by itself when its channel does.
 """
 
+from __future__ import annotations
+
 import logging
 import math
 import os
@@ -12,9 +14,9 @@ import select
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 from minicorn.pool.backoff import backoff, strike
+from minicorn.record import Record, fresh
 from minicorn.system import channel, spawn
 from minicorn.system.channel import Channel, Message
 from minicorn.system.listeners import Listener
@@ -22,8 +24,7 @@ from minicorn.system.listeners import Listener
 LOGGER = logging.getLogger("minicorn")
 
 
-@dataclass(slots=True, eq=False)
-class Attendant:
+class Attendant(Record):
     """One child: what it does, whom its words are for, and how it fares. Times are monotonic seconds."""
 
     name: str
@@ -95,11 +96,10 @@ class Attendant:
         return self.channel is not None and self.channel.send(word, text)
 
 
-@dataclass(slots=True)
-class Attendants:
+class Attendants(Record):
     """All of one arbiter's."""
 
-    members: list[Attendant] = field(default_factory=list)
+    members: list[Attendant] = fresh(list)
 
     def due(self, now: float) -> list[Attendant]:
         """Those to be forked now."""

@@ -4,6 +4,8 @@ For a child must let go of all of them (a copy of the arbiter's end of a channel
 arbiter's death), and the arbiter's next image is left all of them.
 """
 
+from __future__ import annotations
+
 import os
 import time
 

@@ -5,6 +5,8 @@ list until it has said who it is. What cannot be had now (no descriptor, page or
 is told, and wants again.
 """
 
+from __future__ import annotations
+
 import contextlib
 import time
 from collections.abc import Callable

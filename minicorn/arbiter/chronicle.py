@@ -2,10 +2,11 @@
 rolls and upgrades with their errors. It goes on where the arbiter's image before has left off.
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import time
-from dataclasses import replace
 
 from minicorn.arbiter.upgrade import State, Upgrade
 from minicorn.config.settings import Settings
@@ -13,6 +14,7 @@ from minicorn.figures.heartbeat import Page
 from minicorn.figures.ledger import Ledger
 from minicorn.pool.pool import Pool
 from minicorn.pool.standing import ERROR_MOST, ERRORS_MOST, TEXT_MOST, Complaint, Listening, Standing, stage_of
+from minicorn.record import replace
 from minicorn.system.listeners import Listener
 from minicorn.version import VERSION
 
@@ -84,7 +86,7 @@ class Chronicle:
         self._ledger.beat(now)
 
     def _note(self, **news: object) -> None:
-        self._standing = replace(self._standing, **news)  # type: ignore[arg-type]
+        self._standing = replace(self._standing, **news)
 
 
 def _count(counts: dict[str, int], name: str) -> dict[str, int]:

@@ -4,6 +4,8 @@ Each has one record in the log, with the request in hand and the stack; one line
 where a request died with it; and a place among the causes that the chronicle counts.
 """
 
+from __future__ import annotations
+
 import logging
 import signal
 import time
@@ -11,8 +13,8 @@ import time
 from minicorn.arbiter.belongings import Belongings
 from minicorn.arbiter.chronicle import Chronicle
 from minicorn.config.settings import Settings
-from minicorn.logs.accesslog import Origin, compile_format
-from minicorn.logs.unanswered import attributes_of, unanswered
+from minicorn.figures.heartbeat import Activity, Beat
+from minicorn.logs.log import Sink
 from minicorn.pool.actions import Abort, Kill
 from minicorn.pool.life import Exit, Worker
 from minicorn.pool.obituary import cause_of, cause_of_death, obituary
@@ -93,9 +95,8 @@ class Deaths:
         out_of_memory = exit.signum == signal.SIGKILL and not verdict and self._ran_out_of_memory()
         if out_of_memory:
             verdict, cause = f"was killed by the kernel for want of memory (OOM), {beat.describe(now)}", "oom"
-        entry = unanswered(beat, _origin(worker), cause, now)
-        if entry is not None and self._access is not None:
-            self._access.write(compile_format(settings.access_logformat)(entry))
+        if self._access is not None:
+            _tell_unanswered(self._access, settings.access_logformat, beat, worker, cause, now)
         if not worker.template:
             self._chronicle.buried(page, cause_of(worker, exit, out_of_memory))
         if verdict == BOOT_FAILED:
@@ -106,7 +107,7 @@ class Deaths:
                 level = "debug"
             if not worker.was_ready:
                 self.boot_failure = story
-            told = self._log(level, story, worker, attributes_of(beat, _origin(worker), cause))
+            told = self._log(level, story, worker, _attributes(beat, worker, cause))
         self._chronicle.blame(story if self._pool.rolls.last is not rolled else "")
         if not (worker.was_ready or worker.dismissed):
             self._hopeless = (worker.generation, told)
@@ -128,5 +129,28 @@ class Deaths:
         return ran_out
 
 
-def _origin(worker: Worker) -> Origin:
-    return Origin(worker.slot, worker.generation, worker.pid)
+def _tell_unanswered(access: Sink, format: str, beat: Beat, worker: Worker, cause: str, now: float) -> None:
+    """The access log's line of a request that has died with its worker."""
+    from minicorn.logs.accesslog import Origin, compile_format
+    from minicorn.logs.unanswered import unanswered
+
+    entry = unanswered(beat, Origin(worker.slot, worker.generation, worker.pid), cause, now)
+    if entry is not None:
+        access.write(compile_format(format)(entry))
+
+
+def _attributes(beat: Beat, worker: Worker, cause: str) -> dict[str, object]:
+    """What the error log says of a death as JSON, under OpenTelemetry's names."""
+    attributes: dict[str, object] = {
+        "error.type": cause,
+        "minicorn.worker": worker.slot,
+        "minicorn.generation": worker.generation,
+        "minicorn.worker.pid": worker.pid,
+    }
+    if beat.activity is Activity.BUSY:
+        method, _, target = beat.request.partition(" ")
+        attributes["http.request.method"] = method
+        attributes["url.path"] = target.partition("?")[0]
+        attributes["client.address"] = beat.client
+        attributes["minicorn.request.id"] = beat.request_id
+    return attributes

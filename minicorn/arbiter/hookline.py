@@ -5,6 +5,8 @@ that is late is killed, and a new one reads the file again and is told the rest.
 calls wait, but not for ever and not without bound: what is not run is said.
 """
 
+from __future__ import annotations
+
 import json
 import logging
 import math
@@ -12,11 +14,11 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from minicorn.arbiter.attendant import Attendant
 from minicorn.arbiter.hooks import ARBITERS, RAN, attend
 from minicorn.config.settings import Settings
+from minicorn.record import Record
 from minicorn.system.channel import Channel, Message
 
 LOGGER = logging.getLogger("minicorn")
@@ -24,8 +26,7 @@ LOGGER = logging.getLogger("minicorn")
 WAITING_MOST = 500
 
 
-@dataclass(slots=True)
-class Call:
+class Call(Record):
     """A hook that is to run, or runs until `deadline`, and what follows from its answer."""
 
     name: str

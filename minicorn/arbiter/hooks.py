@@ -6,6 +6,8 @@ killed; neither may happen to a process that forks. What each gets has the attri
 hooks in the wild use, not all of gunicorn's.
 """
 
+from __future__ import annotations
+
 import json
 import logging
 import os
@@ -13,12 +15,14 @@ import select
 import traceback
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
-from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+from typing import TYPE_CHECKING, Any
 
 from minicorn.config import configfile
 from minicorn.config.settings import NAMES, OPTIONS, Settings
 from minicorn.system.channel import Channel
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 LOGGER = logging.getLogger("minicorn")
 ARBITERS = ("on_starting", "when_ready", "on_reload", "pre_exec", "child_exit", "nworkers_changed", "on_exit")

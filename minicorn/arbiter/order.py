@@ -9,6 +9,8 @@ the gate until the arbiter has put that pid on its list. If anything goes wrong 
 of the channel is closed with whoever held it, and the arbiter sees an end of file in place of BORN.
 """
 
+from __future__ import annotations
+
 import json
 import mmap
 import os

@@ -5,6 +5,8 @@ roll. What workers say that they import is watched; what of that is installed an
 is the groundwork that a common template lays for all workers to come.
 """
 
+from __future__ import annotations
+
 import json
 import logging
 import time
@@ -23,13 +25,13 @@ LOGGER = logging.getLogger("minicorn")
 
 
 class Reloading:
-    """One arbiter's, with --reload or without."""
+    """One arbiter's."""
 
     def __init__(self, settings: Settings, pool: Pool) -> None:
         self._pool = pool
         self._changes = Changes()
         self.ground = Groundwork()
-        self._templates_help = settings.reload and settings.reload_template and spawn.become_subreaper()
+        self._templates_help = settings.reload_template and spawn.become_subreaper()
         began = coarse_time()
         self.watcher = Attendant("watcher", lambda line: Watcher(settings, began).run(line), self._hear_watcher)
 

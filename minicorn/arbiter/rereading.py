@@ -1,5 +1,7 @@
 """HUP: the configuration is read again, by a child that may take its time; one that is broken changes nothing."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 from minicorn.arbiter.belongings import Belongings

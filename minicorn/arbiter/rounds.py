@@ -4,6 +4,8 @@ It reads their pages, weighs their processes, and has faulthandler show the stac
 that are slow. The workers themselves do nothing for it.
 """
 
+from __future__ import annotations
+
 import logging
 import math
 import os

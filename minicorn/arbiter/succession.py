@@ -5,14 +5,15 @@ to be told. That is one versioned JSON document in an anonymous file, whose desc
 environment names; the descriptors that it speaks of stay open across the exec.
 """
 
-import dataclasses
+from __future__ import annotations
+
 import json
 import os
-import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from minicorn.pool.life import Worker
+from minicorn.record import Value, as_dict
+from minicorn.system.scratch import open_scratch
 
 VARIABLE = "MINICORN_SUCCESSION"
 # Set, to our VERSION, for a child that only sees whether the new program loads
@@ -20,8 +21,7 @@ CHECK = "MINICORN_CHECK"
 VERSION = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Heirloom:
+class Heirloom(Value):
     """A worker that runs on."""
 
     pid: int
@@ -35,7 +35,7 @@ class Heirloom:
     channel_fd: int
 
     @classmethod
-    def of(cls, worker: Worker, channel_fd: int) -> "Heirloom":
+    def of(cls, worker: Worker, channel_fd: int) -> Heirloom:
         """It, as the image before knew it."""
         return cls(
             worker.pid,
@@ -63,8 +63,7 @@ class Heirloom:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Estate:
+class Estate(Value):
     """All that the next image must know; times are monotonic seconds."""
 
     listeners: list[tuple[int, str, tuple[int, int] | None]]  # descriptor, host, device and inode of a path of ours
@@ -96,8 +95,8 @@ class Estate:
 
 def bequeath(estate: Estate) -> None:
     """Become the next image; returns only by OSError, with everything as it was."""
-    document = json.dumps({"version": VERSION, **dataclasses.asdict(estate)}).encode()
-    with tempfile.TemporaryFile(buffering=0) as file:
+    document = json.dumps({"version": VERSION, **as_dict(estate)}, default=as_dict).encode()
+    with open_scratch(buffering=0) as file:
         file.write(document)
         file.seek(0)
         kept = [*estate.descriptors, file.fileno()]

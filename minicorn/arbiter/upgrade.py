@@ -6,15 +6,17 @@ The child runs the new program as it was called, as far as loading the applicati
 check leaves all as it was.
 """
 
+from __future__ import annotations
+
 import logging
 import os
 import signal
 import sys
-import tempfile
 from enum import Enum
 
 from minicorn.arbiter import succession
 from minicorn.system import spawn
+from minicorn.system.scratch import open_scratch
 from minicorn.system.signals import Signals
 
 LOGGER = logging.getLogger("minicorn")
@@ -54,7 +56,7 @@ class Upgrade:
             self.state = State.CHECKING
             self._deadline = now + self._patience
             try:
-                self._said = tempfile.TemporaryFile(buffering=0)
+                self._said = open_scratch(buffering=0)
                 self._child = spawn.fork(self._check)
             except OSError as error:
                 self._fail(f"no process for the check: {error.strerror}")

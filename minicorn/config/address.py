@@ -1,16 +1,16 @@
 """Addresses to bind, as values: `host:port`, `[::1]:port`, `unix:/path`, `fd://N`, `fd://NAME`."""
 
+from __future__ import annotations
+
 import re
-from dataclasses import dataclass
 
-_PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
-_DESCRIPTOR = re.compile(r"[0-9]{1,9}", re.ASCII)
+from minicorn.record import Value
+
 # What systemd allows in FileDescriptorName=
-_NAME = re.compile(r"[!-9;-~]{1,255}", re.ASCII)
+_NAME = r"[!-9;-~]{1,255}"
 
 
-@dataclass(frozen=True, slots=True)
-class Tcp:
+class Tcp(Value):
     """A TCP address; port 0 lets the system choose one."""
 
     host: str
@@ -21,8 +21,7 @@ class Tcp:
         return f"http://{host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class Unix:
+class Unix(Value):
     """A Unix stream socket in the file system."""
 
     path: str
@@ -31,8 +30,7 @@ class Unix:
         return f"unix:{self.path}"
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(Value):
     """A listening socket that the parent process has opened."""
 
     fd: int
@@ -41,8 +39,7 @@ class Descriptor:
         return f"fd://{self.fd}"
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(Value):
     """Listening sockets that the service manager has passed by this name."""
 
     name: str
@@ -56,7 +53,7 @@ Address = Tcp | Unix | Descriptor | Named
 
 def parse_port(text: str) -> int:
     """A port from 0 to 65535; ValueError otherwise."""
-    if not _PORT.fullmatch(text) or int(text) > 65535:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 5) or int(text) > 65535:
         raise ValueError(text)
     return int(text)
 
@@ -68,9 +65,9 @@ def parse_address(text: str) -> Address:
     text = text.removeprefix("tcp://")
     if text.startswith("fd://"):
         number = text.removeprefix("fd://")
-        if _DESCRIPTOR.fullmatch(number):
+        if re.fullmatch(r"[0-9]{1,9}", number):
             return Descriptor(int(number))
-        if not _NAME.fullmatch(number) or number[0] in "+-.0123456789":
+        if not re.fullmatch(_NAME, number) or number[0] in "+-.0123456789":
             raise ValueError(text)
         return Named(number)
     host, colon, port = text.rpartition(":")

@@ -5,7 +5,8 @@ that may happen to a process that forks and supervises, so a child runs it, unde
 whatever goes wrong there is one line. TOML is read in the same way, to have one way.
 """
 
-import ast
+from __future__ import annotations
+
 import enum
 import importlib
 import json
@@ -16,14 +17,17 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from minicorn.config import gunicorn
 from minicorn.config.settings import NAMES
 from minicorn.errors import ConfigError
+from minicorn.record import Value
 from minicorn.system import spawn
+
+if TYPE_CHECKING:  # dear: imported in the child that reads a Python file
+    import ast
 
 FOUND_ALONE = ("minicorn.conf.py", "minicorn.toml")
 GUNICORNS = "gunicorn.conf.py"
@@ -32,8 +36,7 @@ PROJECT = "pyproject.toml"
 EVERYDAY = {"name", "env", "app", "pid"}
 
 
-@dataclass(frozen=True, slots=True)
-class FileValues:
+class FileValues(Value):
     """What a file says: settings by the names it uses, and the hooks that it defines."""
 
     values: dict[str, object]
@@ -54,7 +57,8 @@ def find(directory: str) -> str | None:
 
 def _text(path: str) -> str:
     try:
-        return Path(path).read_text(errors="replace")
+        with open(path, errors="replace") as file:
+            return file.read()
     except OSError:
         return ""
 
@@ -167,7 +171,8 @@ def execute(place: str, directory: str) -> dict[str, object]:
 
 def _load(path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        with open(path, "rb") as file:
+            return file.read()
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}") from None
 
@@ -180,6 +185,8 @@ def _unread(place: str, directory: str) -> set[str] | None:
         path = getattr(sys.modules[place.removeprefix("python:")], "__file__", None) or ""
     else:
         path = os.path.join(directory, place.removeprefix("file:"))
+    import ast
+
     bound: set[str] = set()
     tree = ast.parse(_load(path))
     for node in _outermost(tree.body):
@@ -193,6 +200,8 @@ def _unread(place: str, directory: str) -> set[str] | None:
 
 def _outermost(statements: list[ast.stmt]) -> Iterator[ast.stmt]:
     """The statements of a module, those under an `if` or `try` too, those in a function or class not."""
+    import ast
+
     for node in statements:
         yield node
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):

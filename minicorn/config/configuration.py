@@ -3,17 +3,18 @@
 defaults < PORT, WEB_CONCURRENCY < file < GUNICORN_CMD_ARGS < MINICORN_* < MINICORN_CMD_ARGS < command line
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
 from minicorn.config import configfile
 from minicorn.config.configfile import FileValues, Reading
 from minicorn.config.settings import DEFAULTS, Given, Layer, Outcome, convert, from_environ, from_values, settle
+from minicorn.record import Value, replace
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
+class Configuration(Value):
     """One call of the command: all but what the file says, which is read when it is wanted."""
 
     above: tuple[Layer, ...]  # from the variables up to the command line

@@ -4,11 +4,13 @@ Pure data and one judgement. A setting with a counterpart here is in the table o
 whose lines also carry gunicorn's name where that differs.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from minicorn.errors import ConfigError
+from minicorn.record import Value
 
 # Hooks by name: the numbers of arguments that gunicorn's documentation gives them
 HOOKS: Mapping[str, int] = {
@@ -18,8 +20,7 @@ HOOKS: Mapping[str, int] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Foreign:
+class Foreign(Value):
     """One of gunicorn's settings without a counterpart: values that change nothing here, and advice for others."""
 
     advice: str

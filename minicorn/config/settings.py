@@ -4,10 +4,10 @@ Flags, environment names, keys of a file and `--help` derive from the table; not
 setting is written anywhere else. Pure: what was given in layers, `Settings` out.
 """
 
+from __future__ import annotations
+
 import re
-import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Generic, Literal, TypeVar
 
@@ -16,6 +16,7 @@ from minicorn.config.address import Address, Tcp, parse_address, parse_port, ren
 from minicorn.errors import ConfigError, UsageError
 from minicorn.http.forwarded import BELIEVABLE
 from minicorn.http.peers import Peers
+from minicorn.record import Value, replace
 
 T = TypeVar("T")
 D = TypeVar("D")  # of a default, which may be None where a value is not
@@ -23,8 +24,7 @@ D = TypeVar("D")  # of a default, which may be None where a value is not
 ACCESS_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
 
 
-@dataclass(frozen=True, slots=True)
-class Kind(Generic[T]):
+class Kind(Value, Generic[T]):
     """What a setting takes: in words, and as a function that raises ValueError.
 
     `show` gives the text that stands for a value; `types` are those of Python's that may stand
@@ -38,10 +38,10 @@ class Kind(Generic[T]):
     words: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
-    """How a setting is spelled and explained."""
+class Option(Value):
+    """A line of the table: a setting's default, how it is spelled, and what it is for."""
 
+    default: object
     flags: tuple[str, ...]
     kind: Kind[object]
     metavar: str
@@ -58,10 +58,6 @@ class Option:
         return self.flags[-1].replace("--", "--no-", 1)
 
 
-def _line(default: object, option: Option) -> object:
-    return field(default=default, metadata={"option": option})
-
-
 def setting(
     default: D,
     kind: Kind[T],
@@ -73,19 +69,19 @@ def setting(
     bare: str = "",
 ) -> D | T:
     """One line of the table."""
-    return _line(default, Option(flags, kind, metavar, help, called, fixed, bare=bare))  # type: ignore[return-value, arg-type]
+    return Option(default, flags, kind, metavar, help, called, fixed, bare=bare)  # type: ignore[return-value, arg-type]
 
 
 def repeatable(
     kind: Kind[T], *flags: str, metavar: str, help: str, called: str = "", fixed: bool = False
 ) -> tuple[T, ...]:
     """One line of the table whose flag may be given several times."""
-    return _line((), Option(flags, kind, metavar, help, called, fixed, repeatable=True))  # type: ignore[return-value, arg-type]
+    return Option((), flags, kind, metavar, help, called, fixed, repeatable=True)  # type: ignore[return-value, arg-type]
 
 
 def switch(default: bool, *flags: str, help: str, called: str = "", fixed: bool = False) -> bool:
     """One line of the table that is on or off: its last flag, and the same with --no-."""
-    return _line(default, Option(flags, SWITCH, "", help, called, fixed, switch=True))  # type: ignore[return-value, arg-type]
+    return Option(default, flags, SWITCH, "", help, called, fixed, switch=True)  # type: ignore[return-value, arg-type]
 
 
 def seconds(least: float = 0.0) -> Kind[float]:
@@ -268,8 +264,7 @@ METRIC = Kind("a name of letters, digits, dots, - and _", _parse_metric)
 LEVEL = choice("debug", "info", "warning", "error", "critical")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(Value):
     """Everything an operator can choose. Durations are seconds, sizes are bytes."""
 
     # fmt: off
@@ -374,6 +369,11 @@ class Settings:
         return self.monitor is not None or self.statsd_host is not None
 
     @property
+    def has_log_handlers(self) -> bool:
+        """Whether handlers of the logging package take what is logged."""
+        return self.log_config is not None or self.log_syslog
+
+    @property
     def title(self) -> str:
         """What process titles call the application."""
         return self.name or self.app
@@ -384,7 +384,8 @@ class Settings:
         return dict(pair.partition("=")[::2] for pair in self.env)
 
 
-OPTIONS: Mapping[str, Option] = {f.name: f.metadata["option"] for f in fields(Settings) if "option" in f.metadata}
+OPTIONS: Mapping[str, Option] = {name: line for name, line in Settings.__fields__.items() if isinstance(line, Option)}
+Settings.__fields__ |= {name: option.default for name, option in OPTIONS.items()}
 # By what a file or the environment may call it: our name, gunicorn's, and the long flags
 NAMES: Mapping[str, str] = (
     {flag[2:].replace("-", "_"): name for name, o in OPTIONS.items() for flag in o.flags if flag.startswith("--")}
@@ -396,12 +397,11 @@ PREFIX = "MINICORN_"
 # Variables of ours that are no settings
 OWN_VARIABLES = {"MINICORN_WORKER", "MINICORN_CMD_ARGS", "MINICORN_CONFIG", "MINICORN_SUCCESSION", "MINICORN_CHECK"}
 # What Kubernetes sets in each pod beside a service that is called minicorn
-_SERVICE_LINK = re.compile(r"MINICORN_(?:\w+_)?(?:SERVICE_(?:HOST|PORT)\w*|PORT_[0-9]+_(?:TCP|UDP|SCTP)\w*)")
+_SERVICE_LINK = r"MINICORN_(?:\w+_)?(?:SERVICE_(?:HOST|PORT)\w*|PORT_[0-9]+_(?:TCP|UDP|SCTP)\w*)"
 DEFAULTS = Settings()
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(Value):
     """What one place says of a setting: texts, or a file's Python values."""
 
     raw: tuple[object, ...]
@@ -459,13 +459,16 @@ def from_environ(environ: Mapping[str, str]) -> Layer:
     """
     layer: dict[str, Given] = {}
     for variable, text in environ.items():
-        linked = _SERVICE_LINK.fullmatch(variable) or text.startswith(("tcp://", "udp://"))
-        if not variable.startswith(PREFIX) or variable in OWN_VARIABLES or linked or not text:
+        if not variable.startswith(PREFIX) or variable in OWN_VARIABLES or not text:
+            continue
+        if re.fullmatch(_SERVICE_LINK, variable) or text.startswith(("tcp://", "udp://")):
             continue
         name = NAMES.get(variable.removeprefix(PREFIX).lower())
         if name is None:
             raise ConfigError(unknown(variable, [PREFIX + known.upper() for known in NAMES]))
         several = name in OPTIONS and OPTIONS[name].repeatable
+        import shlex  # not before a variable is set
+
         try:
             layer[name] = Given(tuple(shlex.split(text)) if several else (text,), variable)
         except ValueError as error:
@@ -496,8 +499,7 @@ def _values(layer: Layer) -> dict[str, object]:
     return {name: convert(name, given) for name, given in layer.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Value):
     """What the layers come to, and where each value that is no default came from."""
 
     settings: Settings

@@ -5,9 +5,12 @@ histogram are sums over cells. So a request costs few stores, and no two of its 
 disagree. Blocks add up field by field: those of the workers that have gone are one more block.
 """
 
+from __future__ import annotations
+
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from minicorn.record import Value
 
 # Upper ends of the buckets in seconds, inclusive; one more has no end
 BOUNDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
@@ -26,8 +29,7 @@ FIELDS = TABLE + len(STATUSES) * BUCKETS
 BLOCK = struct.Struct(f"@2d{FIELDS - 2}Q")
 
 
-@dataclass(frozen=True, slots=True)
-class Histogram:
+class Histogram(Value):
     """How many took up to each of BOUNDS, and longer than all; `total`: seconds of all together."""
 
     counts: tuple[int, ...]
@@ -52,23 +54,22 @@ class Histogram:
         return BOUNDS[-1] if self.count else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
+class Counters(Value):
     """A block as it was read; they add and subtract."""
 
     values: tuple[float, ...]
 
     @classmethod
-    def unpack(cls, block: bytes) -> "Counters":
+    def unpack(cls, block: bytes) -> Counters:
         return cls(BLOCK.unpack(block))
 
     def pack(self) -> bytes:
         return BLOCK.pack(*self.values)
 
-    def __add__(self, other: "Counters") -> "Counters":
+    def __add__(self, other: Counters) -> Counters:
         return Counters(tuple(a + b for a, b in zip(self.values, other.values, strict=True)))
 
-    def __sub__(self, other: "Counters") -> "Counters":
+    def __sub__(self, other: Counters) -> Counters:
         return Counters(tuple(a - b for a, b in zip(self.values, other.values, strict=True)))
 
     @property

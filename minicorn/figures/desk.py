@@ -1,5 +1,7 @@
 """Where the monitor listens: bound by the arbiter, for all monitors that come one after the other."""
 
+from __future__ import annotations
+
 from minicorn.config.address import Tcp
 from minicorn.config.settings import Settings
 from minicorn.errors import ConfigError

@@ -7,13 +7,14 @@ Whom the directory lets in may look at all of it: the arbiter's user, and the wo
 Blocks are allocated when a file is made, since a store into a hole of a full tmpfs is SIGBUS.
 """
 
+from __future__ import annotations
+
+import contextlib
 import fcntl
 import mmap
 import os
-import shutil
-import tempfile
+import stat
 import time
-from pathlib import Path
 
 from minicorn.errors import ConfigError
 from minicorn.figures import heartbeat, ledger
@@ -45,8 +46,10 @@ class Directory:
         self._files: dict[int, _Files] = {}
         self.path, self.lock_fd = "", -1
         try:
-            remove_abandoned(Path(self._base))
-            self.path = tempfile.mkdtemp(prefix=PREFIX, dir=self._base)
+            remove_abandoned(self._base)
+            path = f"{self._base}/{PREFIX}{os.urandom(6).hex()}"
+            os.mkdir(path, 0o700)
+            self.path = path
             # Locked before it has its name: nobody ever finds it unlocked
             self.lock_fd = os.open(f"{self.path}/{LOCK}.new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             os.fchmod(self.lock_fd, 0o644)
@@ -106,7 +109,7 @@ class Directory:
     @classmethod
     def adopt(
         cls, path: str, lock_fd: int, idle_fd: int, ledger_fd: int, descriptors: dict[str, tuple[int, int, int]]
-    ) -> "Directory":
+    ) -> Directory:
         """The directory of the image before, by its descriptors."""
         directory = cls.__new__(cls)
         directory.path, directory.lock_fd = path, lock_fd
@@ -115,7 +118,7 @@ class Directory:
         directory._files = {int(slot): _Files(*fds) for slot, fds in descriptors.items()}
         return directory
 
-    def _file(self, slot: int) -> "_Files":
+    def _file(self, slot: int) -> _Files:
         if slot not in self._files:
             fds: list[int] = []
             try:
@@ -145,7 +148,8 @@ class Directory:
 
     def remove(self) -> None:
         """The server has ended."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        if self.path:
+            _remove(self.path)
         if self.lock_fd >= 0:
             os.close(self.lock_fd)
 
@@ -159,30 +163,45 @@ def _allocate(fd: int, size: int) -> None:
 
 def default_base() -> str:
     """/dev/shm where it exists, so that a slow disk never stalls a beat; else the temp directory."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else tempfile.gettempdir()
+    if os.access("/dev/shm", os.W_OK | os.X_OK):
+        return "/dev/shm"
+    import tempfile  # dear, and wanted where there is no Linux
+
+    return tempfile.gettempdir()
 
 
-def remove_abandoned(base: Path) -> None:
+def remove_abandoned(base: str) -> None:
     """Remove the directories of servers of ours that were killed."""
-    for path in base.glob(f"{PREFIX}*"):
+    try:
+        names = os.listdir(base)
+    except OSError:
+        return  # missing, which is told when ours is made, or not ours to list
+    for path in [f"{base}/{name}" for name in names if name.startswith(PREFIX)]:
         try:
-            status = path.lstat()
-            if path.is_symlink() or not path.is_dir() or not _is_ours(path, status):
+            status = os.lstat(path)
+            if not stat.S_ISDIR(status.st_mode) or not _is_ours(path, status):
                 continue
             if _is_abandoned(path, time.time() - status.st_mtime):
-                shutil.rmtree(path, ignore_errors=True)
+                _remove(path)
         except OSError:
             continue  # another start cleans up at the same time
 
 
-def _is_ours(path: Path, status: os.stat_result) -> bool:
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):  # another start cleans up at the same time
+        for name in os.listdir(path):
+            os.unlink(f"{path}/{name}")
+        os.rmdir(path)
+
+
+def _is_ours(path: str, status: os.stat_result) -> bool:
     """We made it: it is ours, or was given to the workers' user, and its lock is ours."""
-    return status.st_uid == os.geteuid() or (path / LOCK).lstat().st_uid == os.geteuid()
+    return status.st_uid == os.geteuid() or os.lstat(f"{path}/{LOCK}").st_uid == os.geteuid()
 
 
-def _is_abandoned(path: Path, age: float) -> bool:
+def _is_abandoned(path: str, age: float) -> bool:
     try:
-        fd = os.open(path / LOCK, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(f"{path}/{LOCK}", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return age > _ABANDONED
     try:

@@ -1,9 +1,11 @@
 """How a server is shown in a terminal: `minicornctl status` and `top`. Snapshots in, lines out."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from minicorn.figures.snapshot import QUANTILES, Snapshot, WorkerView
+from minicorn.record import Value
 
 BARS = " ▁▂▃▄▅▆▇█"
 ASCII_BARS = " .:-=+*#%"
@@ -134,8 +136,7 @@ def table(snapshot: Snapshot, width: int) -> list[str]:
     return [line[:width].rstrip() for line in lines]
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(Value):
     """What happened between two looks, a second."""
 
     requests: float = 0.0

@@ -6,11 +6,12 @@ kill can name the request, and what it has done, so that whoever looks costs it 
 are made by the arbiter before the fork (see `directory`), and mapped by both.
 """
 
+from __future__ import annotations
+
 import mmap
 import os
 import struct
 from bisect import bisect_left
-from dataclasses import dataclass
 from enum import IntEnum
 
 from minicorn.figures.counters import (
@@ -31,6 +32,7 @@ from minicorn.figures.counters import (
     Counters,
 )
 from minicorn.pool.life import State
+from minicorn.record import Value
 
 VERSION = 2
 SIZE = 4096
@@ -63,8 +65,7 @@ class Activity(IntEnum):
 _IDLE, _BUSY = int(Activity.IDLE), int(Activity.BUSY)
 
 
-@dataclass(frozen=True, slots=True)
-class Beat:
+class Beat(Value):
     """A page as it was read: times are monotonic seconds."""
 
     activity: Activity
@@ -84,8 +85,7 @@ class Beat:
         return f"{took} booting" if self.activity is Activity.BOOTING else f"idle for {took}"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Value):
     """What the arbiter has written on a page: which worker's it is. Without a worker, the pid is 0."""
 
     pid: int

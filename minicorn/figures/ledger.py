@@ -6,6 +6,8 @@ all. So the arbiter makes a number odd before it writes, and even after: a reade
 when he has seen it odd, or changed at his end. (A reader can wait; the arbiter never does.)
 """
 
+from __future__ import annotations
+
 import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -5,17 +5,18 @@ is all there is: what is not in the table cannot be rendered, and a dashboard ca
 https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from minicorn.figures.counters import BOUNDS, Histogram
 from minicorn.figures.snapshot import Snapshot
+from minicorn.record import Value
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
+class Metric(Value):
     """A family of samples."""
 
     kind: str

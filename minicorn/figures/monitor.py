@@ -7,6 +7,8 @@ Where only this machine reaches it, it answers only who asks for this machine: a
 have a page of somebody else's, whose name leads here (DNS rebinding), and must not read for it.
 """
 
+from __future__ import annotations
+
 import json
 import logging
 import socket
@@ -14,7 +16,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -26,6 +27,7 @@ from minicorn.figures import metrics, statsd, survey
 from minicorn.figures.snapshot import Snapshot, document, sample
 from minicorn.figures.usage import with_usage
 from minicorn.http.peers import is_ours, parse_ip
+from minicorn.record import replace
 from minicorn.server import Server
 from minicorn.system.channel import Channel
 from minicorn.system.listeners import Listener

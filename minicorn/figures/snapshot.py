@@ -3,19 +3,19 @@
 Times are monotonic seconds as the server's machine counts them, unless they are `at`.
 """
 
-import dataclasses
+from __future__ import annotations
+
 from collections import Counter
-from dataclasses import dataclass, field
 
 from minicorn.figures.counters import BOUNDS, NOTHING, Counters, Histogram, add_up
 from minicorn.pool.standing import Complaint, Stage, Standing
+from minicorn.record import Value, as_dict, fresh
 
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 LONG_SILENCE = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Value):
     """What a process has taken of the machine: seconds of CPU, bytes (see `memory.Memory`)."""
 
     cpu: float = 0.0
@@ -25,8 +25,7 @@ class Usage:
     private: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerView:
+class WorkerView(Value):
     """One worker."""
 
     slot: int
@@ -40,7 +39,7 @@ class WorkerView:
     connections: int
     counters: Counters
     error: Complaint | None = None
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = fresh(Usage)
 
     @property
     def busy(self) -> bool:
@@ -48,8 +47,7 @@ class WorkerView:
         return self.state == "busy"
 
 
-@dataclass(frozen=True, slots=True)
-class QueueView:
+class QueueView(Value):
     """The accept queue of one listener: connections that wait in it, and how many it can hold."""
 
     listener: str
@@ -57,8 +55,7 @@ class QueueView:
     room: int
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Value):
     """One server."""
 
     now: float
@@ -66,7 +63,7 @@ class Snapshot:
     standing: Standing
     workers: tuple[WorkerView, ...]
     gone: Counters = NOTHING  # what the workers that are no more have counted
-    usage: Usage = field(default_factory=Usage)  # the arbiter's, and the CPU time of the children it has reaped
+    usage: Usage = fresh(Usage)  # the arbiter's, and the CPU time of the children it has reaped
     queues: tuple[QueueView, ...] = ()
     cpu_at_least: float = 0.0
     others: tuple[Usage, ...] = ()  # of its templates, its watcher, its monitor, ...
@@ -167,11 +164,11 @@ def document(snapshot: Snapshot) -> dict[str, object]:
         "worker_exits": dict(standing.exits),
         "signals": dict(standing.obeyed),
         "totals": _totals(snapshot.totals),
-        "usage": dataclasses.asdict(snapshot.usage),
+        "usage": as_dict(snapshot.usage),
         "memory": {"processes": len(snapshot.processes), "pss": snapshot.pss, "private": snapshot.private},
-        "accept_queues": [dataclasses.asdict(queue) for queue in snapshot.queues],
+        "accept_queues": [as_dict(queue) for queue in snapshot.queues],
         "workers": [_worker(worker, snapshot.now) for worker in snapshot.workers],
-        "errors": [dataclasses.asdict(complaint) for complaint in snapshot.errors],
+        "errors": [as_dict(complaint) for complaint in snapshot.errors],
     }
 
 
@@ -212,5 +209,5 @@ def _worker(worker: WorkerView, now: float) -> dict[str, object]:
         "connections": worker.connections,
         "requests": worker.counters.requests,
         "latency_ms": latency_summary(worker.counters.latency),
-        **dataclasses.asdict(worker.usage),
+        **as_dict(worker.usage),
     }

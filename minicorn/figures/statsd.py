@@ -4,6 +4,8 @@ Counters are sent as what was added since the last datagram, gauges as they are.
 gunicorn's where it has them (`requests`, `request.status.2xx`, `workers`), below a prefix.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 
 from minicorn.figures.snapshot import QUANTILES, Snapshot

@@ -3,6 +3,8 @@
 Nothing is sent, and nothing of a server's is waited for: it does not notice.
 """
 
+from __future__ import annotations
+
 import fcntl
 import mmap
 import os

@@ -1,5 +1,7 @@
 """`minicornctl top`: frames, once a second, until q. Without a terminal, one frame."""
 
+from __future__ import annotations
+
 import os
 import select
 import shutil

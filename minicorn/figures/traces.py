@@ -3,6 +3,8 @@
 The handler is C, so a worker answers even while other C code keeps the GIL; it goes on as before.
 """
 
+from __future__ import annotations
+
 import os
 import time
 from collections.abc import Iterable, Iterator

@@ -1,10 +1,12 @@
 """What processes take of the machine: seconds of CPU, bytes of memory; psutil where there is no /proc."""
 
+from __future__ import annotations
+
 import os
-from dataclasses import astuple, replace
 from pathlib import Path
 
 from minicorn.figures.snapshot import Snapshot, Usage
+from minicorn.record import replace
 from minicorn.system.memory import read_memory
 from minicorn.system.queues import look_at_queues
 
@@ -51,7 +53,8 @@ def with_usage(snapshot: Snapshot) -> Snapshot:
 
 
 def _usage(pid: int) -> Usage:
-    return Usage(read_cpu(pid), *astuple(read_memory(pid)))
+    memory = read_memory(pid)
+    return Usage(read_cpu(pid), memory.rss, memory.pss, memory.shared, memory.private)
 
 
 def _ask_psutil(pid: int) -> float:

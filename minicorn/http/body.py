@@ -3,6 +3,8 @@
 A decoder has `feed(data) -> content`, and once `done`, `rest`: the bytes that came after.
 """
 
+from __future__ import annotations
+
 from minicorn.errors import ProtocolError
 from minicorn.http import grammar
 from minicorn.http.request import Framing, Request

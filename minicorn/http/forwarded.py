@@ -7,14 +7,16 @@ value, those that it appends to have one a hop: both are read from the right.
 What a proxy that is believed says malformed, or in two ways, is refused and never guessed at.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
 from urllib.parse import unquote_to_bytes
 
 from minicorn.errors import ProtocolError
 from minicorn.http import grammar
 from minicorn.http.peers import parse_ip
+from minicorn.record import Record
 
 BELIEVABLE = (
     "x-forwarded-for",
@@ -28,17 +30,17 @@ _KEYS = {name: "HTTP_" + name.upper().replace("-", "_") for name in BELIEVABLE}
 # The schemes of WebSockets are what some proxies name before an upgrade that WSGI has not
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
-_PORT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
+# Patterns, compiled when a proxy first says something: `re` remembers them
+_PORT = r"[1-9][0-9]{0,4}"
 # RFC 3986 3.3, but no "//", with which a redirect would lead to another host
-_PREFIX = re.compile(r"(?:/(?!/)(?:[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})*+)*+")
-_WITH_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]++)\]|([0-9.]++))(?::([0-9]{1,5}|_[A-Za-z0-9._\-]++))?")
+_PREFIX = r"(?:/(?!/)(?:[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})*+)*+"
+_WITH_PORT = r"(?:\[([0-9A-Fa-f:.]++)\]|([0-9.]++))(?::([0-9]{1,5}|_[A-Za-z0-9._\-]++))?"
 # RFC 7239 4: pairs by ";", elements by ",", either may be empty; a node needs quotes that not all give it
-_PAIR = re.compile(r'[ \t]*+(?:([!#$%&\'*+\-.^_`|~0-9A-Za-z]++)=(?:"((?:[^"\\]|\\.)*+)"|([^\s",;]*+)))?[ \t]*+([;,]|$)')
-_ESCAPED = re.compile(r"\\(.)")
+_PAIR = r'[ \t]*+(?:([!#$%&\'*+\-.^_`|~0-9A-Za-z]++)=(?:"((?:[^"\\]|\\.)*+)"|([^\s",;]*+)))?[ \t]*+([;,]|$)'
+_ESCAPED = r"\\(.)"
 
 
-@dataclass(slots=True)
-class Story:
+class Story(Record, quick=True):
     """What has been said of a client; "" for what has not."""
 
     address: str = ""
@@ -73,11 +75,11 @@ def _read_x_forwarded(words: Mapping[str, str], trusts: Callable[[str], bool]) -
 
     story = Story(address, port, _scheme(word("x-forwarded-proto")), _host(word("x-forwarded-host")))
     story.server_port = word("x-forwarded-port")
-    if story.server_port and not _PORT.fullmatch(story.server_port):
+    if story.server_port and not re.fullmatch(_PORT, story.server_port):
         raise ProtocolError(400, "X-Forwarded-Port is no port")
     if words.get("x-forwarded-prefix"):
         story.prefix = word("x-forwarded-prefix").rstrip("/")
-        if not _PREFIX.fullmatch(story.prefix):
+        if not re.fullmatch(_PREFIX, story.prefix):
             raise ProtocolError(400, "X-Forwarded-Prefix is no path")
     return story
 
@@ -93,9 +95,9 @@ def _read_forwarded(text: str, trusts: Callable[[str], bool]) -> Story:
 
 def _parse_forwarded(text: str) -> list[dict[str, str]]:
     elements: list[dict[str, str]] = [{}]
-    position = 0
+    position, pair = 0, re.compile(_PAIR)
     while position <= len(text):
-        match = _PAIR.match(text, position)
+        match = pair.match(text, position)
         if match is None:
             raise ProtocolError(400, "malformed Forwarded field")
         name, quoted, plain, separator = match.groups()
@@ -103,7 +105,7 @@ def _parse_forwarded(text: str) -> list[dict[str, str]]:
             name = name.lower()
             if name in elements[-1]:
                 raise ProtocolError(400, f"{name} twice in one element of Forwarded")
-            elements[-1][name] = plain if quoted is None else _ESCAPED.sub(r"\1", quoted)
+            elements[-1][name] = plain if quoted is None else re.sub(_ESCAPED, r"\1", quoted)
         if not separator:
             break
         if separator == ",":
@@ -135,7 +137,7 @@ def _find_client(hops: list[str], trusts: Callable[[str], bool]) -> tuple[str, s
 
 def _parse_node(text: str) -> tuple[str, str] | None:
     """Address and port of `1.2.3.4`, `1.2.3.4:80`, `::1` or `[::1]:80`."""
-    match = _WITH_PORT.fullmatch(text)
+    match = re.fullmatch(_WITH_PORT, text)
     address, port = (match[1] or match[2], match[3] or "") if match else (text, "")
     if parse_ip(address) is None:
         return None
@@ -157,7 +159,7 @@ def _host(text: str) -> str:
 
 def _agree(story: Story, other: Story) -> None:
     """Take over what only `other` says; where both speak they say the same."""
-    for name in (field.name for field in fields(Story)):
+    for name in Story.__fields__:
         ours, theirs = getattr(story, name), getattr(other, name)
         if not ours:
             setattr(story, name, theirs if theirs is not None else ours)

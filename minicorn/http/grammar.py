@@ -4,6 +4,8 @@ Every pattern is linear: its repetitions are possessive, or each step is decided
 character. Text is decoded from latin-1, so that a character is an octet.
 """
 
+from __future__ import annotations
+
 import re
 
 # RFC 9110 5.6.2: token

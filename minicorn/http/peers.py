@@ -4,6 +4,8 @@
 client could put any address in front of its own.
 """
 
+from __future__ import annotations
+
 import ipaddress
 import re
 from functools import lru_cache

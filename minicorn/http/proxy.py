@@ -5,13 +5,15 @@ haproxy.org/download/2.8/doc/proxy-protocol.txt. What is not understood is refus
 bytes behind it would be read as something that they are not.
 """
 
+from __future__ import annotations
+
 import ipaddress
 import re
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from minicorn.errors import ProtocolError
+from minicorn.record import Value
 
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 _BEGINNING = b"PROXY "
@@ -22,8 +24,7 @@ _TCP4, _TCP6 = 0x11, 0x21
 _TYPE_SSL, _CLIENT_SSL = 0x20, 0x01  # section 2.2.6
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Value, quick=True):
     """Who has connected to the proxy; address "": it does not say, or it is the proxy itself.
 
     `secure`: by TLS, which the proxy has ended.

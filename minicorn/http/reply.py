@@ -4,10 +4,11 @@ Everything that an application gives is checked here before a byte of it is sent
 RFC 9110 5.5): a fault is an ApplicationFault, and the client gets a 500 instead.
 """
 
-from email.utils import formatdate
+from __future__ import annotations
+
 from enum import Enum
 from functools import lru_cache
-from http import HTTPStatus
+from time import gmtime
 
 from minicorn.http import grammar
 from minicorn.http.request import Request
@@ -202,9 +203,16 @@ def _render_head(fields: Fields, known: int, date: str, keep_alive: bool, versio
     return Head(f"HTTP/1.1 {fields.status}\r\n{lines}\r\n".encode("latin-1"), delimiter, length, keep_alive)
 
 
+# RFC 9110 5.6.7, in English wherever we run
+_WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
 def http_date(now: float) -> str:
     """The Date line for `now`, in seconds since 1970 (RFC 9110 6.6.1)."""
-    return f"Date: {formatdate(now, usegmt=True)}\r\n"
+    year, month, day, hour, minute, second, weekday, *_ = gmtime(now)
+    date = f"{_WEEKDAYS[weekday]}, {day:02} {_MONTHS[month - 1]} {year} {hour:02}:{minute:02}:{second:02} GMT"
+    return f"Date: {date}\r\n"
 
 
 def chunk(data: bytes) -> bytes:
@@ -216,16 +224,32 @@ LAST_CHUNK = b"0\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
+# Those that are answered without the application (RFC 9110 15, RFC 6585 5)
+_PHRASES = {
+    400: "Bad Request",
+    408: "Request Timeout",
+    413: "Content Too Large",
+    414: "URI Too Long",
+    417: "Expectation Failed",
+    421: "Misdirected Request",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    503: "Service Unavailable",
+    505: "HTTP Version Not Supported",
+}
+
+
 def status_line(status: int) -> str:
-    """As an application would give it: "404 Not Found"."""
-    return f"{status} {HTTPStatus(status).phrase}"
+    """As an application would give it: "400 Bad Request"."""
+    return f"{status} {_PHRASES[status]}"
 
 
 def render_error(status: int, date: str, method: str = "", text: str = "", kind: str = "text/plain") -> bytes:
     """A final reply that closes, and says no more than its status or `text`; to HEAD, without its body."""
     line = status_line(status)
     body = (text or f"{line}\n").encode("utf-8", "backslashreplace")
-    retry = "Retry-After: 1\r\n" if status == HTTPStatus.SERVICE_UNAVAILABLE else ""  # RFC 9110 10.2.3
+    retry = "Retry-After: 1\r\n" if status == 503 else ""  # RFC 9110 10.2.3
     head = (
         f"HTTP/1.1 {line}\r\n{retry}Content-Type: {kind}; charset=utf-8\r\n"
         f"Content-Length: {len(body)}\r\nServer: minicorn\r\n{date}Connection: close\r\n\r\n"

@@ -5,6 +5,8 @@ they have sent before. Fields are kept under their CGI names (RFC 3875 4.1.18), 
 wants them.
 """
 
+from __future__ import annotations
+
 from enum import Enum
 from urllib.parse import unquote_to_bytes
 

@@ -4,6 +4,8 @@
 anybody else's request the id is made here. Pure.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping
 

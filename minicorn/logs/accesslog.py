@@ -7,21 +7,22 @@ control characters, backslashes and octets beyond ASCII through as they are, the
 no client can forge a line.
 """
 
+from __future__ import annotations
+
 import json
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 from wsgiref.types import WSGIEnvironment
 
 from minicorn.errors import ConfigError
+from minicorn.record import Record, Value
 
 JSON = "json"
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Value):
     """The worker that a request was given to."""
 
     slot: int
@@ -29,8 +30,7 @@ class Origin:
     pid: int
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(Record, quick=True):
     """One request that was given to the application. Durations are seconds."""
 
     environ: WSGIEnvironment

@@ -4,6 +4,8 @@
 or a subprocess writes goes to where the error log goes, as it is.
 """
 
+from __future__ import annotations
+
 import io
 import logging
 import os

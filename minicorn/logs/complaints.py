@@ -1,5 +1,7 @@
 """The last errors that this process has logged, each in a line or two, for whoever looks from outside."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable
 from itertools import pairwise

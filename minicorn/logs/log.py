@@ -5,6 +5,8 @@ be written waits in a small buffer, and beyond that is lost and counted. O_NONBL
 set on the inherited descriptor, which the shell shares: it is opened anew.
 """
 
+from __future__ import annotations
+
 import json
 import logging
 import os
@@ -271,3 +273,11 @@ def set_up(path: str, level: str, format: str = "text") -> Output:
     # Where gunicorn's users find its handlers and level, to lead their application's log there too
     logging.root.manager.loggerDict["gunicorn.error"] = LOGGER
     return output
+
+
+def reopen_handlers() -> None:
+    """Open the files of the logging package's handlers again, after a rotation."""
+    loggers = [logging.root, *map(logging.getLogger, list(logging.root.manager.loggerDict))]
+    for handler in [handler for logger in loggers for handler in logger.handlers]:
+        if isinstance(handler, logging.FileHandler):
+            handler.close()  # it opens again with the next record

@@ -4,8 +4,10 @@ Such handlers may block, start threads or import the application's code, so none
 arbiter. A worker applies them to itself; the arbiter's records go to an attendant, the logger,
 which does the same with them. While there is none, they go to the error log's own output.
 
-What reads configurations is imported when there is one: no other start waits for it.
+This, and what reads configurations, is imported where it is wanted: no other start waits for it.
 """
+
+from __future__ import annotations
 
 import json
 import logging
@@ -22,7 +24,7 @@ from minicorn.arbiter.attendant import Attendant
 from minicorn.config.settings import Settings
 from minicorn.errors import ConfigError
 from minicorn.logs import complaints
-from minicorn.logs.log import LOGGER, Output, OwnHandler
+from minicorn.logs.log import LOGGER, Output, OwnHandler, reopen_handlers
 from minicorn.system import spawn
 from minicorn.system.channel import REOPEN, Channel
 
@@ -36,11 +38,6 @@ _NAMES = {
     "gunicorn.access": ACCESS.name,
 }
 _SYSLOG = re.compile(r"(?:(?P<kind>udp|tcp)://(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]#/]*))(?::(?P<port>[0-9]{1,5}))?)")
-
-
-def is_wanted(settings: Settings) -> bool:
-    """Whether handlers of the logging package are."""
-    return settings.log_config is not None or settings.log_syslog
 
 
 def takes_access(settings: Settings) -> bool:
@@ -161,18 +158,6 @@ def parse_syslog(text: str) -> tuple[str | tuple[str, int], socket.SocketKind | 
     return (match["v6"] or match["host"] or "localhost", int(match["port"] or 514)), stream
 
 
-def reopen() -> None:
-    """Open the files of the configuration's handlers again, after a rotation."""
-    for handler in [handler for logger in _loggers() for handler in logger.handlers]:
-        if isinstance(handler, logging.FileHandler):
-            handler.close()  # it opens again with the next record
-
-
-def _loggers() -> list[logging.Logger]:
-    found = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict)]
-    return [logging.root, *found]
-
-
 def check(settings: Settings) -> None:
     """Whether it can be applied, tried in a child; ConfigError in one line."""
     told, tell = os.pipe()
@@ -278,5 +263,5 @@ def _serve(channel: Channel) -> bool:
             if logger.isEnabledFor(record.levelno):
                 logger.handle(record)
         elif message.word == REOPEN:
-            reopen()
+            reopen_handlers()
     return alive

@@ -1,5 +1,7 @@
 """A worker's lines in the access log: of what the application has answered, and of what it never saw."""
 
+from __future__ import annotations
+
 import contextlib
 from wsgiref.types import WSGIEnvironment
 

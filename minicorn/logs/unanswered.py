@@ -4,6 +4,8 @@ Its worker has died in it, and the arbiter writes the line, from what the worker
 the request in hand; or the worker has refused it, and writes the line itself.
 """
 
+from __future__ import annotations
+
 from wsgiref.types import WSGIEnvironment
 
 from minicorn.errors import ProtocolError
@@ -41,23 +43,6 @@ def environ_of(request: Request, client: str) -> WSGIEnvironment:
 def read_request(data: bytes) -> Request:
     """What can be told of a request of which `data` has come; "-" where that is nothing."""
     return _parse(data[:HEAD_MOST].decode("latin-1")) if data else Request("-", "-", "-", {})
-
-
-def attributes_of(beat: Beat, origin: Origin, cause: str) -> dict[str, object]:
-    """What the error log says of the same as JSON, under OpenTelemetry's names."""
-    attributes: dict[str, object] = {
-        "error.type": cause,
-        "minicorn.worker": origin.slot,
-        "minicorn.generation": origin.generation,
-        "minicorn.worker.pid": origin.pid,
-    }
-    if beat.activity is Activity.BUSY:
-        method, _, target = beat.request.partition(" ")
-        attributes["http.request.method"] = method
-        attributes["url.path"] = target.partition("?")[0]
-        attributes["client.address"] = beat.client
-        attributes["minicorn.request.id"] = beat.request_id
-    return attributes
 
 
 def _parse(head: str) -> Request:

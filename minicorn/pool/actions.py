@@ -1,11 +1,13 @@
 """What the pool wants done, as values: the arbiter performs them in their order."""
 
+from __future__ import annotations
+
 import math
-from dataclasses import dataclass, field
+
+from minicorn.record import Record, Value, fresh
 
 
-@dataclass(frozen=True, slots=True)
-class Spawn:
+class Spawn(Value):
     """Fork a worker, or a template; then tell the pool by `spawned` or `spawn_failed`."""
 
     slot: int
@@ -15,8 +17,7 @@ class Spawn:
     template: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Tell:
+class Tell(Value):
     """Say something to a worker over its channel; what, the kind of this tells."""
 
     pid: int
@@ -42,31 +43,27 @@ class Excuse(Tell):
     """Tell a held worker to say to those who wait that the new code takes long."""
 
 
-@dataclass(frozen=True, slots=True)
-class Abort:
+class Abort(Value):
     """SIGABRT: its stack is wanted."""
 
     pid: int
     late: float
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
+class Kill(Value):
     """SIGKILL."""
 
     pid: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Quit:
+class Quit(Value):
     """SIGQUIT: end without finishing."""
 
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class Say:
+class Say(Value):
     """One line for the log."""
 
     level: str
@@ -76,13 +73,12 @@ class Say:
 Action = Spawn | Tell | Abort | Kill | Quit | Say
 
 
-@dataclass(slots=True)
-class Agenda:
+class Agenda(Record):
     """A plan as it is being made, by all parts of the pool: what to do, and when to plan again."""
 
     wake_at: float = math.inf
-    _lines: list[Action] = field(default_factory=list)
-    _actions: list[Action] = field(default_factory=list)
+    _lines: list[Action] = fresh(list)
+    _actions: list[Action] = fresh(list)
 
     def do(self, *actions: Action) -> None:
         self._actions += actions

@@ -1,8 +1,9 @@
 """Back-off: what dies young is replaced at once, and what dies young again ever more slowly."""
 
-from dataclasses import dataclass, field
+from __future__ import annotations
 
 from minicorn.pool.actions import Agenda
+from minicorn.record import Record, Value, fresh
 
 BACKOFF_FIRST, BACKOFF_MOST = 0.25, 10.0
 # What lived for so long was healthy: its end is a crash, not a crash loop
@@ -28,20 +29,18 @@ def put_off(whose: str, strikes: int, now: float, agenda: Agenda) -> float:
     return now + delay
 
 
-@dataclass(frozen=True, slots=True)
-class Vacancy:
+class Vacancy(Value):
     """A place whose worker died: when its replacement is due, and how many died young there."""
 
     due: float
     strikes: int
 
 
-@dataclass(slots=True)
-class Vacancies:
+class Vacancies(Record):
     """The places that wait for a replacement."""
 
     agenda: Agenda
-    _places: list[Vacancy] = field(default_factory=list)
+    _places: list[Vacancy] = fresh(list)
 
     def add(self, strikes: int, now: float) -> None:
         """A worker has died, or could not be forked."""

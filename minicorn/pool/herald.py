@@ -4,6 +4,8 @@ The server's phase is read off the pool; entering one is told at once, the statu
 has changed and not too often, since each is a message on the system bus. Pure: the clock comes in.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from enum import Enum

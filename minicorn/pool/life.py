@@ -5,13 +5,15 @@ the worker's end. Late means: SIGABRT, so that it tells its stack, then SIGKILL.
 monotonic seconds.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 
 from minicorn.pool.actions import Abort, Kill, Retire
 from minicorn.pool.backoff import strike
+from minicorn.record import Record, Value
 
 # Between SIGABRT, which makes a late worker tell its stack, and SIGKILL
 ABORT_GRACE = 2.0
@@ -45,8 +47,7 @@ MOVES: Mapping[State, frozenset[State]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(Value):
     """A child's end, as waitpid tells it: an exit code, or the signal that killed it."""
 
     pid: int
@@ -54,8 +55,7 @@ class Exit:
     signum: int = 0
 
 
-@dataclass(slots=True)
-class Worker:
+class Worker(Record):
     """One worker: who it is, where it is in its life, and when we lose patience."""
 
     pid: int

@@ -5,15 +5,17 @@ built when it is wanted, ended when it has outlived its use, and told to fork by
 takes a moment: whoever is ordered has its slot already.
 """
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
 from enum import Enum
 
 from minicorn.pool.actions import Agenda, Spawn
 from minicorn.pool.backoff import put_off
 from minicorn.pool.life import QUIT_GRACE, State, Worker
 from minicorn.pool.rolls import Rolls
+from minicorn.record import Record, fresh
 
 # A template that has not forked a worker for so long after its order is stuck
 ORDER_PATIENCE = 10.0
@@ -29,15 +31,14 @@ class Cradle(Enum):
     COMMON = "one template for all generations, without the application; the arbiter, while there is none"
 
 
-@dataclass(slots=True)
-class Nursery:
+class Nursery(Record):
     """The templates of one server, and the forks under way."""
 
     agenda: Agenda
     rolls: Rolls
     cradle: Cradle = Cradle.ARBITER
-    templates: dict[int, Worker] = field(default_factory=dict)
-    orders: dict[Spawn, float] = field(default_factory=dict)  # forks under way, and since when
+    templates: dict[int, Worker] = fresh(dict)
+    orders: dict[Spawn, float] = fresh(dict)  # forks under way, and since when
     _due: float = 0.0
     _strikes: int = 0
     _renewing: bool = False

@@ -1,5 +1,7 @@
 """A worker's end in one record: who, of what, doing what. Values in, text out."""
 
+from __future__ import annotations
+
 import signal
 
 from minicorn.pool.life import Exit, Worker

@@ -13,6 +13,8 @@ Rules: start new, wait for READY, then retire old; the first worker of a generat
 canary; generations only grow; a crash is answered at once, a crash loop ever more slowly.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 

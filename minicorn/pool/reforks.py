@@ -8,24 +8,25 @@ A worker that a fork would break refuses: another is asked, or it again after as
 New code begins with the first number of `after`, each promotion goes on with the next.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection
-from dataclasses import dataclass, field
 
 from minicorn.pool.actions import Agenda, Spawn
 from minicorn.pool.life import Worker
 from minicorn.pool.nursery import TEMPLATE_SLOT, Cradle, Nursery
 from minicorn.pool.rolls import Rolls
+from minicorn.record import Record, fresh
 
 
-@dataclass(slots=True)
-class Reforks:
+class Reforks(Record):
     """The promotions of one server."""
 
     agenda: Agenda
     rolls: Rolls
     nursery: Nursery
     after: tuple[int, ...] = ()  # requests of one worker
-    _times: dict[int, int] = field(default_factory=dict)  # how many promotions have led to a generation
+    _times: dict[int, int] = fresh(dict)  # how many promotions have led to a generation
     _told: int = 0  # of which generation a refusal was last told
 
     def plan(self, workers: Collection[Worker], size: int, now: float) -> None:

@@ -8,15 +8,16 @@ With `eager` (--reload) somebody edits and looks: new code that fails shows so i
 wish overrules a roll under way.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from minicorn.pool.actions import Agenda
 from minicorn.pool.life import Worker
+from minicorn.record import Record, Value
 
 
-@dataclass(slots=True)
-class Roll:
+class Roll(Record):
     """A rolling restart under way, to `generation`."""
 
     generation: int
@@ -27,8 +28,7 @@ class Roll:
     promoted: bool = False  # to the code that serves already, from a warm template: it answers no wish
 
 
-@dataclass(frozen=True, slots=True)
-class Rolled:
+class Rolled(Value):
     """A rolling restart that has ended."""
 
     generation: int
@@ -36,8 +36,7 @@ class Rolled:
     outcome: str  # "done", "failed", "superseded" by a newer one, "stopped" as all was
 
 
-@dataclass(slots=True)
-class Rolls:
+class Rolls(Record):
     """The generations of one server, and the way from one to the next."""
 
     agenda: Agenda

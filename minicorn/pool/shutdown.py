@@ -2,13 +2,15 @@
 waits in it is served; then everybody ends.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
 from enum import IntEnum
 
 from minicorn.pool.actions import Agenda, Drain, Quit, Seal
 from minicorn.pool.life import QUIT_GRACE, State, Worker
+from minicorn.record import Record
 
 # Share of the graceful timeout after which nobody waits any more for a worker that does not say that it
 # is sealed: C code keeps the GIL. What it gives away after all, it takes back itself when it drains
@@ -22,8 +24,7 @@ class Stop(IntEnum):
     QUICK = 2
 
 
-@dataclass(slots=True)
-class Shutdown:
+class Shutdown(Record):
     """One that was asked for."""
 
     how: Stop

@@ -5,9 +5,12 @@ too, and the request goes on as before. It looks at the workers' pages: they the
 So a request that began since the last look is unknown: looks are no further apart than the limit.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from minicorn.record import Record, fresh
 
 # Seconds between looks at an answer, which is whole when it has not grown since the last; and the most that it takes
 GLANCE, ANSWER = 0.03, 2.0
@@ -15,8 +18,7 @@ GLANCE, ANSWER = 0.03, 2.0
 SHORTEST = 0.1
 
 
-@dataclass(slots=True)
-class _Question:
+class _Question(Record):
     """To one worker, about its request."""
 
     until: float
@@ -24,13 +26,12 @@ class _Question:
     size: int = 0  # of the answer, when last looked at
 
 
-@dataclass(slots=True)
-class SlowRequests:
+class SlowRequests(Record):
     """Those of one server. Times are monotonic seconds."""
 
     limit: float  # in the application; 0: nobody asks
-    _seen: dict[int, float] = field(default_factory=dict)  # by pid, since when the request ran that was asked about
-    _asked: dict[int, _Question] = field(default_factory=dict)
+    _seen: dict[int, float] = fresh(dict)  # by pid, since when the request ran that was asked about
+    _asked: dict[int, _Question] = fresh(dict)
     wake_at: float = math.inf
 
     @property

@@ -5,13 +5,14 @@ followed by: each wish that is obeyed is counted, and what comes of it names the
 Monotonic seconds, but for what happened `at`, which is seconds since the epoch.
 """
 
-import dataclasses
+from __future__ import annotations
+
 import json
-from dataclasses import dataclass, field
 from enum import StrEnum
 
 from minicorn.pool.pool import Pool
 from minicorn.pool.rolls import Rolled
+from minicorn.record import Value, as_dict, fresh
 
 # Of a text that may be long, so many characters are kept: its end, where the cause is
 TEXT_MOST = 3000
@@ -37,24 +38,21 @@ def stage_of(pool: Pool) -> Stage:
     return Stage.PARKED if pool.parked else Stage.SERVING
 
 
-@dataclass(frozen=True, slots=True)
-class Complaint:
+class Complaint(Value):
     """An error that was logged."""
 
     at: float
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Listening:
+class Listening(Value):
     """A socket that listens: its address, and its number by which the system tells of its queue."""
 
     name: str
     inode: int
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Value):
     """All that the arbiter tells, but for what its workers' pages and the totals say."""
 
     pid: int = 0
@@ -76,12 +74,12 @@ class Standing:
     upgrading: bool = False
     upgrades: int = 0  # carried out
     upgrade_error: str = ""  # why the last one was not
-    obeyed: dict[str, int] = field(default_factory=dict)  # by the signal's name
-    exits: dict[str, int] = field(default_factory=dict)  # of workers, by cause
+    obeyed: dict[str, int] = fresh(dict)  # by the signal's name
+    exits: dict[str, int] = fresh(dict)  # of workers, by cause
     errors: tuple[Complaint, ...] = ()  # the last, oldest first
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+        return json.dumps(self, default=as_dict, ensure_ascii=False)
 
 
 def from_json(text: str) -> Standing:

@@ -5,20 +5,21 @@ page that refreshes itself; where no worker is there to say it, an usher is born
 imports nothing.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from minicorn.pool.actions import Agenda, Excuse, Hold, Spawn
 from minicorn.pool.life import USHER, Worker
 from minicorn.pool.nursery import Nursery
+from minicorn.record import Record
 
 # So long after a change those who wait are told that the new code is being imported
 IMPORT_PATIENCE = 5.0
 
 
-@dataclass(slots=True)
-class Waiting:
+class Waiting(Record):
     """What is out of date, and since when somebody waits for it to be replaced."""
 
     agenda: Agenda

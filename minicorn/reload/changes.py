@@ -8,12 +8,15 @@ Changes that have come to rest are one roll, so that a checkout of fifty files i
 saved by an editor is the usual case, and waits least.
 """
 
+from __future__ import annotations
+
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from fnmatch import translate
 from posixpath import basename, dirname
+
+from minicorn.record import Value
 
 INCLUDED = ("*.py",)
 CACHES = "__pycache__"  # in every package: watched with it, as that is cheaper than to leave it out
@@ -73,15 +76,14 @@ class Filter:
         return True
 
 
-@dataclass(frozen=True, slots=True)
-class Print:
+class Print(Value):
     """What is known of a file: `stamp` is its modification time, "" its digest when it was not read."""
 
     size: int
     stamp: int
     digest: str = ""
 
-    def differs(self, other: "Print") -> bool:
+    def differs(self, other: Print) -> bool:
         """Whether the contents do: by digest where both are known, else by all that is known."""
         if self.size != other.size:
             return True

@@ -3,6 +3,8 @@
 Read when it is raised: by the time that somebody looks, the file may have been edited again.
 """
 
+from __future__ import annotations
+
 import linecache
 import os
 import traceback

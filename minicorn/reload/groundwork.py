@@ -6,6 +6,8 @@ project's own imports alone. A module that asks for the project, starts a thread
 imported by itself is left to the workers: that is found in a trial child, and remembered.
 """
 
+from __future__ import annotations
+
 import importlib
 import json
 import logging

@@ -5,15 +5,17 @@ are those that it was made of: a file edited twice within a second, at the same 
 it was before. So the .pyc of a file that was changed just now is neither read nor written.
 """
 
+from __future__ import annotations
+
 import os
 import site
 import sys
 import sysconfig
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 
+from minicorn.record import Value
 from minicorn.reload.changes import INSTALLED
 
 # Seconds for which a file counts as changed just now: more than one, the step of a .pyc's times
@@ -33,8 +35,7 @@ def distrust_fresh_bytecode() -> None:
     SourceFileLoader.path_stats = path_stats  # type: ignore[method-assign]
 
 
-@dataclass(frozen=True, slots=True)
-class Imported:
+class Imported(Value):
     """What a worker has imported so far."""
 
     places: list[tuple[str, bool]]  # the project's directories, each with whether what is below belongs to it

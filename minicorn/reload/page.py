@@ -4,9 +4,12 @@ It loads nothing from anywhere, follows the browser's choice of light and dark, 
 that answers when there is newer code: then it loads itself again. Values in, text out.
 """
 
+from __future__ import annotations
+
 import json
-from dataclasses import dataclass
 from html import escape
+
+from minicorn.record import Value
 
 # A request for this and a generation's number is answered when a newer one serves
 NEWER = "/.minicorn/newer-than/"
@@ -45,8 +48,7 @@ _SCRIPT = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(Value):
     """One place in the source; `lines` are numbered, `line` is the one that failed."""
 
     path: str
@@ -56,8 +58,7 @@ class Frame:
     own: bool  # of the project, not of the standard library or a package
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Value):
     """What to tell a developer. `frames` begin with the innermost."""
 
     doing: str

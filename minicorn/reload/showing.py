@@ -1,5 +1,7 @@
 """What --reload puts in front of the application, or in its place: the error page, and the path that waits."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 

@@ -3,10 +3,13 @@
 A directory is listed anew only when it has changed itself, so that one `stat` a file is what it costs.
 """
 
+from __future__ import annotations
+
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+
+from minicorn.record import Value
 
 # Nanoseconds for which a directory counts as changed just now: it may change again within its own time's step
 FRESH = 2_000_000_000
@@ -14,8 +17,7 @@ FRESH = 2_000_000_000
 Marks = dict[str, tuple[int, int]]
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Value):
     """What counts of a directory, listed when its time was `stamp`."""
 
     stamp: int

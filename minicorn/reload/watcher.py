@@ -11,6 +11,8 @@ system cannot tell of changes, all files are looked at every two seconds; and on
 events, as it may have lost some.
 """
 
+from __future__ import annotations
+
 import json
 import logging
 import math

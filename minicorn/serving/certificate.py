@@ -1,5 +1,7 @@
 """The names that a certificate is for, from its DER bytes (RFC 5280 4.2.1.6), and names as mod_ssl writes them."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 
 _SUBJECT_ALT_NAME = b"\x06\x03\x55\x1d\x11"  # 2.5.29.17

@@ -4,14 +4,19 @@ From a trusted peer they reach the application as every field does, and those th
 say who the client is. From anybody else they are dropped, which is logged once a name.
 """
 
+from __future__ import annotations
+
 import logging
 from functools import lru_cache
-from wsgiref.types import WSGIEnvironment
+from typing import TYPE_CHECKING
 
 from minicorn.config.settings import Settings
 from minicorn.errors import ProtocolError
 from minicorn.http.forwarded import settle
 from minicorn.http.peers import Peers
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIEnvironment
 
 LOGGER = logging.getLogger("minicorn")
 
@@ -25,7 +30,7 @@ class Claims:
     """Judges them, by the settings, for all requests of a server."""
 
     def __init__(self, settings: Settings) -> None:
-        self._peers = Peers(settings.forwarded_allow_ips)
+        self.peers = Peers(settings.forwarded_allow_ips)
         self._believed = frozenset(settings.forwarded_headers.split(","))
         self._told: set[str] = set()
         self._recall = lru_cache(maxsize=1024)(self._read)
@@ -35,7 +40,7 @@ class Claims:
         come from a trusted peer and are malformed or contradict each other; 421 for a target that
         must be `secure` and is not."""
         peer = environ["REMOTE_ADDR"]
-        if self._peers.have(peer):
+        if self.peers.have(peer):
             # A client says the same in its next request, by the same way
             read = self._recall if sum(map(len, lines)) < REMEMBERED_MOST else self._read
             environ.update(read(lines, environ.get("HTTP_HOST", ""), environ["wsgi.url_scheme"]))
@@ -55,7 +60,7 @@ class Claims:
             else:
                 said.setdefault("HTTP_" + name.upper().replace("-", "_"), []).append(value.strip(" \t"))
         joined = {key: ", ".join(values) for key, values in said.items()}
-        return joined | settle(joined, self._believed, self._peers.include, host, scheme)
+        return joined | settle(joined, self._believed, self.peers.include, host, scheme)
 
     def _tell(self, name: str, reason: str = "") -> None:
         """Say once of each name that it never reaches the application; not of ever new ones."""

@@ -9,11 +9,12 @@ write, `expire` when `deadline` has passed, and polls for what `interest` says. 
 the connection in APP owns it until `finish`. An error ends it: nothing behind it is parsed.
 """
 
+from __future__ import annotations
+
 import io
 import socket
 import struct
 import sys
-import tempfile
 from collections.abc import Mapping
 from enum import IntEnum
 from fcntl import ioctl
@@ -30,6 +31,7 @@ from minicorn.serving.outbox import Outbox
 from minicorn.serving.spool import check_room
 from minicorn.system import poller
 from minicorn.system.listeners import Listener
+from minicorn.system.scratch import open_scratch
 
 
 class State(IntEnum):
@@ -361,7 +363,7 @@ class Connection:
 
     def _spill(self, body: io.BytesIO) -> None:
         check_room(body.tell())
-        spool = tempfile.TemporaryFile()
+        spool = open_scratch()
         spool.write(body.getvalue())
         self.body = spool
 

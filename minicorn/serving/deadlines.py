@@ -6,6 +6,8 @@ A request costs an attribute; a wake-up costs what is due, however many connecti
 Rejected: a heap (log n a request), a queue for each state (an entry a request).
 """
 
+from __future__ import annotations
+
 import math
 from typing import Generic, Protocol, TypeVar
 

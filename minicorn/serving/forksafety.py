@@ -7,6 +7,8 @@ is noted as it is made, while the import is watched; for files the variable that
 looked for. Files that are only appended to, as logs are, are safe and not told.
 """
 
+from __future__ import annotations
+
 import contextlib
 import fcntl
 import gc

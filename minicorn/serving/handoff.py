@@ -5,14 +5,16 @@ way survives every worker. Any worker gives, any idle worker takes; a message is
 descriptor, a version and a few bytes. What the queue refuses, its sender goes on serving.
 """
 
+from __future__ import annotations
+
 import os
 import socket
 import struct
 import sys
-import tempfile
-from dataclasses import dataclass, replace
 
+from minicorn.record import Value, replace
 from minicorn.system import rights
+from minicorn.system.scratch import open_scratch
 
 VERSION = 2
 # More input than this stays with its worker: four messages of 64 KiB would fill the queue
@@ -25,8 +27,7 @@ _KIND = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
 _FLAGS = socket.MSG_DONTWAIT | rights.CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
-class Parcel:
+class Parcel(Value, quick=True):
     """What travels with a connection's descriptor. Times are monotonic, the machine's."""
 
     listener: int  # which of the server's listeners it came by
@@ -45,7 +46,7 @@ class Parcel:
         return head + peer + port + self.input
 
     @classmethod
-    def unpack(cls, data: bytes) -> "Parcel":
+    def unpack(cls, data: bytes) -> Parcel:
         """ValueError for a message of another version."""
         version, listener, secure, served, deadline, since, peer_size, port_size = _HEAD.unpack_from(data)
         if version != VERSION:
@@ -82,7 +83,7 @@ class Handoff:
     def _give_long(self, fd: int, parcel: Parcel) -> bool:
         """The input travels in a file beside the connection."""
         try:
-            with tempfile.TemporaryFile(buffering=0) as file:
+            with open_scratch(buffering=0) as file:
                 file.write(parcel.input)
                 return self._send([fd, file.fileno()], replace(parcel, input=b""))
         except OSError:

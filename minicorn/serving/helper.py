@@ -10,6 +10,8 @@ two lock operations. It is joined before a fork, and started again in the parent
 its own is held across one.
 """
 
+from __future__ import annotations
+
 import os
 import threading
 import time
@@ -113,7 +115,7 @@ class Helper:
                 self._lock.release()
 
 
-_HELPERS: "weakref.WeakSet[Helper]" = weakref.WeakSet()
+_HELPERS: weakref.WeakSet[Helper] = weakref.WeakSet()
 
 
 def _before_fork() -> None:

@@ -5,6 +5,8 @@ nothing. Here is who sends or takes slowly, or waits with a body: in the order o
 step forward, so that the slowest is the first.
 """
 
+from __future__ import annotations
+
 from typing import Generic, TypeVar
 
 T = TypeVar("T")

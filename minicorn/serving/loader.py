@@ -4,21 +4,23 @@ What is wrong with the name, the attribute or the object is one line; what goes 
 the application's own import is its traceback, without our frames and the import system's.
 """
 
-import ast
+from __future__ import annotations
+
 import importlib
-import importlib.util
-import inspect
 import os
 import re
 import sys
 import traceback
-from types import ModuleType, TracebackType
-from wsgiref.types import WSGIApplication
+from types import FunctionType, ModuleType, TracebackType
+from typing import TYPE_CHECKING
 
 from minicorn.errors import AppLoadError, ConfigError
 
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
+
 DEFAULT_NAMES = ("application", "app")
-_PASTE = re.compile(r"paste:([^()#]+\.ini(?:#.+)?)")
+_CO_COROUTINE = 0x80  # inspect.CO_COROUTINE, without the import
 
 
 # Each is also what 0.1.0 raised in its place
@@ -53,7 +55,7 @@ def load_app(name: str) -> WSGIApplication:
         raise InvalidName(f"{name!r}: name the module as it is imported, such as main:app, without a path")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    if paste := _PASTE.fullmatch(name):
+    if paste := name.startswith("paste:") and re.fullmatch(r"paste:([^()#]+\.ini(?:#.+)?)", name):
         return _checked(_deploy(paste[1]), name)
     module = _import(module_name)
     found = _evaluate(module, expression) if colon else _default(module)
@@ -101,6 +103,11 @@ def _default(module: ModuleType) -> object:
 
 def _evaluate(module: ModuleType, expression: str) -> object:
     """A dotted attribute, or a call of one with literal arguments."""
+    if all(map(str.isidentifier, expression.split("."))):
+        return _attribute(module, expression)
+    import ast  # dear, and so is `inspect`: for factories alone
+    import inspect
+
     try:
         tree = ast.parse(expression, mode="eval").body
     except SyntaxError:
@@ -152,7 +159,13 @@ def _checked(found: object, name: str) -> WSGIApplication:
 
 
 def _is_asgi(found: object) -> bool:
-    call = found if inspect.isroutine(found) else getattr(type(found), "__call__", None)  # noqa: B004
+    own = isinstance(found, FunctionType)
+    call = found if own else getattr(type(found), "__call__", None)  # noqa: B004
+    if isinstance(call, FunctionType) and call.__code__.co_argcount == (2 if own else 3):
+        return bool(call.__code__.co_flags & _CO_COROUTINE)
+    import inspect  # dear, and not needed for what takes environ and start_response
+
+    call = found if inspect.isroutine(found) else call
     if inspect.iscoroutinefunction(call):
         return True
     try:

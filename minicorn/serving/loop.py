@@ -6,8 +6,9 @@ the helper while that thread is in the application, with "give it to another wor
 One lock, the helper's, says who may touch what is here.
 """
 
+from __future__ import annotations
+
 import errno
-import heapq
 import logging
 import resource
 import time
@@ -437,9 +438,9 @@ class Loop:
                 return True
         now = time.monotonic()
         most = len(self.connections) // SLOW_SHARE + 1
-        slowest = heapq.nlargest(most, self.connections.values(), key=lambda connection: connection.waited(now))
+        ranked = sorted(self.connections.values(), key=lambda connection: connection.waited(now), reverse=True)
         dropped = False
-        for connection in slowest:
+        for connection in ranked[:most]:
             if connection.waited(now) >= SLOW_CLIENT and connection not in self._turns:
                 self.part(connection, ClientGone("others want its place, and it is the slowest"))
                 dropped = True

@@ -4,15 +4,17 @@
 Nothing here waits. A file that the application serves is a span of it, sent by the kernel.
 """
 
+from __future__ import annotations
+
 import os
 import socket
-import tempfile
 from collections import deque
-from dataclasses import dataclass
 from typing import IO
 
 from minicorn.errors import ClientGone
+from minicorn.record import Record
 from minicorn.serving.spool import check_room
+from minicorn.system.scratch import open_scratch
 
 MEMORY_MOST = 2**20
 FULL = 16 * 2**20
@@ -20,8 +22,7 @@ SPOOL_MOST = 4 * 2**20
 PIECE = 2**20  # the most that is handed to `send` at once, so that `full` is seen in time
 
 
-@dataclass(slots=True)
-class Span:
+class Span(Record, quick=True):
     """`count` bytes of an open file, from `offset` on; an `owned` file is closed after it."""
 
     file: IO[bytes]
@@ -145,7 +146,7 @@ class Outbox:
     def _turn_over(self) -> None:
         """A file's place is never used again, for the kernel may still be sending from it: so one
         file after the other, each closed with the last span of it."""
-        fresh = tempfile.TemporaryFile(buffering=0)
+        fresh = open_scratch(buffering=0)
         self._spools.append(fresh)
         self._spool, self._spooled = fresh, 0
 

@@ -5,6 +5,8 @@ stay as will have been answered within `SLOW`, should each take as long as the l
 that was long counts less with every request after it.
 """
 
+from __future__ import annotations
+
 SLOW = 0.001  # seconds: beyond it a wait is worth a hand-off
 _OVERHEAD = 0.00005  # seconds that a request costs beside its application
 _CALM = 0.97  # half a second is forgotten after 200 quick ones

@@ -4,13 +4,15 @@ Once that is over it is a connection like any other. The head's deadline covers 
 whoever is silent in it has no longer than whoever is silent in a head. A plain server has none of this.
 """
 
-import dataclasses
+from __future__ import annotations
+
 import socket
 
 from minicorn.config.settings import Settings
 from minicorn.errors import ClientGone
 from minicorn.http.proxy import parse_proxy
 from minicorn.http.request import Request
+from minicorn.record import replace
 from minicorn.serving.connection import HEAD, PREFACE, Connection
 from minicorn.serving.handoff import Parcel
 from minicorn.system.listeners import Listener
@@ -47,7 +49,7 @@ class PrefacedConnection(Connection):
 
     def parcel(self) -> Parcel | None:
         parcel = super().parcel()
-        return dataclasses.replace(parcel, secure=bool(self.about)) if parcel else None
+        return replace(parcel, secure=bool(self.about)) if parcel else None
 
     def skip_preface(self, secure: bool = False) -> None:
         """It was heard already, by the worker that the connection comes from; or no header comes."""

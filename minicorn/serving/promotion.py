@@ -6,6 +6,8 @@ or a reply, and what the application has opened since the worker began, which al
 talk over at the same time. If there is any it refuses, and says what.
 """
 
+from __future__ import annotations
+
 import faulthandler
 import signal
 import sys

@@ -1,13 +1,18 @@
 """How a connection begins: plain, with a PROXY header before it, under TLS. Decided once, at accept."""
 
+from __future__ import annotations
+
 import socket
+from typing import TYPE_CHECKING
 
 from minicorn.config.settings import Settings
 from minicorn.http.peers import Peers
 from minicorn.serving.connection import HEAD, Connection
 from minicorn.serving.handoff import Parcel
-from minicorn.serving.preface import PrefacedConnection
 from minicorn.system.listeners import Listener
+
+if TYPE_CHECKING:  # imported where there are such
+    from minicorn.serving.preface import PrefacedConnection
 
 
 class Reception:
@@ -35,7 +40,7 @@ class Reception:
         elif told:
             return Connection(sock, peer, listener, self._settings, now)
         else:
-            connection = PrefacedConnection(sock, peer, listener, self._settings, now)
+            connection = self._preface(sock, peer, listener, now)
         if told:
             connection.skip_preface()
         return connection
@@ -45,7 +50,14 @@ class Reception:
         peer = (parcel.peer, parcel.peer_port)
         if not parcel.secure:
             return Connection(sock, peer, listener, self._settings, now)
-        connection = PrefacedConnection(sock, peer, listener, self._settings, now)
+        connection = self._preface(sock, peer, listener, now)
         connection.skip_preface(secure=True)
         connection.state = HEAD
         return connection
+
+    def _preface(
+        self, sock: socket.socket, peer: tuple[str, str], listener: Listener, now: float
+    ) -> PrefacedConnection:
+        from minicorn.serving.preface import PrefacedConnection
+
+        return PrefacedConnection(sock, peer, listener, self._settings, now)

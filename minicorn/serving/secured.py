@@ -4,6 +4,8 @@ It stays with its worker, which alone has its keys; so a worker that retires end
 it is idle, after its reply where it is not.
 """
 
+from __future__ import annotations
+
 import logging
 import socket
 import ssl

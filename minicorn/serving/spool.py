@@ -4,9 +4,12 @@ The last part of it is left to others. Beyond that it is as if there were no roo
 client does not take stays in memory, and when that is too much the slowest goes.
 """
 
+from __future__ import annotations
+
 import errno
 import os
-import tempfile
+
+from minicorn.system import scratch
 
 # Bytes left free: this part of the file system, and so much at most
 LEFT_PART, LEFT_MOST = 8, 2**28
@@ -14,7 +17,7 @@ LEFT_PART, LEFT_MOST = 8, 2**28
 
 def check_room(size: int) -> None:
     """OSError when `size` bytes more in temporary files would be too many."""
-    disk = os.statvfs(tempfile.gettempdir())
+    disk = os.statvfs(scratch.directory())
     left = min(disk.f_blocks * disk.f_frsize // LEFT_PART, LEFT_MOST)
     if disk.f_blocks and disk.f_bavail * disk.f_frsize - size < left:  # no blocks at all: it does not tell
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

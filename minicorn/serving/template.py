@@ -12,6 +12,8 @@ between ends at once, and its orphan goes to the nearest subreaper above, which 
 The template holds neither port nor queue: whatever its workers need comes with each order.
 """
 
+from __future__ import annotations
+
 import contextlib
 import gc
 import math

@@ -4,6 +4,8 @@ One context for each certificate, made once a worker; the one for a connection i
 name that the client asks for (SNI, RFC 6066 3). Versions below 1.2 and renegotiation are off.
 """
 
+from __future__ import annotations
+
 import os
 import ssl
 import sys
@@ -94,7 +96,7 @@ def load(settings: Settings) -> ssl.SSLContext:
     return contexts[0]
 
 
-def _pass_over_bad_names(told: "sys.UnraisableHookArgs") -> None:
+def _pass_over_bad_names(told: sys.UnraisableHookArgs) -> None:
     """A server name beyond ASCII ends the handshake, as it should; but Python's ssl tells of it as of a
     fault of ours, with a traceback for each."""
     error = told.exc_value

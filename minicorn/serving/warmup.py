@@ -4,6 +4,8 @@ Each goes over a private socket pair through the same parser and the same exchan
 client's, so that what it loads and compiles is what a client would have waited for.
 """
 
+from __future__ import annotations
+
 import socket
 from wsgiref.types import WSGIApplication, WSGIEnvironment
 

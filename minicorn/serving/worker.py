@@ -4,37 +4,40 @@ Started by a fork, signals blocked. It never binds, unlinks or shuts down a list
 never imports the arbiter: what they say to each other goes over the channel.
 """
 
+from __future__ import annotations
+
 import atexit
-import dataclasses
 import faulthandler
 import json
 import logging
 import math
 import os
-import random
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from wsgiref.types import WSGIApplication
+from typing import TYPE_CHECKING
 
 from minicorn.arbiter.hooks import WorkerHooks
 from minicorn.config.settings import Settings
 from minicorn.errors import ExitCode
-from minicorn.logs import logconfig
-from minicorn.logs.capture import capture
-from minicorn.logs.log import Output, Sink
+from minicorn.logs.log import Output, Sink, reopen_handlers
 from minicorn.pool.life import USHER
+from minicorn.record import as_dict
 from minicorn.server import Seat, Server
 from minicorn.serving.loader import explain, load_app
-from minicorn.serving.promotion import Promotion
 from minicorn.system import channel, signals, spawn
 from minicorn.system.privileges import find_owner
 from minicorn.system.signals import Signals
 from minicorn.system.spawn import Post
 from minicorn.system.title import set_title
+
+if TYPE_CHECKING:  # with --refork-after: imported where it is on
+    from wsgiref.types import WSGIApplication
+
+    from minicorn.serving.promotion import Promotion
 
 LOGGER = logging.getLogger("minicorn")
 
@@ -122,8 +125,12 @@ class Worker:
         """What the application prints and what all log goes where the settings say."""
         error_log = self._outputs[0]
         if self._settings.capture_output and isinstance(error_log, Output):
+            from minicorn.logs.capture import capture
+
             capture(error_log)
-        if logconfig.is_wanted(self._settings):
+        if self._settings.has_log_handlers:
+            from minicorn.logs import logconfig
+
             logconfig.apply(self._settings)
 
     def _boot(self) -> Server:
@@ -152,6 +159,8 @@ class Worker:
         self._server.watch(self._signals.fd, self._obey)
         self._server.watch(post.channel.fd, self._listen, urgent=True)
         if self._settings.max_requests:
+            import random
+
             limit = self._settings.max_requests + random.randint(0, self._settings.max_requests_jitter)
             wish = f"it has served {limit} requests"
             self._server.limit_requests(limit, lambda: post.channel.send(channel.RECYCLE, wish))
@@ -162,13 +171,15 @@ class Worker:
         if self._app is None:
             self._server.warm_up()
         if self._be_template is not None:
+            from minicorn.serving.promotion import Promotion
+
             self._promotion = Promotion(post, self._server, self._signals, self._be_template)
         return self._server
 
     def _tell_imports(self) -> None:
         from minicorn.reload.imports import survey
 
-        self._post.channel.send(channel.IMPORTED, json.dumps(dataclasses.asdict(survey())))
+        self._post.channel.send(channel.IMPORTED, json.dumps(survey(), default=as_dict))
 
     def _load(self) -> WSGIApplication:
         """The application; with --reload, one that shows why it cannot be loaded."""
@@ -228,7 +239,7 @@ class Worker:
             if message.word == channel.REOPEN:
                 for output in self._outputs:
                     output.reopen()
-                logconfig.reopen()
+                reopen_handlers()
             elif message.word == channel.PART:
                 self._server.part()
             elif message.word == channel.SEAL:

@@ -5,6 +5,8 @@ mind until then. What goes wrong before is a 500; what goes wrong after cuts the
 visibly: never a false end, never a second reply behind it.
 """
 
+from __future__ import annotations
+
 import logging
 import os
 import stat
@@ -12,8 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import IO, Any, Protocol
-from wsgiref.types import WSGIApplication, WSGIEnvironment
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from minicorn.errors import ClientGone
 from minicorn.http import reply
@@ -23,6 +24,9 @@ from minicorn.serving.connection import Connection
 from minicorn.serving.loader import explain
 from minicorn.serving.outbox import PIECE
 from minicorn.system.listeners import Listener
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 

@@ -5,6 +5,8 @@ A socket unit's descriptors are served in place of host and port, and beside wha
 over a restart is taken for the address that it was bound to, with whoever waits in its queue.
 """
 
+from __future__ import annotations
+
 import os
 import socket
 import stat

@@ -3,14 +3,12 @@
 Version 1 and 2 of cgroups; a group is limited by its ancestors too.
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Iterator
 
-T = TypeVar("T")
-
-ROOT = Path("/sys/fs/cgroup")
+ROOT = "/sys/fs/cgroup"
 _UNLIMITED = 1e9
 _NO_LIMIT = 2**63
 # Less than a worker of a small application takes, its share of the arbiter included
@@ -37,13 +35,10 @@ def count_oom_kills() -> int:
 
 
 def _membership() -> str:
-    try:
-        return Path("/proc/self/cgroup").read_text()
-    except OSError:
-        return ""  # no Linux
+    return _read("/proc/self/cgroup") or ""  # no Linux
 
 
-def read_quota(membership: str, root: Path) -> float:
+def read_quota(membership: str, root: str) -> float:
     """CPUs that the cgroups named in `membership` (/proc/self/cgroup) and those above them grant."""
     quotas = [
         (_read_quota_2 if version == 2 else _read_quota_1)(directory)
@@ -52,7 +47,7 @@ def read_quota(membership: str, root: Path) -> float:
     return min(quotas, default=_UNLIMITED)
 
 
-def read_memory_limit(membership: str, root: Path) -> int:
+def read_memory_limit(membership: str, root: str) -> int:
     """Bytes that the cgroups named in `membership` and those above them grant."""
     return min(
         (_read_memory_limit(directory) for _, directory in _directories(membership, root, "memory")),
@@ -60,63 +55,65 @@ def read_memory_limit(membership: str, root: Path) -> int:
     )
 
 
-def read_oom_kills(membership: str, root: Path) -> int:
+def read_oom_kills(membership: str, root: str) -> int:
     """The `oom_kill` counter of our group, or of the nearest above that has one. Whoever's limit was hit, the
     kill is counted where the victim was; further up others' are counted as well."""
     counters = (_read_oom_kills(directory) for _, directory in _directories(membership, root, "memory"))
     return next((kills for kills in counters if kills is not None), 0)
 
 
-def _directories(membership: str, root: Path, controller: str) -> Iterator[tuple[int, Path]]:
+def _directories(membership: str, root: str, controller: str) -> Iterator[tuple[int, str]]:
     """The version and folder of each group that governs `controller`, and of those above it."""
     for line in membership.splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             hierarchies = [(2, root)]
         elif controller in controllers.split(","):
-            hierarchies = [(1, root / controllers), (1, root / controller)]
+            hierarchies = [(1, f"{root}/{controllers}"), (1, f"{root}/{controller}")]
         else:
             continue
         for version, hierarchy in hierarchies:
-            group = hierarchy / path.lstrip("/")
-            for directory in (group, *group.parents):
-                if directory.is_relative_to(hierarchy):
-                    yield version, directory
+            group = path.strip("/")
+            while group:
+                yield version, f"{hierarchy}/{group}"
+                group = group.rpartition("/")[0]
+            yield version, hierarchy
 
 
-def _read_quota_2(directory: Path) -> float:
-    return _read(lambda: _ratio(*(directory / "cpu.max").read_text().split()), _UNLIMITED)
+def _read_quota_2(directory: str) -> float:
+    text = _read(f"{directory}/cpu.max")
+    return _ratio(*text.split()) if text else _UNLIMITED
 
 
-def _read_quota_1(directory: Path) -> float:
-    quota, period = directory / "cpu.cfs_quota_us", directory / "cpu.cfs_period_us"
-    return _read(lambda: _ratio(quota.read_text(), period.read_text()), _UNLIMITED)
+def _read_quota_1(directory: str) -> float:
+    quota, period = _read(f"{directory}/cpu.cfs_quota_us"), _read(f"{directory}/cpu.cfs_period_us")
+    return _ratio(quota, period) if quota and period else _UNLIMITED
 
 
 def _ratio(quota: str, period: str) -> float:
     return _UNLIMITED if quota == "max" or int(quota) < 0 else int(quota) / int(period)
 
 
-def _read_memory_limit(directory: Path) -> int:
+def _read_memory_limit(directory: str) -> int:
     for name in ("memory.max", "memory.limit_in_bytes"):
-        text = _read((directory / name).read_text, "max").strip()
-        if text != "max":
+        text = _read(f"{directory}/{name}")
+        if text and text.strip() != "max":
             return int(text)
     return _NO_LIMIT
 
 
-def _read_oom_kills(directory: Path) -> int | None:
+def _read_oom_kills(directory: str) -> int | None:
     for name in ("memory.events", "memory.oom_control"):
-        text = _read((directory / name).read_text, "")
-        for line in text.splitlines():
+        for line in (_read(f"{directory}/{name}") or "").splitlines():
             key, _, value = line.partition(" ")
             if key == "oom_kill":
                 return int(value)
     return None
 
 
-def _read(read: Callable[[], T], default: T) -> T:
+def _read(path: str) -> str | None:
     try:
-        return read()
+        with open(path) as file:
+            return file.read()
     except OSError:
-        return default  # the root group has no such file
+        return None  # the root group has no such file

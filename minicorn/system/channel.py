@@ -6,12 +6,14 @@ message is a line: a word, a space, and its text as JSON, so that a traceback fi
 Routine wishes go this way and not by signal, which could cancel a query in a C library.
 """
 
+from __future__ import annotations
+
 import json
 import socket
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from minicorn.record import Value
 from minicorn.system import rights
 
 READY = "ready"  # the worker serves
@@ -33,8 +35,7 @@ REFUSED = "refused"  # the template of --reload: these modules it has left to th
 CHANGED = "changed"  # the watcher: these files, as JSON
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Value):
     word: str
     text: str = ""
 

@@ -4,6 +4,8 @@ One socket for all (SO_REUSEPORT would drop a dead worker's queue). Workers clos
 only the arbiter unlinks a Unix path, and only while that is still the file it made.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 import socket

@@ -1,8 +1,10 @@
 """How much memory a process uses, read from /proc; psutil where there is none."""
 
+from __future__ import annotations
+
 import os
-from dataclasses import dataclass
-from pathlib import Path
+
+from minicorn.record import Value
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -10,15 +12,15 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 def read_rss(pid: int) -> int:
     """Resident bytes, shared ones included; 0 when the system does not tell."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+        with open(f"/proc/{pid}/statm") as file:
+            return int(file.read().split()[1]) * _PAGE
     except FileNotFoundError:
         return _ask_psutil(pid)
     except OSError:
         return 0  # EMFILE: psutil could not look either, nor even be imported
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(Value):
     """One process's, in bytes; of several, `pss` and `private` add up, the others count pages many times."""
 
     rss: int = 0  # shared pages are counted whole
@@ -33,7 +35,8 @@ def read_memory(pid: int) -> Memory:
     Costs the kernel a walk over the process's pages: ask rarely.
     """
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            lines = file.read().splitlines()[1:]
     except OSError:
         rss = read_rss(pid)
         return Memory(rss, rss)

@@ -4,9 +4,10 @@ The lock is fcntl's: workers do not inherit it (an orphan of flock would hold it
 survives exec. So a file left by a killed server is taken over, and a live one's is not.
 """
 
+from __future__ import annotations
+
 import fcntl
 import os
-import tempfile
 
 from minicorn.errors import ConfigError
 
@@ -47,6 +48,8 @@ class PidFile:
 
 def check_pidfile(path: str) -> None:
     """ConfigError when it could not be written, whoever has it now. Nothing is left behind."""
+    import tempfile  # dear
+
     place = os.path.abspath(path)
     try:
         if os.path.lexists(place):

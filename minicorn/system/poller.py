@@ -3,6 +3,8 @@
 Made after the fork that gives a process its own: an epoll set is shared with the parent.
 """
 
+from __future__ import annotations
+
 import select
 import sys
 

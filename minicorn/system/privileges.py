@@ -4,17 +4,16 @@ Groups go first, then the user: afterwards neither could be changed. Unlike guni
 supplementary groups are given up too.
 """
 
-import grp
+from __future__ import annotations
+
 import os
-import pwd
-from dataclasses import dataclass
 
 from minicorn.config.settings import Settings
 from minicorn.errors import ConfigError
+from minicorn.record import Value
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(Value):
     """A user and a group, and the groups besides."""
 
     uid: int
@@ -50,6 +49,8 @@ def find_owner(settings: Settings) -> Owner | None:
 
 
 def _user(text: str) -> tuple[str, int, int]:
+    import pwd
+
     try:
         found = pwd.getpwuid(int(text)) if text.isdecimal() else pwd.getpwnam(text)
     except KeyError:
@@ -60,6 +61,8 @@ def _user(text: str) -> tuple[str, int, int]:
 
 
 def _group(text: str) -> int:
+    import grp
+
     try:
         return int(text) if text.isdecimal() else grp.getgrnam(text).gr_gid
     except KeyError:

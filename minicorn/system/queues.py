@@ -2,6 +2,8 @@
 be accepted, and how many a listening socket can hold. Elsewhere nothing is known.
 """
 
+from __future__ import annotations
+
 import socket
 import struct
 import sys

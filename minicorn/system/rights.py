@@ -3,6 +3,8 @@
 Not by `socket.send_fds` and `recv_fds`: they drop flags and addresses, up to CPython 3.13.
 """
 
+from __future__ import annotations
+
 import array
 import socket
 from collections.abc import Iterable, Sequence

@@ -1,8 +1,9 @@
 """The shell that we may have been started from: one that stands above us swallows our signals."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 SHELLS = frozenset({"sh", "ash", "bash", "busybox", "dash", "ksh", "zsh"})
 
@@ -10,7 +11,8 @@ SHELLS = frozenset({"sh", "ash", "bash", "busybox", "dash", "ksh", "zsh"})
 def read_command(pid: int) -> list[str]:
     """The command line of a process; empty where the system does not tell."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").rstrip("\0").split("\0")
+        with open(f"/proc/{pid}/cmdline", errors="replace") as file:
+            return file.read().rstrip("\0").split("\0")
     except OSError:
         return []
 

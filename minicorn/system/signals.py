@@ -4,6 +4,8 @@ A handler appends to a set and returns: no log, no exception thrown into the app
 numbers are never read from the wakeup's pipe, which is drained before the set is read.
 """
 
+from __future__ import annotations
+
 import signal
 from collections.abc import Iterable
 from types import FrameType

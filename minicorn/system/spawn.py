@@ -5,6 +5,8 @@ Here the signals stay blocked until the child's own handlers stand. The child ne
 into the parent's frames: no `finally`, no atexit, no buffer of the parent's runs twice.
 """
 
+from __future__ import annotations
+
 import atexit
 import faulthandler
 import os
@@ -12,11 +14,11 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import NoReturn
 
 from minicorn.figures.heartbeat import IdleMap, Page
 from minicorn.logs import complaints
+from minicorn.record import Value, fresh
 from minicorn.serving.handoff import Handoff
 from minicorn.system import signals, terminal
 from minicorn.system.channel import Channel
@@ -26,8 +28,7 @@ MANAGED = frozenset(signals.URGENCY)
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 
-@dataclass(frozen=True, slots=True)
-class Post:
+class Post(Value):
     """What a worker, or a template of workers, is given at its fork."""
 
     slot: int
@@ -38,7 +39,7 @@ class Post:
     channel: Channel
     handoff: Handoff
     idle_map: IdleMap
-    listeners: list[Listener] = field(default_factory=list)
+    listeners: list[Listener] = fresh(list)
     failure: str = ""  # why the code of its generation cannot be loaded: it shows that, and does not try
 
     def take_up(self) -> None:

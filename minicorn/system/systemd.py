@@ -5,12 +5,14 @@ needed. The variables are taken out of the environment at once: an application's
 found them would speak in the arbiter's name, or take its sockets.
 """
 
+from __future__ import annotations
+
 import os
 import socket
 from collections.abc import MutableMapping, Sequence
-from dataclasses import dataclass
 from urllib.parse import quote
 
+from minicorn.record import Value
 from minicorn.system import rights
 
 VARIABLES = (
@@ -27,8 +29,7 @@ FIRST_FD = 3
 KEPT = "minicorn "
 
 
-@dataclass(frozen=True, slots=True)
-class Passed:
+class Passed(Value):
     """A descriptor that the manager has opened or kept for us."""
 
     fd: int

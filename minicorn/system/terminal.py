@@ -1,5 +1,7 @@
 """The terminal that a foreground process is started from: is there one, is it still there?"""
 
+from __future__ import annotations
+
 import os
 
 

@@ -1,5 +1,7 @@
 """Process titles, with setproctitle where it is installed (`minicorn[standard]`)."""
 
+from __future__ import annotations
+
 try:
     from setproctitle import setproctitle as set_title
 except ImportError:

@@ -4,6 +4,8 @@ It only wakes. What there is to do is known elsewhere, so neither what is in it 
 may be full; another process may share it for a moment around a fork.
 """
 
+from __future__ import annotations
+
 import os
 
 

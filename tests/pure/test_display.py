@@ -1,7 +1,5 @@
 """What a terminal is shown: lines of a given width, from made-up snapshots."""
 
-from dataclasses import replace
-
 import pytest
 
 from minicorn.figures import display
@@ -10,6 +8,7 @@ from minicorn.figures.display import Pace, duration, latency, pace, size
 from minicorn.figures.snapshot import QueueView, Snapshot, Usage, WorkerView, document
 from minicorn.pool.rolls import Rolled
 from minicorn.pool.standing import Complaint, Listening, Stage, Standing
+from minicorn.record import replace
 
 
 def served(count: int, bucket: int = 5) -> Counters:

@@ -8,10 +8,11 @@ from pathlib import Path
 import gunicorn.config
 import pytest
 
-from minicorn.cli import build_parser, main
+from minicorn.cli import main
 from minicorn.config import gunicorn as foreign
 from minicorn.config.settings import NAMES, OPTIONS, Given, from_argv, from_values, settle
 from minicorn.errors import ConfigError
+from minicorn.parser import build_parser
 
 TABLE = Path(__file__).parents[2] / "deploy" / "from-gunicorn.md"
 FOUND = re.findall(r"^\| `(\w+)` \| (same|different|not here) \| (.*) ?\|$", TABLE.read_text(), re.MULTILINE)

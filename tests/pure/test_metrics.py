@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from minicorn.figures.snapshot import QueueView, Snapshot, Usage, WorkerView
 from minicorn.figures.statsd import DATAGRAM_MOST, datagrams
 from minicorn.pool.rolls import Rolled
 from minicorn.pool.standing import Listening, Stage, Standing
+from minicorn.record import replace
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 

@@ -13,6 +13,7 @@ import pytest
 from minicorn.errors import ClientGone
 from minicorn.serving import spool
 from minicorn.serving.outbox import FULL, MEMORY_MOST, Outbox
+from minicorn.system import scratch
 
 MIB = 2**20
 
@@ -175,6 +176,7 @@ def test_an_emptied_outbox_holds_no_file(pair: Pair) -> None:
 
 def test_without_room_on_disk_it_stays_in_memory(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outbox, client = pair
+    monkeypatch.setattr(scratch, "directory", lambda: str(tmp_path / "missing"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     data = pattern(3 * MIB)
     outbox.send(data)
