@@ -49,6 +49,7 @@ for step in steps:
     elif name == "subreaper":
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
     elif name == "cgroup":
+        os.makedirs(value, exist_ok=True)
         with open(value + "/cgroup.procs", "w") as file:
             file.write("0")
     elif name == "terminal":

@@ -12,6 +12,7 @@ from pathlib import Path
 from signal import SIGKILL, SIGUSR1
 
 import pytest
+from cages import cage
 from harness import Server, Starter, wait_until
 
 # All atoms but those that tell of time and process
@@ -195,36 +196,23 @@ def test_a_request_that_gets_no_memory_has_its_line_and_one_record_with_its_stac
 
 
 @pytest.fixture
-def cage() -> Iterator[Path]:
-    """A control group whose processes may have 192 MiB of memory together."""
-    root = Path("/sys/fs/cgroup")
-    (base, limit) = (root / "memory", "memory.limit_in_bytes") if (root / "memory").is_dir() else (root, "memory.max")
-    path = base / f"minicorn-test-{os.getpid()}"
-    try:
-        path.mkdir()
-    except OSError as error:
-        pytest.skip(f"no control group is to be had here: {error}")
-    try:
-        if not (path / limit).exists():
-            pytest.skip("the memory of a new control group cannot be limited here")
-        (path / limit).write_text(str(192 * 2**20))
-        yield path
-        wait_until(lambda: not (path / "cgroup.procs").read_text(), "nobody is left in it")
-    finally:
-        path.rmdir()
+def steps() -> Iterator[str]:
+    """Into a control group whose processes may have 192 MiB of memory together."""
+    with cage(192) as steps:
+        yield steps
 
 
 # The server, which `start` ends, goes before its cage
 @pytest.fixture
-def start_caged(cage: Path, start: Starter) -> Starter:
+def start_caged(steps: str, start: Starter) -> Starter:
     return start
 
 
 def test_a_request_that_the_kernel_kills_for_its_memory_has_its_line_and_one_record(
-    start_caged: Starter, cage: Path
+    start_caged: Starter, steps: str
 ) -> None:
     log = start_caged.cwd / "access.log"
-    server = serve(start_caged, log, "--workers", "2", prelude=f"cgroup={cage}")
+    server = serve(start_caged, log, "--workers", "2", prelude=steps)
     talk(server.port, dying("/swallow"))
     find(server, "oom", "/swallow", log, ready=3)
     assert "in GET /swallow" in one_record(server, r"want of memory \(OOM\)", said="OOM")

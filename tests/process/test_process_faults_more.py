@@ -1,6 +1,5 @@
 """More faults: a hang across a stopped arbiter, real want of memory, replies cut by SIGKILL, strangers that end."""
 
-import contextlib
 import http.client
 import os
 import re
@@ -9,15 +8,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTTIN
 
 import psutil
 import pytest
-from harness import ANY_PORT, MINICORN, Server, Starter, read, wait_until
+from cages import cage
+from harness import Server, Starter, read, wait_until
 
 APP = "faults_app:app"
-CGROUPS = Path("/sys/fs/cgroup")
 BY_HAND = "was killed by SIGKILL, which we did not send"
 OOM = r"was killed by the kernel for want of memory \(OOM\)"
 
@@ -178,49 +176,17 @@ def test_a_worker_killed_within_a_reply_cuts_that_reply_alone(start: Starter, pa
 # Want of memory
 
 
-def _memory_group() -> Path:
-    """A place for a group of ours below our own, of either version."""
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if "memory" in controllers.split(","):
-            return CGROUPS / "memory" / path.lstrip("/") / f"minicorn-test-{os.getpid()}"
-    return CGROUPS / path.lstrip("/") / f"minicorn-test-{os.getpid()}"
+@pytest.fixture
+def steps() -> Iterator[str]:
+    """Into a control group that may use 96 MiB of memory."""
+    with cage(96) as steps:
+        yield steps
 
 
 @pytest.fixture
-def memory_group() -> Iterator[Path]:
-    """A control group that may use 96 MiB of memory, and no swap."""
-    group = _memory_group()
-    made = False
-    try:
-        group.mkdir()
-        made = True
-        name = "memory.max" if (group / "memory.max").exists() else "memory.limit_in_bytes"
-        with (group / name).open("r+") as limit:
-            limit.write(str(96 * 2**20))
-        for name in ("memory.swap.max", "memory.swappiness"):
-            if (group / name).exists():
-                (group / name).write_text("0")
-    except OSError as error:
-        if made:
-            group.rmdir()
-        pytest.skip(f"no memory control group can be made here: {error}")
-    yield group
-
-    def remove() -> bool:
-        with contextlib.suppress(OSError):
-            group.rmdir()
-        return not group.exists()
-
-    wait_until(remove, "the group is empty")
-
-
-@pytest.fixture
-def poor(memory_group: Path, start: Starter) -> Iterator[Server]:
+def poor(steps: str, start: Starter) -> Iterator[Server]:
     """A server in that group; it has ended before the group goes."""
-    enter = ("sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(memory_group))
-    server = start.command(*enter, *MINICORN, APP, *ANY_PORT)
-    server.wait_ready()
+    server = start(APP, prelude=steps)
     yield server
     server.check_end()
 
