@@ -37,15 +37,15 @@ SLOW = {
 
 
 def test_who_begins_a_request_and_does_not_end_it_is_told_408(server):
-    fresh = {name: server.connect() for name in SLOW}
-    used = {name: server.connect() for name in SLOW}
-    piped = {name: server.connect() for name in SLOW}
-    for client in used.values():
-        assert client.ask().body == b"ok"
+    fresh, used, piped = {}, {}, {}
     for name, data in SLOW.items():
+        fresh[name] = server.connect()
         fresh[name].send(data)
+        used[name] = server.connect()
+        assert used[name].ask().body == b"ok"
         used[name].send(data)
-        piped[name].send(client.render() + data)
+        piped[name] = server.connect()
+        piped[name].send(piped[name].render() + data)
     for client in piped.values():
         assert client.reply().body == b"ok"
     for clients in (fresh, used, piped):
