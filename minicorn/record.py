@@ -44,7 +44,7 @@ class _Fielded(type):
     __match_args__: tuple[str, ...]
 
     def __new__(mcls, name: str, bases: tuple[type, ...], space: dict[str, object], quick: bool = False) -> _Fielded:
-        """`quick` for what requests make: dearer to define, a fifth as dear to make."""
+        """`quick` for what requests make, or a start makes by the dozen: dearer to define, a fifth as dear to make."""
         annotations = space.get("__annotations__", ())
         own = {field: space.pop(field, _REQUIRED) for field in annotations}  # type: ignore[attr-defined]
         cls = super().__new__(mcls, name, bases, space | {"__slots__": tuple(own)})

@@ -35,7 +35,7 @@ from minicorn.system import listeners, poller
 from minicorn.system.listeners import Listener
 from minicorn.system.wakeup import Wakeup
 
-if TYPE_CHECKING:  # imported where it is on
+if TYPE_CHECKING:  # ours are imported where they are on
     from wsgiref.types import WSGIApplication, WSGIEnvironment
 
     from minicorn.logs.requestlog import RequestLog

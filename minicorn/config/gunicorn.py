@@ -20,7 +20,7 @@ HOOKS: Mapping[str, int] = {
 }  # fmt: skip
 
 
-class Foreign(Value):
+class Foreign(Value, quick=True):
     """One of gunicorn's settings without a counterpart: values that change nothing here, and advice for others."""
 
     advice: str

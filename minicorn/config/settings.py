@@ -38,7 +38,7 @@ class Kind(Value, Generic[T]):
     words: tuple[str, ...] = ()
 
 
-class Option(Value):
+class Option(Value, quick=True):
     """A line of the table: a setting's default, how it is spelled, and what it is for."""
 
     default: object

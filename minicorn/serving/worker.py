@@ -34,7 +34,7 @@ from minicorn.system.signals import Signals
 from minicorn.system.spawn import Post
 from minicorn.system.title import set_title
 
-if TYPE_CHECKING:  # with --refork-after: imported where it is on
+if TYPE_CHECKING:  # ours, of --refork-after, is imported where it is on
     from wsgiref.types import WSGIApplication
 
     from minicorn.serving.promotion import Promotion
