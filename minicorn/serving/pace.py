@@ -20,7 +20,8 @@ class Pace:
 
     def note(self, took: float) -> None:
         """A request was in the application for so many seconds."""
-        self._longest = max(took, self._longest * _CALM)
+        remembered = self._longest * _CALM
+        self._longest = took if took > remembered else remembered
 
     @property
     def share(self) -> int:
