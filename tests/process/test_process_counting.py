@@ -124,7 +124,7 @@ def test_bytes_are_those_on_the_wire(start: Starter) -> None:
 def test_time_in_the_queue_counts_from_the_proxy_that_took_the_request_on(start: Starter) -> None:
     server = start("plain:app")
     connection = server.connect()
-    connection.request("GET", "/", headers={"X-Request-Start": f"t={time.time() - 7:.3f}"})
+    connection.request("GET", "/", headers={"X-Request-Start": f"t={time.time() - 7:.6f}"})
     connection.getresponse().read()
     wait_until(lambda: look(server).totals.requests == 1, "it is counted")
     queue = look(server).totals.queue
