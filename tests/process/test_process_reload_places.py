@@ -183,10 +183,10 @@ def test_where_watches_run_out_files_are_polled_from_then_on(start: Starter, bes
     await_word(server, "one")
     assert "files are looked at" not in server.log.text
     for number in range(40):
-        write(start, "x", name=f"late{number}/module.py")
+        write(start, "x", name=f"late{99 - number}/module.py")
     server.wait_log("files are looked at every 2 s, as the system cannot tell of changes: inotify watch limit reached")
     write(start, "two")
     await_word(server, "two")
-    write(start, "x", name="late39/fresh.py")
-    server.wait_log(r"created: late39/fresh\.py")
+    write(start, "x", name="late60/fresh.py")  # the last one, and the first that is named, whatever is seen with it
+    server.wait_log(r"created: late60/fresh\.py")
     assert server.log.text.count("files are looked at") == 1
