@@ -150,7 +150,7 @@ def test_a_mount_whose_changes_come_from_elsewhere_is_polled(start: Starter, tmp
         await_word(server, "two")
         server.wait_log(r"fresh/module\.py")  # created, or newer than the server if this is its first look
         fresh.unlink()
-        server.wait_log(r"Detected deleted: fresh/module\.py")
+        server.wait_log(r"deleted: fresh/module\.py")
         server.stop()
 
 
