@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 from harness import wait_until
+from turns import take_turn
 
 CGROUPS = Path("/sys/fs/cgroup")
-# Of version 1. A manager that starts, in another test, takes all that is in its own group here back to its own
-# groups elsewhere: who is to stay in the cage leaves that as well
-SYSTEMD = CGROUPS / "systemd"
 
 
 def _place() -> Path:
@@ -35,22 +33,21 @@ def _limit(group: Path, mebibytes: int) -> None:
 
 @contextmanager
 def cage(mebibytes: int) -> Iterator[str]:
-    """Steps for the `prelude` of a server, which must have ended before: into a group that may have so much memory
-    and no swap. Skips where none can be made."""
-    name = f"minicorn-test-{os.getpid()}"
-    groups = [_place() / name, *([SYSTEMD / name] if SYSTEMD.is_dir() else [])]
+    """The step for the `prelude` of a server, which must have ended before: into a group that may have so much
+    memory and no swap. Skips where none can be made."""
+    group = _place() / f"minicorn-test-{os.getpid()}"
 
     def remove() -> bool:
-        for group in groups:
-            with contextlib.suppress(OSError):
-                group.rmdir()
-        return not any(group.exists() for group in groups)
+        with contextlib.suppress(OSError):
+            group.rmdir()
+        return not group.exists()
 
-    try:
-        groups[0].mkdir()
-        _limit(groups[0], mebibytes)
-    except OSError as error:
-        remove()
-        pytest.skip(f"no memory control group can be made here: {error}")
-    yield " ".join(f"cgroup={group}" for group in groups)
-    wait_until(remove, "the groups are empty")
+    with take_turn():
+        try:
+            group.mkdir()
+            _limit(group, mebibytes)
+        except OSError as error:
+            remove()
+            pytest.skip(f"no memory control group can be made here: {error}")
+        yield f"cgroup={group}"
+        wait_until(remove, "the group is empty")

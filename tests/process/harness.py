@@ -49,7 +49,6 @@ for step in steps:
     elif name == "subreaper":
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
     elif name == "cgroup":
-        os.makedirs(value, exist_ok=True)
         with open(value + "/cgroup.procs", "w") as file:
             file.write("0")
     elif name == "terminal":
@@ -166,9 +165,14 @@ class UnixConnection(http.client.HTTPConnection):
         self._path = str(path)
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.settimeout(self.timeout)
+            sock.connect(self._path)
+        except OSError:
+            sock.close()
+            raise
+        self.sock = sock
 
 
 def read(connection: http.client.HTTPConnection) -> Reply:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from harness import PATIENCE, environment, wait_until
+from turns import take_turn
 
 SYSTEMD = Path("/lib/systemd/systemd")
 NOTHING = "[Unit]\nDescription=Nothing\nDefaultDependencies=no\n"
@@ -36,6 +37,7 @@ class ServiceManager:
     def __init__(self) -> None:
         if reason := why_not():
             pytest.skip(f"NOT TESTED, no service manager: {reason}")
+        self._turn = take_turn()
         self.home = Path(tempfile.mkdtemp(prefix="sd-"))  # a socket's path is short
         self.home.chmod(0o755)
         self.units = self.home / "config/systemd/user"
@@ -99,6 +101,7 @@ class ServiceManager:
                 self._process.kill()
                 self._process.wait()
             self._log.close()
+            self._turn.close()
             shutil.rmtree(self.home, ignore_errors=True)
 
 

@@ -196,23 +196,23 @@ def test_a_request_that_gets_no_memory_has_its_line_and_one_record_with_its_stac
 
 
 @pytest.fixture
-def steps() -> Iterator[str]:
+def step() -> Iterator[str]:
     """Into a control group whose processes may have 192 MiB of memory together."""
-    with cage(192) as steps:
-        yield steps
+    with cage(192) as step:
+        yield step
 
 
 # The server, which `start` ends, goes before its cage
 @pytest.fixture
-def start_caged(steps: str, start: Starter) -> Starter:
+def start_caged(step: str, start: Starter) -> Starter:
     return start
 
 
 def test_a_request_that_the_kernel_kills_for_its_memory_has_its_line_and_one_record(
-    start_caged: Starter, steps: str
+    start_caged: Starter, step: str
 ) -> None:
     log = start_caged.cwd / "access.log"
-    server = serve(start_caged, log, "--workers", "2", prelude=steps)
+    server = serve(start_caged, log, "--workers", "2", prelude=step)
     talk(server.port, dying("/swallow"))
     find(server, "oom", "/swallow", log, ready=3)
     assert "in GET /swallow" in one_record(server, r"want of memory \(OOM\)", said="OOM")

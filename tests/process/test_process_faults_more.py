@@ -177,16 +177,16 @@ def test_a_worker_killed_within_a_reply_cuts_that_reply_alone(start: Starter, pa
 
 
 @pytest.fixture
-def steps() -> Iterator[str]:
+def step() -> Iterator[str]:
     """Into a control group that may use 96 MiB of memory."""
-    with cage(96) as steps:
-        yield steps
+    with cage(96) as step:
+        yield step
 
 
 @pytest.fixture
-def poor(steps: str, start: Starter) -> Iterator[Server]:
+def poor(step: str, start: Starter) -> Iterator[Server]:
     """A server in that group; it has ended before the group goes."""
-    server = start(APP, prelude=steps)
+    server = start(APP, prelude=step)
     yield server
     server.check_end()
 
