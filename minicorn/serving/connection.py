@@ -171,9 +171,9 @@ class Connection:
 
     def waited(self, now: float) -> float:
         """Seconds for which the client has kept us waiting since it last moved."""
-        if self.state == HEAD or self.state == BODY:
+        if self.state is HEAD or self.state is BODY:
             return now - self.deadline + self.settings.recv_timeout
-        if self.state == REPLY:
+        if self.state is REPLY:
             return now - self.deadline + self.settings.send_timeout
         return 0.0
 
@@ -198,15 +198,15 @@ class Connection:
         A connection between requests can go, and one with a request of which nothing is done.
         In the middle of a reply it stays, and of a body unless --reload keeps what has come of it.
         """
-        if self.state == APP or self.state == BODY:
+        if self.state is APP or self.state is BODY:
             data = self._raw
-        elif self.state == IDLE or self.state == HEAD:
+        elif self.state is IDLE or self.state is HEAD:
             data = bytes(self._input)
         else:
             return None
         if data is None or (len(data) > INPUT_MOST and not self.settings.reload) or self.outbox.size:
             return None
-        since = self.since if self.state == APP else 0.0
+        since = self.since if self.state is APP else 0.0
         return Parcel(self.listener.number, self.served, self.deadline, since, self.peer, self.peer_port, data)
 
     def resume(self, parcel: Parcel, now: float) -> bool:
@@ -245,7 +245,7 @@ class Connection:
 
         Raises ProtocolError for what must be refused, ClientGone when there is nobody to refuse.
         """
-        if self.state == LINGER:
+        if self.state is LINGER:
             self._discard()
             return False
         try:
@@ -257,7 +257,7 @@ class Connection:
         if not data:
             raise ClientGone("it closed the connection")
         self._received += len(data)
-        if self.state == BODY:
+        if self.state is BODY:
             self._moved += len(data)
             self.deadline = self._body_due(now)
             self.holds = True
@@ -275,7 +275,7 @@ class Connection:
 
     def advance(self, now: float) -> bool:
         """Parse what is here; whether a request is whole (state APP)."""
-        if self.state == IDLE:
+        if self.state is IDLE:
             self.state = HEAD  # legal by the table; this is the hot path
             self.deadline = now + self.settings.recv_timeout
         data = self._input
@@ -369,7 +369,7 @@ class Connection:
 
     def spill(self) -> bool:
         """Put what has come of a large body into a file, for memory is short; whether that was done."""
-        if self.state != BODY or not isinstance(self.body, io.BytesIO) or self.body.tell() < BODY_IN_MEMORY_LEAST:
+        if self.state is not BODY or not isinstance(self.body, io.BytesIO) or self.body.tell() < BODY_IN_MEMORY_LEAST:
             return False
         try:
             self._spill(self.body)
@@ -392,9 +392,9 @@ class Connection:
 
     def expire(self) -> None:
         """The deadline of the state has passed: ProtocolError for a request that has begun, or ClientGone."""
-        if self.state == BODY or (self.state == HEAD and self._input):
+        if self.state is BODY or (self.state is HEAD and self._input):
             raise ProtocolError(408, f"its {self.state.name.lower()} did not come in time")
-        if self.state != APP:  # which has a deadline of the application's
+        if self.state is not APP:  # which has a deadline of the application's
             raise ClientGone(f"nothing came in time in {self.state.name}")
 
     # Replying
@@ -458,7 +458,7 @@ class Connection:
         """The socket has room."""
         if self.outbox.flush():
             self.deadline = now + self.settings.send_timeout
-        if self.state == REPLY and not self.outbox.size:
+        if self.state is REPLY and not self.outbox.size:
             self._settle(now)
 
     def _settle(self, now: float) -> None:
@@ -489,7 +489,7 @@ class Connection:
     @property
     def is_cut(self) -> bool:
         """A close now would make a reply that has not been sent in full look whole."""
-        return self.state == REPLY and not self._bounded
+        return self.state is REPLY and not self._bounded
 
     def close(self, reset: bool = False) -> None:
         """Close the socket, once the server has left off polling it (state CLOSED asks for that).

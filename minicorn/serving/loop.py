@@ -154,11 +154,11 @@ class Loop:
                 others.append(fd)
             elif event & _WRITE and connection.interest == _WRITE:
                 self._flush(connection, now)
-            elif connection.state != APP and connection not in turns:
+            elif connection.state is not APP and connection not in turns:
                 self._receive(connection, now)
             elif connection in self._held:
                 self.part(connection, ClientGone("it did not wait"))
-        if taking and len(self._turns):
+        if taking and turns:
             # What comes next on these connections would wait as long as they have waited now
             self._spread(keep=0 if self.took > SLOW else self._pace.share)
         for fd in others:
@@ -166,21 +166,22 @@ class Loop:
                 self._callbacks[fd]()
         if now >= self._next_tick:
             self._tick(now, taking)
-        if taking and len(self._turns) > 1:
+        if taking and len(turns) > 1:
             self._spread(keep=self._pace.share)
         # One request a turn for each connection, however many it has sent
-        for _ in range(len(self._turns)):
-            if not self._turns:
+        for _ in range(len(turns)):
+            if not turns:
                 break  # the helper has given away those that waited for this thread
-            connection, _ = self._turns.popitem(last=False)
-            if connection.state == HEAD and not self._advance(connection, now):
+            connection, _ = turns.popitem(last=False)
+            if connection.state is HEAD and not self._advance(connection, now):
                 continue
             if connection.holds:
                 self._holdings.forget(connection)  # the application's now
-            if connection.state == APP:
+            if connection.state is APP:
                 dispatch(connection)
                 if taking:
-                    self._pace.note(self.took)
+                    if self._handoff is not None:
+                        self._pace.note(self.took)
                     if self.took > SLOW:
                         break  # see first who has become idle, and can have the others
 
@@ -262,13 +263,13 @@ class Loop:
                 self._weigh(slowest)
                 continue
             self._turns.pop(slowest, None)
-            if slowest.state == REPLY:
+            if slowest.state is REPLY:
                 self.part(slowest, ClientGone("too much waits for clients, and it is the slowest"), reset=True)
             else:
                 self.refuse(slowest, ProtocolError(503, "too much waits in memory, and it is the slowest"), now)
 
     def _flush(self, connection: Connection, now: float) -> None:
-        if connection.state == APP:
+        if connection.state is APP:
             connection.flush_ahead()
             self.poll_for(connection)
         else:
@@ -296,14 +297,14 @@ class Loop:
 
     def _follow(self, connection: Connection) -> None:
         """Bring poller, deadlines and turns to what the connection wants now."""
-        if connection.state == CLOSED or (connection.state == IDLE and self.closing):
+        if connection.state is CLOSED or (connection.state is IDLE and self.closing):
             self._drop(connection)
-        elif connection.state == IDLE and self.leaving and self._depart(connection):
+        elif connection.state is IDLE and self.leaving and self._depart(connection):
             pass
         else:
             if connection.interest != connection.polled:
                 self.poll_for(connection)
-            if connection.state == HEAD and connection.has_input:
+            if connection.state is HEAD and connection.has_input:
                 self._turns[connection] = None
             self._deadlines.note(connection)
             if connection.holds:
@@ -368,7 +369,7 @@ class Loop:
     def close_idle(self) -> None:
         """Close the connections between requests."""
         for connection in list(self.connections.values()):
-            if connection.state == IDLE:
+            if connection.state is IDLE:
                 self._drop(connection)
 
     def end_idle(self, fresh: float = 0.0) -> None:
@@ -376,7 +377,7 @@ class Loop:
         than `fresh` seconds ago has as long to ask again, for that may be on its way."""
         now = time.monotonic()
         for connection in list(self.connections.values()):
-            if connection.state == IDLE and not connection.travels and not connection.has_unread():
+            if connection.state is IDLE and not connection.travels and not connection.has_unread():
                 answered = connection.deadline - self._settings.keep_alive
                 connection.deadline = min(connection.deadline, answered + fresh)
                 if connection.deadline <= now:
@@ -433,7 +434,7 @@ class Loop:
     def _make_room(self) -> bool:
         """At the limit: the oldest idle connection goes, or the slowest; else taking rests for a tick."""
         for connection in self.connections.values():
-            if connection.state == IDLE:
+            if connection.state is IDLE:
                 self._drop(connection)
                 return True
         now = time.monotonic()

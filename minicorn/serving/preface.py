@@ -36,7 +36,7 @@ class PrefacedConnection(Connection):
         self._told = False
 
     def receive(self, now: float) -> bool:
-        if self.state == PREFACE:
+        if self.state is PREFACE:
             if not (self._told or self._read_header()):
                 return False
             return self._begin(now)

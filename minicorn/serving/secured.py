@@ -44,13 +44,13 @@ class TlsConnection(PrefacedConnection):
         return None
 
     def flush(self, now: float) -> None:
-        if self.state == PREFACE:
+        if self.state is PREFACE:
             self._shake_hands()
         else:
             super().flush(now)
 
     def close(self, reset: bool = False) -> None:
-        if not (reset or self.state == PREFACE or self.outbox.size) and self._secure is not None:
+        if not (reset or self.state is PREFACE or self.outbox.size) and self._secure is not None:
             self._secure.say_goodbye()
         super().close(reset)
 
@@ -89,7 +89,7 @@ class TlsConnection(PrefacedConnection):
     def _end(self, now: float) -> None:
         """close_notify is the last of the reply: without it the client cannot tell an end from a cut."""
         if self._secure is not None and not self._secure.say_goodbye():
-            if self.state != REPLY:
+            if self.state is not REPLY:
                 self._move(REPLY)
                 self.deadline = now + self.settings.send_timeout
             self.interest = poller.WRITE
