@@ -291,6 +291,7 @@ def find_watcher(server: Server) -> int:
     return found[0]
 
 
+@pytest.mark.slow
 def test_edits_are_seen_that_the_system_has_no_room_to_tell_of(start: Starter) -> None:
     write(start, "one")
     server = serve(start)
