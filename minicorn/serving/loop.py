@@ -148,6 +148,7 @@ class Loop:
             self._set_date(now)
         others = []
         connections, turns = self.connections, self._turns
+        sharing = taking and self._handoff is not None
         for fd, event in events:
             connection = connections.get(fd)
             if connection is None:
@@ -158,7 +159,7 @@ class Loop:
                 self._receive(connection, now)
             elif connection in self._held:
                 self.part(connection, ClientGone("it did not wait"))
-        if taking and turns:
+        if sharing and turns:
             # What comes next on these connections would wait as long as they have waited now
             self._spread(keep=0 if self.took > SLOW else self._pace.share)
         for fd in others:
@@ -166,7 +167,7 @@ class Loop:
                 self._callbacks[fd]()
         if now >= self._next_tick:
             self._tick(now, taking)
-        if taking and len(turns) > 1:
+        if sharing and len(turns) > 1:
             self._spread(keep=self._pace.share)
         # One request a turn for each connection, however many it has sent
         for _ in range(len(turns)):
@@ -179,11 +180,10 @@ class Loop:
                 self._holdings.forget(connection)  # the application's now
             if connection.state is APP:
                 dispatch(connection)
-                if taking:
-                    if self._handoff is not None:
-                        self._pace.note(self.took)
-                    if self.took > SLOW:
-                        break  # see first who has become idle, and can have the others
+                if sharing:
+                    self._pace.note(self.took)
+                if taking and self.took > SLOW:
+                    break  # see first who has become idle, and can have the others
 
     def help(self) -> None:
         """The helper's turn: what is complete goes to whoever is free, or waits."""
@@ -472,7 +472,7 @@ class Loop:
     def _spread(self, keep: int) -> None:
         """What we cannot serve now goes to siblings that wait for work, but for `keep` of it."""
         surplus = len(self._turns) - keep
-        if surplus > 0 and self._handoff is not None:
+        if surplus > 0:
             for _ in range(min(surplus, self._idle_map.count())):
                 if not self._give(next(reversed(self._turns))):
                     return
