@@ -205,7 +205,8 @@ def test_slow_readers_do_not_fill_the_disk_and_the_slowest_go(start: Starter) ->
         status = os.statvfs(inside(server, "disk"))
         assert status.f_bavail * status.f_frsize >= 4 * 2**20
     whole = [is_whole(reader) for reader in readers]
-    assert whole.count(True) >= 4 and whole.count(False) >= 1
+    # The files have room for four less a page; what the system holds for a client itself comes on top of that
+    assert whole.count(True) >= 3 and whole.count(False) >= 1
 
 
 # No descriptors
