@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from minicorn.typed import TYPE_CHECKING
 from minicorn.version import VERSION
 
 if TYPE_CHECKING:

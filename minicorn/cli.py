@@ -6,11 +6,14 @@ import gc
 import os
 import sys
 from collections.abc import Iterable
-from typing import Any
 
 from minicorn.config import gunicorn
 from minicorn.config.settings import NAMES, OPTIONS, Kind, Layer, from_argv, render
 from minicorn.errors import ConfigError, ExitCode, UsageError
+from minicorn.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 # Each flag of the table that cannot go without a value or takes none: its setting and, of a switch, what it says
 _PLAIN = {name: option for name, option in OPTIONS.items() if not option.bare}

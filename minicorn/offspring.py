@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from minicorn.config.settings import Settings
 from minicorn.errors import AppLoadError
@@ -20,6 +19,7 @@ from minicorn.serving.loader import load_app
 from minicorn.serving.worker import Worker, enter
 from minicorn.system import channel
 from minicorn.system.spawn import Post
+from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:  # of templates: imported where there are any
     from minicorn.reload.groundwork import Groundwork

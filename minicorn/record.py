@@ -13,7 +13,11 @@ a record is defined, annotations are postponed (PEP 563): elsewhere Python 3.14 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, dataclass_transform
+
+from minicorn.typed import TYPE_CHECKING, TypeVar, dataclass_transform
+
+if TYPE_CHECKING:
+    from typing import Any
 
 T = TypeVar("T")
 

@@ -12,7 +12,6 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING
 
 from minicorn.config.address import Tcp
 from minicorn.config.settings import DEFAULTS, Settings
@@ -34,6 +33,7 @@ from minicorn.serving.wsgi import Doors, Exchange, base_environ, build_environ
 from minicorn.system import listeners, poller
 from minicorn.system.listeners import Listener
 from minicorn.system.wakeup import Wakeup
+from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:  # ours are imported where they are on
     from wsgiref.types import WSGIApplication, WSGIEnvironment

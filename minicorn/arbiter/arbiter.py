@@ -16,7 +16,6 @@ import signal
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from minicorn.arbiter.attendant import Attendant
 from minicorn.arbiter.belongings import Belongings, inherit
@@ -42,6 +41,7 @@ from minicorn.system import channel, spawn, terminal
 from minicorn.system.cgroup import count_workers
 from minicorn.system.channel import Message
 from minicorn.system.spawn import Post
+from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:  # with --reload: imported where it is on
     from minicorn.arbiter.reloading import Reloading

@@ -15,13 +15,14 @@ import select
 import traceback
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
 
 from minicorn.config import configfile
 from minicorn.config.settings import NAMES, OPTIONS, Settings
 from minicorn.system.channel import Channel
+from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 LOGGER = logging.getLogger("minicorn")

@@ -18,13 +18,13 @@ import time
 import traceback
 from collections.abc import Iterator
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 from minicorn.config import gunicorn
 from minicorn.config.settings import NAMES
 from minicorn.errors import ConfigError
 from minicorn.record import Value
 from minicorn.system import spawn
+from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:  # dear: imported in the child that reads a Python file
     import ast

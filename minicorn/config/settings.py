@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Generic, Literal, TypeVar
 
 from minicorn.config import gunicorn
 from minicorn.config.address import Address, Tcp, parse_address, parse_port, render_address
@@ -17,6 +16,10 @@ from minicorn.errors import ConfigError, UsageError
 from minicorn.http.forwarded import BELIEVABLE
 from minicorn.http.peers import Peers
 from minicorn.record import Value, replace
+from minicorn.typed import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from typing import Literal
 
 T = TypeVar("T")
 D = TypeVar("D")  # of a default, which may be None where a value is not
@@ -153,7 +156,7 @@ def words(*names: str) -> Kind[str]:
 
 
 def _parse_peers(text: str) -> str:
-    Peers(text)
+    Peers(text).check()
     return text
 
 

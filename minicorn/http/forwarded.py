@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from urllib.parse import unquote_to_bytes
 
 from minicorn.errors import ProtocolError
 from minicorn.http import grammar
 from minicorn.http.peers import parse_ip
+from minicorn.http.quoting import unquote_to_bytes
 from minicorn.record import Record
 
 BELIEVABLE = (

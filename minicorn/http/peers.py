@@ -6,25 +6,34 @@ client could put any address in front of its own.
 
 from __future__ import annotations
 
-import ipaddress
 import re
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+from minicorn.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 
 class Peers:
-    """The list that an operator wrote: "10.0.0.0/8,::1,unix". ValueError for what is none."""
+    """The list that an operator wrote: "10.0.0.0/8,::1,unix"."""
 
     def __init__(self, text: str) -> None:
-        words = [word.strip() for word in text.split(",") if word.strip()]
-        self._everyone = "*" in words
-        self._unix = "unix" in words
-        networks = [ipaddress.ip_network(word) for word in words if word not in ("*", "unix")]
-        self._networks: tuple[Network, ...] = tuple(networks)
+        self._words = [word.strip() for word in text.split(",") if word.strip()]
+        self._everyone = "*" in self._words
+        self._unix = "unix" in self._words
         # Decided once for each address of late, not for each request
         self.include = lru_cache(maxsize=1024)(self._include)
+
+    def check(self) -> None:
+        """ValueError for what is none."""
+        _ = self._networks
+
+    @cached_property
+    def _networks(self) -> list[IPv4Network | IPv6Network]:
+        import ipaddress  # dear, and a first request need not wait for it: so it is below
+
+        return [ipaddress.ip_network(word) for word in self._words if word not in ("*", "unix")]
 
     def have(self, peer: str) -> bool:
         """Whether a connection from `peer` ("": a Unix socket's) is one of theirs."""
@@ -38,8 +47,10 @@ class Peers:
         return ip is not None and any(ip in network for network in self._networks)
 
 
-def parse_ip(text: str) -> IpAddress | None:
+def parse_ip(text: str) -> IPv4Address | IPv6Address | None:
     """The address that `text` is, an IPv4 one where IPv6 only wraps it (RFC 4291 2.5.5.2); None for no address."""
+    import ipaddress
+
     try:
         ip = ipaddress.ip_address(text)
     except ValueError:
@@ -56,6 +67,8 @@ def is_ours(host: str) -> bool:
 
 def is_loopback(address: str) -> bool:
     """Nothing is an address of no other machine: a Unix socket's peer has none."""
+    import ipaddress
+
     try:
         return not address or ipaddress.ip_address(address).is_loopback
     except ValueError:

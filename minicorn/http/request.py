@@ -8,10 +8,10 @@ wants them.
 from __future__ import annotations
 
 from enum import Enum
-from urllib.parse import unquote_to_bytes
 
 from minicorn.errors import ProtocolError
 from minicorn.http import grammar
+from minicorn.http.quoting import unquote_to_bytes
 
 
 class Framing(Enum):

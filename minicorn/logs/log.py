@@ -17,10 +17,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Protocol
 
 from minicorn.errors import ConfigError
 from minicorn.system.systemd import is_journal
+from minicorn.typed import Protocol
 
 LOGGER = logging.getLogger("minicorn")
 _PENDING_MOST = 65536

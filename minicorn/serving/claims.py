@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from minicorn.config.settings import Settings
 from minicorn.errors import ProtocolError
 from minicorn.http.forwarded import settle
 from minicorn.http.peers import Peers
+from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment

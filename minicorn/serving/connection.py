@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from enum import IntEnum
 from fcntl import ioctl
 from termios import FIONREAD
-from typing import IO
 
 from minicorn.config.settings import Settings
 from minicorn.errors import ClientGone, ProtocolError
@@ -32,6 +31,10 @@ from minicorn.serving.spool import check_room
 from minicorn.system import poller
 from minicorn.system.listeners import Listener
 from minicorn.system.scratch import open_scratch
+from minicorn.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import IO
 
 
 class State(IntEnum):

@@ -9,7 +9,8 @@ Rejected: a heap (log n a request), a queue for each state (an entry a request).
 from __future__ import annotations
 
 import math
-from typing import Generic, Protocol, TypeVar
+
+from minicorn.typed import Generic, Protocol, TypeVar
 
 TICK = 1.0  # seconds: how late a deadline may be noticed, and how often an idle process wakes
 

@@ -7,7 +7,7 @@ step forward, so that the slowest is the first.
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from minicorn.typed import Generic, TypeVar
 
 T = TypeVar("T")
 

@@ -12,9 +12,9 @@ import re
 import sys
 import traceback
 from types import FunctionType, ModuleType, TracebackType
-from typing import TYPE_CHECKING
 
 from minicorn.errors import AppLoadError, ConfigError
+from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication

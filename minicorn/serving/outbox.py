@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import socket
 from collections import deque
-from typing import IO
 
 from minicorn.errors import ClientGone
 from minicorn.record import Record
 from minicorn.serving.spool import check_room
 from minicorn.system.scratch import open_scratch
+from minicorn.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import IO
 
 MEMORY_MOST = 2**20
 FULL = 16 * 2**20

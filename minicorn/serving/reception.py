@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
 
 from minicorn.config.settings import Settings
 from minicorn.http.peers import Peers
 from minicorn.serving.connection import HEAD, Connection
 from minicorn.serving.handoff import Parcel
 from minicorn.system.listeners import Listener
+from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:  # imported where there are such
     from minicorn.serving.preface import PrefacedConnection

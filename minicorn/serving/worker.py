@@ -18,7 +18,6 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from minicorn.arbiter.hooks import WorkerHooks
 from minicorn.config.settings import Settings
@@ -33,6 +32,7 @@ from minicorn.system.privileges import find_owner
 from minicorn.system.signals import Signals
 from minicorn.system.spawn import Post
 from minicorn.system.title import set_title
+from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:  # ours, of --refork-after, is imported where it is on
     from wsgiref.types import WSGIApplication

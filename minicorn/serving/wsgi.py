@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from minicorn.errors import ClientGone
 from minicorn.http import reply
@@ -24,8 +23,10 @@ from minicorn.serving.connection import Connection
 from minicorn.serving.loader import explain
 from minicorn.serving.outbox import PIECE
 from minicorn.system.listeners import Listener
+from minicorn.typed import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from typing import IO, Any
     from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]

@@ -45,7 +45,7 @@ def open_all(settings: Settings, manager: Manager) -> list[Listener]:
 
 def _open(address: Address, kept: dict[str, Passed], settings: Settings, manager: Manager) -> Listener:
     """The one that was kept for `address`, or else a new one, which is to be kept."""
-    name = systemd.kept_name(str(address))
+    name = systemd.kept_name(str(address)) if kept or manager.keeps else ""
     before = kept.get(name)
     if before is not None and _has_its_path(address):
         del kept[name]

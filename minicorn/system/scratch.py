@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import IO
+
+from minicorn.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import IO
 
 
 def directory() -> str:

@@ -14,7 +14,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import NoReturn
 
 from minicorn.figures.heartbeat import IdleMap, Page
 from minicorn.logs import complaints
@@ -23,6 +22,10 @@ from minicorn.serving.handoff import Handoff
 from minicorn.system import signals, terminal
 from minicorn.system.channel import Channel
 from minicorn.system.listeners import Listener
+from minicorn.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 MANAGED = frozenset(signals.URGENCY)
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import MutableMapping, Sequence
-from urllib.parse import quote
 
 from minicorn.record import Value
 from minicorn.system import rights
@@ -98,6 +97,8 @@ def take(environ: MutableMapping[str, str]) -> dict[str, str]:
 
 def kept_name(address: str) -> str:
     """The name in the store of what listens on `address`: printable, without a colon."""
+    from urllib.parse import quote  # dear, and only where descriptors are kept
+
     return KEPT + quote(address, safe="/[]")
 
 

@@ -1,0 +1,14 @@
+"""Percent-encoding (RFC 3986 2.1), without `urllib.parse`, whose import took a twentieth of a start."""
+
+from __future__ import annotations
+
+import re
+
+
+def unquote_to_bytes(text: str) -> bytes:
+    """The octets that `text`, of latin-1, stands for; a "%" without two digits behind it is itself."""
+    return re.sub("%([0-9A-Fa-f]{2})", _decode, text).encode("latin-1")
+
+
+def _decode(found: re.Match[str]) -> str:
+    return chr(int(found[1], 16))
