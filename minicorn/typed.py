@@ -21,7 +21,7 @@ else:
         def __class_getitem__(cls, parameter: object) -> type:
             return cls
 
-    def TypeVar(name: str, bound: object = None) -> str:  # noqa: N802
+    def TypeVar(name: str, *constraints: type, bound: object = None) -> str:  # noqa: N802
         return name
 
     def dataclass_transform(frozen_default: bool = False) -> object:

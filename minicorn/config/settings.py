@@ -27,7 +27,7 @@ D = TypeVar("D")  # of a default, which may be None where a value is not
 ACCESS_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
 
 
-class Kind(Value, Generic[T]):
+class Kind(Value, Generic[T], quick=True):
     """What a setting takes: in words, and as a function that raises ValueError.
 
     `show` gives the text that stands for a value; `types` are those of Python's that may stand

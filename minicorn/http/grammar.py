@@ -7,6 +7,29 @@ character. Text is decoded from latin-1, so that a character is an octet.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import cached_property
+
+from minicorn.typed import Generic, TypeVar
+
+T = TypeVar("T", str, bytes)
+
+
+class Rare(Generic[T]):
+    """A pattern that few requests need: the first of them compiles it, and a start does not wait for it."""
+
+    def __init__(self, pattern: T, flags: int = 0) -> None:
+        self._pattern: T = pattern
+        self._flags = flags
+
+    @cached_property
+    def fullmatch(self) -> Callable[..., re.Match[T] | None]:
+        return re.compile(self._pattern, self._flags).fullmatch
+
+    @cached_property
+    def search(self) -> Callable[..., re.Match[T] | None]:
+        return re.compile(self._pattern, self._flags).search
+
 
 # RFC 9110 5.6.2: token
 _TCHAR = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
@@ -17,17 +40,17 @@ TOKEN = re.compile(rf"{_TCHAR}++")
 CLAIM = re.compile(r"forwarded|x-forwarded-.*|x-real-ip|proxy", re.IGNORECASE)
 
 # RFC 9110 5.5: field-value, of VCHAR, obs-text, SP and HTAB
-FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*+")
+FIELD_VALUE = Rare(r"[\t\x20-\x7e\x80-\xff]*+")
 
 # RFC 9112 3.2: the target is visible ASCII. RFC 3986 knows no "#" in it and asks to encode
 # some more, but browsers send those ("|", "[", "{") raw in queries.
 TARGET = re.compile(r"[\x21\x22\x24-\x7e]++")
 # RFC 9112 2.3: case-sensitive, one digit each
-VERSION = re.compile(r"HTTP/([0-9])\.[0-9]")
+VERSION = Rare(r"HTTP/([0-9])\.[0-9]")
 
 # RFC 9112 2.2: a line feed without its carriage return, or the reverse, ends nothing. With the other
 # octets that no head has, it tells early of what will be none, such as a TLS handshake.
-NOT_IN_HEADS = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")
+NOT_IN_HEADS = Rare(rb"(?<!\r)\n|\r(?=[^\n])|[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 # RFC 9110 8.6: ASCII digits alone, so neither "+10" nor "1_0"; 18 digits are beyond any body
 CONTENT_LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
@@ -36,14 +59,14 @@ CONTENT_LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
 HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]++\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*+)(?::[0-9]{0,5})?")
 
 # RFC 9112 3.2.2: absolute-form
-ABSOLUTE_FORM = re.compile(r"https?://([^/?]++)(/[^?]*+)?(?:\?(.*))?", re.IGNORECASE)
+ABSOLUTE_FORM = Rare(r"https?://([^/?]++)(/[^?]*+)?(?:\?(.*))?", re.IGNORECASE)
 
 # RFC 9110 5.6.4: quoted-string
 _QUOTED = r'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
 # RFC 9112 7.1: chunk-size [chunk-ext]; the line's CRLF is found before
 _EXTENSION = rf"[ \t]*+;[ \t]*+{_TCHAR}++(?:[ \t]*+=[ \t]*+(?:{_TCHAR}++|{_QUOTED}))?"
-CHUNK_LINE = re.compile(rf"([0-9A-Fa-f]{{1,15}})(?:{_EXTENSION})*+".encode("latin-1"))
-TRAILER_LINE = re.compile(rf"{_TCHAR}++:[\t\x20-\x7e\x80-\xff]*+\r\n".encode())
+CHUNK_LINE = Rare(rf"([0-9A-Fa-f]{{1,15}})(?:{_EXTENSION})*+".encode("latin-1"))
+TRAILER_LINE = Rare(rf"{_TCHAR}++:[\t\x20-\x7e\x80-\xff]*+\r\n".encode())
 
 # RFC 9112 7.1.1: "a recipient ought to limit the total length of chunk extensions"
 MAX_CHUNK_LINE = 1024

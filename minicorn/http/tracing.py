@@ -13,9 +13,9 @@ from minicorn.http.peers import Peers
 
 ID_MOST = 200
 # What is printed in one word: it can neither end a line nor a field
-_ID = re.compile(rf"[\x21\x23-\x5b\x5d-\x7e]{{1,{ID_MOST}}}")
+_ID = rf"[\x21\x23-\x5b\x5d-\x7e]{{1,{ID_MOST}}}"
 # `t=1700000000.123` (nginx), microseconds (Apache), milliseconds (Heroku): the size tells the unit
-_START = re.compile(r"(?:t=)?([0-9]{1,17}(?:\.[0-9]{1,9})?)", re.ASCII)
+_START = r"(?:t=)?([0-9]{1,17}(?:\.[0-9]{1,9})?)"
 
 
 class Tracing:
@@ -29,7 +29,7 @@ class Tracing:
     def name(self, fields: Mapping[str, str], peer: str) -> str:
         """The request's id: the one that a trusted peer has given it, or a new one."""
         given = fields.get("HTTP_X_REQUEST_ID")
-        if given is not None and self._peers.have(peer) and _ID.fullmatch(given):
+        if given is not None and self._peers.have(peer) and re.fullmatch(_ID, given):
             return given
         self._number += 1
         return f"{self._prefix}-{self._number:x}"
@@ -37,8 +37,11 @@ class Tracing:
     def waited(self, fields: Mapping[str, str], peer: str, now: float, here: float) -> float:
         """Seconds since a trusted proxy took the request on; `here`, as long as it waited here, where nobody
         says. `now` in seconds since 1970."""
-        match = _START.fullmatch(fields.get("HTTP_X_REQUEST_START", ""))
-        if match is None or not self._peers.have(peer):
+        said = fields.get("HTTP_X_REQUEST_START")
+        if said is None or not self._peers.have(peer):
+            return here
+        match = re.fullmatch(_START, said)
+        if match is None:
             return here
         value = float(match[1])
         # The year 1973 in that unit; in seconds it is far away

@@ -42,7 +42,7 @@ def app(environ, start_response):
 OURS, OTHERS = 92, 103
 # What was imported once, for a helper or two, and took a third of the time to the first reply
 DEAR = {"argparse", "ast", "dataclasses", "email", "gettext", "html", "http", "inspect", "locale", "pathlib", "random"}
-DEAR |= {"shlex", "shutil", "ssl", "subprocess", "tempfile", "wsgiref"}
+DEAR |= {"ipaddress", "shlex", "shutil", "ssl", "subprocess", "tempfile", "typing", "urllib", "wsgiref"}
 
 
 def begin(start) -> tuple[Server, int]:
