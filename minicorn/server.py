@@ -437,9 +437,11 @@ _SERVERS: weakref.WeakSet[Server] = weakref.WeakSet()
 
 
 def _abandon_in_child() -> None:
-    """What the application forks is no server: it must not keep clients' connections open."""
+    """What the application forks is no server: it keeps no client's connection open, and its requests
+    do not count."""
     for server in list(_SERVERS):
         server._loop.abandon()
+        server._page = private_page()
 
 
 os.register_at_fork(after_in_child=_abandon_in_child)

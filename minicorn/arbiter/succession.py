@@ -18,7 +18,7 @@ from minicorn.system.scratch import open_scratch
 VARIABLE = "MINICORN_SUCCESSION"
 # Set, to our VERSION, for a child that only sees whether the new program loads
 CHECK = "MINICORN_CHECK"
-VERSION = 5
+VERSION = 6
 
 
 class Heirloom(Value):

@@ -26,6 +26,7 @@ TABLE = QUEUE + BUCKETS
 # Where the row of a status begins, by its first digit
 ROWS = {name[0]: TABLE + row * BUCKETS for row, name in enumerate(STATUSES)}
 FIELDS = TABLE + len(STATUSES) * BUCKETS
+TOTALS = "ddQQ"  # the first four of the block
 BLOCK = struct.Struct(f"@2d{FIELDS - 2}Q")
 
 

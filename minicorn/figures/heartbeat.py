@@ -24,34 +24,37 @@ from minicorn.figures.counters import (
     RECEIVED,
     REFUSED,
     ROWS,
-    SENT,
     TABLE,
     TAKEN,
-    TOOK,
-    WAITED,
+    TOTALS,
     Counters,
 )
 from minicorn.pool.life import State
 from minicorn.record import Value
 
-VERSION = 2
+VERSION = 3
 SIZE = 4096
 # Layout: eight-byte fields. The arbiter's: of which worker this is, and where it is in its life
 _VERSION, _PID, _GENERATION, _BORN, _LIFE = range(5)
 # The worker's
-_DEADLINE, _SINCE, _ACTIVITY, _LENGTH, _CONNECTIONS, _ERROR_AT, _ERROR_LENGTH = range(8, 15)
-_BEGUN, _BEGUN_AT = struct.Struct("@ddQQ"), 8 * _DEADLINE
-_BEGUN_END = _BEGUN_AT + _BEGUN.size
-# Then a text: the client, the request, its id, its head, with a line feed after each but the last
-_TEXT, _TEXT_MOST = 128, 2048
-# Then the counters, aligned; then its last error
-_COUNTERS = _TEXT + _TEXT_MOST
+_CONNECTIONS, _ERROR_AT, _ERROR_LENGTH = range(8, 11)
+_LENGTH, _DEADLINE, _SINCE, _ACTIVITY = range(16, 20)
+# Then the counters, totals first: what a request writes as it ends is one piece, in one line of the cache
+_FIRST = _ACTIVITY + 1
+_COUNTERS = 8 * _FIRST
 _COUNTERS_END = _COUNTERS + BLOCK.size
+_BEGUN, _BEGUN_AT = struct.Struct("@QddQ"), 8 * _LENGTH
+_BEGUN_END = _BEGUN_AT + _BEGUN.size
+_ENDED, _ENDED_AT = struct.Struct(f"@dQ{TOTALS}"), 8 * _SINCE
+_ENDED_END = _ENDED_AT + _ENDED.size
+# Then a text: the client, the request, its id, its head, with a line feed after each but the last
+_TEXT, _TEXT_MOST = _COUNTERS_END, 2048
+# Then its last error
 _ERROR, _ERROR_MOST = 3584, 512
 
 _LIVES = list(State)
-_FIRST = _COUNTERS // 8
 _NONE = ROWS["n"]
+_QUICK = BOUNDS[0]  # most wait for less, and many take less: no search
 
 
 class Activity(IntEnum):
@@ -102,14 +105,20 @@ class Page:
         self._numbers = memoryview(memory).cast("Q")
         self._times = memoryview(memory).cast("d")
         self._count = self._numbers[_FIRST : _FIRST + FIELDS]
-        self._measure = self._times[_FIRST : _FIRST + FIELDS]
         self.requests = 0  # that the application has answered, in this process
+        self._start_totals()
+
+    def _start_totals(self) -> None:
+        """Nobody else adds to a worker's: they are written, and never read back."""
+        self._took = self._waited = 0.0
+        self._received = self._sent = 0
 
     # The arbiter's
 
     def reset(self, deadline: float, now: float) -> None:
         """A new worker is about to be forked: it must be READY by `deadline`."""
         self._memory[:] = bytes(SIZE)
+        self._start_totals()
         self._numbers[_VERSION] = VERSION
         self._times[_DEADLINE] = deadline
         self._times[_SINCE] = now
@@ -127,6 +136,7 @@ class Page:
     def vacate(self) -> None:
         """Its worker has gone, and its counters are kept elsewhere."""
         self._memory[_COUNTERS:_COUNTERS_END] = bytes(BLOCK.size)
+        self._start_totals()
         self._numbers[_CONNECTIONS] = self._numbers[_PID] = 0
 
     # The worker's
@@ -143,24 +153,28 @@ class Page:
         self, method: str, target: str, client: str, now: float, deadline: float, request_id: str = "", head: str = ""
     ) -> None:
         """The application is called for a request, and answers by `deadline`; its `head` is for the access log."""
-        text = f"{client}\n{method} {target}\n{request_id}\n{head}".encode("latin-1", "replace")[:_TEXT_MOST]
-        self._memory[_TEXT : _TEXT + len(text)] = text
+        text = f"{client}\n{method} {target}\n{request_id}\n{head}".encode("latin-1", "replace")
+        size = len(text)
+        if size > _TEXT_MOST:
+            text, size = text[:_TEXT_MOST], _TEXT_MOST
+        self._memory[_TEXT : _TEXT + size] = text
         # Not pack_into: it clears its place first, and a deadline that is seen as 0 is a killed worker
-        self._memory[_BEGUN_AT:_BEGUN_END] = _BEGUN.pack(deadline, now, _BUSY, len(text))
+        self._memory[_BEGUN_AT:_BEGUN_END] = _BEGUN.pack(size, deadline, now, _BUSY)
 
     def end(self, now: float, status: str | None, took: float, waited: float, received: int, sent: int) -> None:
         """The application is done: it `took` so long, after its request had `waited` (seconds);
         `received` and `sent` in bytes. No `status`: its client went before there was one."""
-        count, measure = self._count, self._measure
-        count[(ROWS[status[0]] if status else _NONE) + bisect_left(BOUNDS, took)] += 1
-        count[QUEUE + bisect_left(BOUNDS, waited)] += 1
-        count[RECEIVED] += received
-        count[SENT] += sent
-        measure[TOOK] += took
-        measure[WAITED] += waited
+        count = self._count
+        count[QUEUE + (0 if waited <= _QUICK else bisect_left(BOUNDS, waited))] += 1
+        count[(ROWS[status[0]] if status else _NONE) + (0 if took <= _QUICK else bisect_left(BOUNDS, took))] += 1
+        self._took += took
+        self._waited += waited
+        self._received += received
+        self._sent += sent
         self.requests += 1
-        self._times[_SINCE] = now
-        self._numbers[_ACTIVITY] = _IDLE
+        self._memory[_ENDED_AT:_ENDED_END] = _ENDED.pack(
+            now, _IDLE, self._took, self._waited, self._received, self._sent
+        )
 
     def idle(self, now: float) -> None:
         self._times[_SINCE] = now
@@ -169,7 +183,8 @@ class Page:
     def refused(self, received: int) -> None:
         """A request that never reaches the application, after so many bytes."""
         self._count[REFUSED] += 1
-        self._count[RECEIVED] += received
+        self._received += received
+        self._count[RECEIVED] = self._received
 
     def accepted(self) -> None:
         """A connection has come by a listener."""

@@ -18,6 +18,18 @@ from minicorn.figures.snapshot import Snapshot
 from minicorn.pool.standing import Stage
 
 
+FORKING = """\
+import os, time
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/fork" and not os.fork():
+        while not os.path.exists("go-on"):
+            time.sleep(0.02)
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+
+
 def look(server: Server) -> Snapshot:
     return survey.look(server.heartbeats())
 
@@ -119,6 +131,18 @@ def test_bytes_are_those_on_the_wire(start: Starter) -> None:
     assert look(server).workers[0].connections == 1
     connection.sock.close()
     wait_until(lambda: look(server).workers[0].connections == 0, "its end is seen")
+
+
+def test_a_child_of_the_applications_that_goes_on_after_us_counts_nothing(start: Starter) -> None:
+    start.write("forking_app.py", FORKING)
+    server = start("forking_app:app")
+    with watched(server):
+        assert [server.get(path).status for path in ("/", "/fork", "/", "/")] == [200] * 4
+        wait_until(lambda: look(server).totals.requests == 4, "all are counted")
+        before = look(server).totals
+        (server.cwd / "go-on").touch()
+        server.wait_log("Traceback")  # it meets our closed poller, and ends
+    assert look(server).totals == before
 
 
 def test_time_in_the_queue_counts_from_the_proxy_that_took_the_request_on(start: Starter) -> None:
