@@ -17,7 +17,6 @@ from minicorn.figures import survey
 from minicorn.figures.snapshot import Snapshot
 from minicorn.pool.standing import Stage
 
-
 FORKING = """\
 import os, time
 
