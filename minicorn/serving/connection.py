@@ -310,11 +310,12 @@ class Connection:
 
     def _begin_body(self, request: Request, now: float) -> bool:
         data, self._input = bytes(self._input), b""
-        decoder = decoder_for(request, self.settings.max_body_size)
-        if request.framing is SIZED and request.content_length <= len(data):
-            self.body = io.BytesIO(decoder.feed(data))
-            return self._complete(request, decoder.rest, request.content_length, now)
-        self._decoder = decoder
+        length, limit = request.content_length, self.settings.max_body_size
+        if request.framing is SIZED and length <= len(data) and (length <= limit or not limit):
+            # As most do, it has come whole with its head: there is nothing to keep account of
+            self.body = io.BytesIO(data[:length])
+            return self._complete(request, data[length:], length, now)
+        self._decoder = decoder_for(request, limit)
         self.holds = True
         self._began, self._moved = now, len(data)
         self.deadline = self._body_due(now)
@@ -352,7 +353,7 @@ class Connection:
         # wsgi.input_terminated, and its length known: what has framed it is decoded and gone
         request.fields["CONTENT_LENGTH"] = str(length)
         self.since = now
-        self._move(APP)
+        self.state = APP  # from HEAD or BODY, as above
         return True
 
     def _store(self, content: bytes) -> None:
