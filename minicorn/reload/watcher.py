@@ -7,8 +7,9 @@ counts as changed, whatever came first: no edit is missed before the first impor
 
 Few recursive watches, as each is a thread: where a tree has an excluded directory in it, its
 directories are watched one by one, and what is free of such is watched as a whole. Where the
-system cannot tell of changes, all files are looked at every two seconds; and once after a crowd of
-events, as it may have lost some.
+system cannot tell of changes, or a thread of watchdog's has died, all files are looked at every two
+seconds. After a loss of events the watch is begun anew, as new directories may be among what was
+lost, and all files are looked at once.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ import math
 import os
 import select
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 
 from minicorn.config.settings import Settings
 from minicorn.errors import ConfigError, ExitCode
 from minicorn.reload.changes import CACHES, Filter, Print
+from minicorn.reload.places import FOREIGN, file_system, outermost, plan_watches
 from minicorn.reload.sweep import Marks, Sweep
 from minicorn.system import channel
 from minicorn.system.channel import Channel
@@ -38,12 +40,12 @@ LOGGER = logging.getLogger("minicorn")
 # An event that may be half of a save (truncated, removed to be replaced) is looked into so much later
 HALF = 0.04
 POLL_INTERVAL = 2.0
-# A quarter of the events that the kernel keeps for a slow reader, and seconds from them to a sweep
-CROWD, CROWD_PATIENCE = 4000, 0.5
+# A quarter of the events that the kernel keeps for a slow reader: before 7.1 watchdog does not say that some were lost
+CROWD = 4000
+# Seconds from a loss to a new watch: what had come in so great a number may have ended by then
+LOSS_PATIENCE = 0.5
 # More watches than this, and the whole tree is one
 WATCHES_MOST = 48
-# File systems whose changes may be made by others than this kernel, which tells nothing of them then
-FOREIGN = ("nfs", "nfs4", "cifs", "smb3", "9p", "vboxsf", "vmhgfs", "drvfs", "virtiofs", "fuse", "prl_fs", "afs")
 _CLOCK_REALTIME_COARSE = 5  # linux/time.h
 _WHOLE = frozenset({"closed", "moved"})
 _TOLD = frozenset({"created", "modified", "moved", "deleted", "closed"})
@@ -60,7 +62,7 @@ class Watcher:
         exclude = [os.path.join(here, glob) if "/" in glob.rstrip("/") else glob for glob in settings.reload_exclude]
         self._filter = Filter(settings.reload_include, exclude, map(os.path.normpath, extra))
         given = (os.path.realpath(os.path.join(here, path)) for path in settings.reload_dir)
-        self._roots = dict.fromkeys(_outermost([here, *given]), True)  # each with whether what is below counts
+        self._roots = dict.fromkeys(outermost([here, *given]), True)  # each with whether what is below counts
         self._flat: set[str] = set()  # directories watched without what is below
         self._began = int(began * 1e9)
         self._prints: dict[str, Print] = {}
@@ -69,7 +71,9 @@ class Watcher:
         self._seen: Marks = {}  # by the last sweep
         self._next_sweep = math.inf
         self._polling = False
-        self._crowd = 0  # events since the last sweep
+        self._crowd = 0  # events since the watch was begun
+        self._lost = False  # some may have been, since then
+        self._death = ""  # of a thread of watchdog's: its cause
         self._heard: deque[tuple[str, str, bool]] = deque()  # kind, path, whether a directory; from watchdog's threads
         self._wakeup = Wakeup()
 
@@ -77,11 +81,13 @@ class Watcher:
         """Watch until the arbiter has gone."""
         set_title("minicorn: watcher")
         self._line = line
+        log = logging.getLogger("watchdog")
+        log.setLevel(logging.WARNING)
+        log.addHandler(_Ear(self._lose))
+        threading.excepthook = self._mourn
         self._observe()
-        for root in self._roots:
-            self._begin(root, recursive=True)
-        for directory in {os.path.dirname(path) for path in self._filter.extra}:
-            self._begin(directory, recursive=False)
+        for directory, recursive in self._places.items():
+            self._begin(directory, recursive)
         poll = select.poll()
         for fd in (line.fd, self._wakeup.fd):
             poll.register(fd, select.POLLIN)
@@ -107,7 +113,6 @@ class Watcher:
             from watchdog.observers import Observer
         except ImportError as error:  # it was there when the server was begun
             raise ConfigError("watchdog cannot be imported any more") from error
-        logging.getLogger("watchdog").addHandler(logging.NullHandler())  # what it says that it has lost we find
         hear = self._hear
 
         class Handler(FileSystemEventHandler):
@@ -123,7 +128,14 @@ class Watcher:
         except OSError as error:
             self._poll_instead(error.strerror or str(error))
 
+    @property
+    def _places(self) -> dict[str, bool]:
+        """What is watched, each with whether what is below counts."""
+        return dict.fromkeys(map(os.path.dirname, self._filter.extra), False) | self._roots
+
     def _poll_instead(self, reason: str) -> None:
+        if self._polling:
+            return
         LOGGER.warning(
             "files are looked at every %g s, as the system cannot tell of changes: %s", POLL_INTERVAL, reason
         )
@@ -132,10 +144,24 @@ class Watcher:
 
     def _begin(self, directory: str, recursive: bool) -> None:
         """Watch `directory`, then take the prints of its files: what comes in between is seen twice."""
-        self._try(self._schedule, directory, recursive)
-        self._try(self._probe, directory)
+        self._watch(directory, recursive)
         for path in self._sweep.look({directory: recursive}):
             self._take(path)
+
+    def _watch(self, directory: str, recursive: bool) -> None:
+        self._try(self._schedule, directory, recursive)
+        self._try(self._probe, directory)
+
+    def _watch_anew(self) -> None:
+        """Another observer: the old one has lost events, and with them directories that have come."""
+        self._observer.stop()
+        self._observer.join()  # its threads count events, and say what they have lost
+        self._crowd, self._lost, self._flat = 0, False, set()
+        self._observe()
+        for directory, recursive in self._places.items():
+            self._watch(directory, recursive)
+            if not os.path.isdir(directory):
+                self._poll_instead(f"{directory} has gone")
 
     def _try(self, watch: Callable[..., None], *where: object) -> None:
         """Do what takes watches; once they are not to be had, all files are looked at instead."""
@@ -159,6 +185,13 @@ class Watcher:
         self._flat.update(flat)
         for path in flat + whole:
             self._observer.schedule(self._handler, path, recursive=path in whole)
+
+    def _replace(self, directory: str) -> None:
+        """Watch what has come under this name, and nothing any more that had it before."""
+        for watch in [emitter.watch for emitter in self._observer.emitters]:
+            if watch.path == directory or watch.path.startswith(directory + os.sep):
+                self._observer.unschedule(watch)
+        self._schedule(directory, self._roots.get(directory, True))
 
     def _probe(self, directory: str) -> None:
         """OSError when the system does not tell of all changes in `directory`."""
@@ -201,18 +234,30 @@ class Watcher:
         """Called by watchdog's threads."""
         self._crowd += 1
         if self._crowd == CROWD:
-            self._wakeup.ring()
+            self._lose()
         if kind not in _TOLD or (is_directory and kind == "modified") or CACHES in path:
             return
         if is_directory or self._filter.covers(path, self._roots):
             self._heard.append((kind, path, is_directory))
             self._wakeup.ring()
 
+    def _lose(self) -> None:
+        """Called by watchdog's threads: events have been lost, or may have been."""
+        self._lost = True
+        self._wakeup.ring()
+
+    def _mourn(self, death: threading.ExceptHookArgs) -> None:
+        """Called by a thread of watchdog's that dies: from now on it may be silent for ever."""
+        self._death = f"a thread of watchdog's has died of {death.exc_type.__name__}: {death.exc_value}"
+        self._wakeup.ring()
+
     def _listen(self) -> None:
         self._wakeup.drain()
         now = time.monotonic()
-        if self._crowd >= CROWD:
-            self._next_sweep = min(self._next_sweep, now + CROWD_PATIENCE)
+        if self._death:
+            self._poll_instead(self._death)
+        if self._lost and not self._polling:
+            self._next_sweep = min(self._next_sweep, now + LOSS_PATIENCE)
         come = ""
         while self._heard:
             kind, path, is_directory = self._heard.popleft()
@@ -229,9 +274,11 @@ class Watcher:
         inside = [path for path in self._prints if path.startswith(directory + os.sep)]
         come = os.path.isdir(directory) and self._is_reached(directory)
         if come:
-            if os.path.dirname(directory) in self._flat:
-                self._try(self._schedule, directory, True)
+            if os.path.dirname(directory) in self._flat or directory in self._roots:
+                self._try(self._replace, directory)
             inside += self._sweep.look({directory: True})
+        elif directory in self._roots:
+            self._poll_instead(f"{directory} has gone")
         self._due |= dict.fromkeys(inside, now + HALF)
         return come
 
@@ -243,10 +290,11 @@ class Watcher:
 
     def _look_everywhere(self) -> None:
         """Find by size and time what may have changed."""
+        if self._lost and not self._polling:
+            self._watch_anew()
         seen = self._sweep.look(self._roots, self._filter.extra)
         now = time.monotonic()
         self._next_sweep = now + POLL_INTERVAL if self._polling else math.inf
-        self._crowd = 0
         if seen == self._seen:
             return
         self._seen = seen
@@ -278,6 +326,17 @@ class Watcher:
         return "modified" if now.differs(known) else ""
 
 
+class _Ear(logging.Handler):
+    """For watchdog's log: what it warns of is that it has lost events."""
+
+    def __init__(self, lose: Callable[[], None]) -> None:
+        super().__init__()
+        self._lose = lose
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lose()
+
+
 def read_print(path: str) -> Print | None:
     """The print of a file with its digest; None when there is none to read."""
     import hashlib  # loads OpenSSL, which the arbiter has no use for
@@ -289,51 +348,6 @@ def read_print(path: str) -> Print | None:
     except OSError:
         return None
     return Print(len(data), stamp, hashlib.blake2b(data, digest_size=16).hexdigest())
-
-
-def plan_watches(root: str, enters: Callable[[str], bool]) -> tuple[list[str], list[str]]:
-    """The directories to watch without, and with, all that is below: `enters` says what is left out."""
-    flat: list[str] = []
-    whole: list[str] = []
-    clean = True
-    try:
-        below = [e.path for e in os.scandir(root) if e.is_dir(follow_symlinks=False) and e.name != CACHES]
-    except OSError:
-        below = []
-    for directory in below:
-        if not enters(directory):
-            clean = False
-            continue
-        its_flat, its_whole = plan_watches(directory, enters)
-        clean = clean and not its_flat
-        flat += its_flat
-        whole += its_whole
-    return ([], [root]) if clean else ([root, *flat], whole)
-
-
-def _outermost(roots: list[str]) -> list[str]:
-    """The roots that are not below another."""
-    found: list[str] = []
-    for root in sorted(set(roots)):
-        if not any(root == other or root.startswith(other.rstrip("/") + "/") for other in found):
-            found.append(root)
-    return found
-
-
-def file_system(path: str) -> str:
-    """The type of the file system that `path` is on; "" where the system does not tell."""
-    try:
-        table = Path("/proc/self/mountinfo").read_text()
-    except OSError:
-        return ""
-    best, kind = "", ""
-    real = os.path.realpath(path)
-    for entry in table.splitlines():
-        fields, _, rest = entry.partition(" - ")
-        mount = fields.split()[4].replace("\\040", " ")
-        if len(mount) >= len(best) and (real + "/").startswith(mount.rstrip("/") + "/"):
-            best, kind = mount, rest.split()[0]
-    return kind
 
 
 def coarse_time() -> float:

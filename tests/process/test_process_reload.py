@@ -291,21 +291,78 @@ def find_watcher(server: Server) -> int:
     return found[0]
 
 
+def make_files(folder: Path, events: int) -> None:
+    for number in range(events // 4):  # each of four events, at least
+        os.close(os.open(folder / f"noise{number % 2}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+        (folder / f"noise{number % 2}").unlink()
+
+
+def open_directories(folder: Path, events: int) -> None:
+    """Of these events watchdog passes none on."""
+    for _ in range(events // 2):
+        os.close(os.open(folder, os.O_RDONLY))
+
+
 @pytest.mark.slow
-def test_edits_are_seen_that_the_system_has_no_room_to_tell_of(start: Starter) -> None:
+@pytest.mark.parametrize("flood", [make_files, open_directories])
+def test_edits_are_seen_that_the_system_has_no_room_to_tell_of(
+    start: Starter, flood: Callable[[Path, int], None]
+) -> None:
     write(start, "one")
+    (start.cwd / "node_modules").mkdir()  # excluded: each other directory is watched for itself
     server = serve(start)
     settle(server, start)
     watcher = find_watcher(server)
     os.kill(watcher, signal.SIGSTOP)
-    room = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
-    for number in range(room // 4 + 100):  # each of four events, at least
-        os.close(os.open(start.cwd / f"noise{number % 2}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
-        (start.cwd / f"noise{number % 2}").unlink()
+    flood(start.cwd, int(Path("/proc/sys/fs/inotify/max_queued_events").read_text()) + 400)
     write(start, "two")
+    late = write(start, "x", name="late/module.py")
     os.kill(watcher, signal.SIGCONT)
     await_word(server, "two")
+    late.write_text("the directory has come unseen, and is watched")
+    server.wait_log(r"modified: late/module\.py")
     assert "overflow" not in server.log.text
+
+
+def test_edits_are_seen_after_a_directory_was_moved_away_whose_name_came_and_went(
+    start: Starter, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    # A thread of watchdog 7.1's dies of that
+    away = tmp_path_factory.mktemp("elsewhere") / "away"
+    here = start.cwd / "package"
+    here.mkdir()
+    write(start, "one")
+    server = serve(start)
+    settle(server, start)
+    here.rename(away)
+    here.mkdir()
+    settle(server, start)
+    here.rmdir()
+    settle(server, start)
+    away.rmdir()
+    for word in ("two", "three"):
+        write(start, word)
+        await_word(server, word)
+
+
+def test_where_a_thread_of_watchdogs_has_died_files_are_polled(start: Starter) -> None:
+    dies = """
+import sys
+from minicorn.cli import main
+from watchdog.observers.api import BaseObserver
+def dispatch_events(self, event_queue):
+    raise LookupError(event_queue.get())
+BaseObserver.dispatch_events = dispatch_events
+sys.exit(main())
+"""
+    write(start, "one")
+    server = start.command(sys.executable, "-c", dies, "project:app", "--reload", "--bind", "127.0.0.1:0")
+    for word in ("two", "three"):
+        server.wait_ready()
+        write(start, word)
+        await_word(server, word)
+    died = "files are looked at every 2 s, as the system cannot tell of changes: a thread of watchdog's has died of"
+    assert server.log.text.count(died) == 1
 
 
 def test_edits_are_seen_that_come_while_the_watcher_is_dead(start: Starter) -> None:

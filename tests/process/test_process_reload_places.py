@@ -57,6 +57,33 @@ def test_a_package_beside_a_module_is_watched_below_too(start: Starter, elsewher
     await_word(server, "two")
 
 
+@pytest.mark.parametrize("beside", ["lib", "node_modules"])  # an excluded directory: each other is watched for itself
+def test_a_directory_that_comes_again_is_watched_again(start: Starter, beside: str) -> None:
+    write(start, "one")
+    (start.cwd / beside).mkdir()
+    module = write(start, "x", name="package/below/module.py")
+    server = serve(start)
+    settle(server, start)
+    shutil.rmtree(start.cwd / "package")
+    write(start, "y", name="package/below/module.py")
+    settle(server, start)
+    module.write_text("edited")
+    server.wait_log(r"modified: package/below/module\.py")
+    module.write_text("edited again")
+    server.wait_log(r"modified: package/below/module\.py", count=2)
+
+
+def test_a_root_that_comes_again_is_watched_again(start: Starter, elsewhere: Path) -> None:
+    start.write("project.py", USES)
+    server = serve(start, "--reload-dir", str(elsewhere), env=path(elsewhere))
+    settle(server, start)
+    shutil.rmtree(elsewhere)
+    server.wait_log(rf"files are looked at every 2 s, as the system cannot tell of changes: {elsewhere} has gone")
+    (elsewhere / "library").mkdir(parents=True)
+    (elsewhere / "library" / "__init__.py").write_text("WORD = 'two'\n")
+    wait_until(lambda: server.get().text == "two", "it is served")
+
+
 def test_symlinks_that_lead_nowhere_hide_no_other_file(start: Starter) -> None:
     # As emacs locks a file, and one that has lost its file: neither ends the look at their directory
     write(start, "one")
