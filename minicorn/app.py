@@ -29,7 +29,6 @@ from minicorn.serving.worker import pythonpath
 from minicorn.system import activation, listeners, shell, spawn, systemd, terminal
 from minicorn.system.cgroup import count_workers
 from minicorn.system.listeners import Listener
-from minicorn.system.pidfile import PidFile, check_pidfile
 from minicorn.system.privileges import find_owner
 from minicorn.system.systemd import Manager
 from minicorn.system.title import set_title
@@ -79,6 +78,7 @@ def _bring(settings: Settings) -> None:
     version may lie in its place, which does not fit the one that runs."""
     logged = settings.access_logfile is not None or settings.has_log_handlers
     wanted = {
+        "arbiter.hooks": settings.hooks,
         "logs.capture": settings.capture_output,
         "logs.requestlog": logged,
         "logs.unanswered": logged,
@@ -118,6 +118,8 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, estat
         ends.callback(listeners.close_all, [desk] if desk else [])
         pidfile_fd = -1
         if settings.pid:
+            from minicorn.system.pidfile import PidFile
+
             pidfile = PidFile(settings.pid, estate.pidfile_fd if estate and estate.pidfile_fd >= 0 else None)
             ends.callback(pidfile.remove)
             pidfile_fd = pidfile.fd
@@ -190,6 +192,8 @@ def check(settings: Settings) -> ExitCode:
         listeners.check(address)
     check_desk(settings)
     if settings.pid:
+        from minicorn.system.pidfile import check_pidfile
+
         check_pidfile(settings.pid)
     Directory(settings.worker_tmp_dir).remove()
     try:

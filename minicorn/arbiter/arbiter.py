@@ -124,7 +124,6 @@ class Arbiter:
         try:
             self._planned = self._last = began = time.monotonic()
             self._next_round = began + TICK
-            self._tell_standing(began)
             while (timeout := self._plan(time.monotonic())) is not None:
                 self._wait(timeout)
                 for signum in self._belongings.signals.take():

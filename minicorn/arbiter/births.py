@@ -11,7 +11,6 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from minicorn.arbiter import order
 from minicorn.arbiter.belongings import Belongings
 from minicorn.config.settings import Settings
 from minicorn.pool.actions import Spawn
@@ -93,6 +92,8 @@ class Births:
 
     def _order(self, action: Spawn, post: Post, ours: Channel) -> None:
         """Have it forked by a template; if that is gone, so is the other end, which will be heard."""
+        from minicorn.arbiter import order  # it came with the template's code
+
         if line := self._belongings.channels.get(action.parent):
             order.give(line, post, self._belongings.directory.page_fd(action.slot))
         self._belongings.ordered[ours.fd] = action, ours

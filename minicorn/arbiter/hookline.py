@@ -16,12 +16,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from minicorn.arbiter.attendant import Attendant
-from minicorn.arbiter.hooks import ARBITERS, RAN, attend
 from minicorn.config.settings import Settings
 from minicorn.record import Record
-from minicorn.system.channel import Channel, Message
+from minicorn.system.channel import RAN, Channel, Message
 
 LOGGER = logging.getLogger("minicorn")
+# Those of the arbiter; the others are run by the workers
+ARBITERS = ("on_starting", "when_ready", "on_reload", "pre_exec", "child_exit", "nworkers_changed", "on_exit")
 # Calls that wait at most: fewer than a channel holds
 WAITING_MOST = 500
 
@@ -123,6 +124,8 @@ class HookLine:
             call.then(False)
 
     def _run(self, channel: Channel) -> int:
+        from minicorn.arbiter.hooks import attend
+
         return attend(channel, self._settings, self._address)
 
     def _hear(self, message: Message) -> None:

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 
 from minicorn.config import configfile
 from minicorn.config.settings import NAMES, OPTIONS, Settings
-from minicorn.system.channel import Channel
+from minicorn.system.channel import RAN, Channel
 from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 LOGGER = logging.getLogger("minicorn")
-ARBITERS = ("on_starting", "when_ready", "on_reload", "pre_exec", "child_exit", "nworkers_changed", "on_exit")
-RAN = "ran"
 
 
 class Cfg:

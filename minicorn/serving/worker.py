@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from minicorn.arbiter.hooks import WorkerHooks
 from minicorn.config.settings import Settings
 from minicorn.errors import ExitCode
 from minicorn.logs.log import Output, Sink, reopen_handlers
@@ -34,9 +33,10 @@ from minicorn.system.spawn import Post
 from minicorn.system.title import set_title
 from minicorn.typed import TYPE_CHECKING
 
-if TYPE_CHECKING:  # ours, of --refork-after, is imported where it is on
+if TYPE_CHECKING:  # ours are imported where they are on
     from wsgiref.types import WSGIApplication
 
+    from minicorn.arbiter.hooks import WorkerHooks
     from minicorn.serving.promotion import Promotion
 
 LOGGER = logging.getLogger("minicorn")
@@ -207,6 +207,8 @@ class Worker:
     def _take_hooks(self) -> WorkerHooks | None:
         if not self._settings.hooks:
             return None
+        from minicorn.arbiter.hooks import WorkerHooks
+
         names = [listener.name for listener in self._listeners]
         return WorkerHooks(self._settings, self._post.slot, names)
 

@@ -32,6 +32,7 @@ EXCUSE = "excuse"  # the new code takes long: tell those who are kept
 DEBUGGING = "debugging"  # somebody is in a debugger: no deadline holds any more
 IMPORTED = "imported"  # the worker's answer to what to watch, for the watcher
 REFUSED = "refused"  # the template of --reload: these modules it has left to the workers, as JSON
+RAN = "ran"  # the hooks process: the number of a call that has run, and whether all went well
 CHANGED = "changed"  # the watcher: these files, as JSON
 
 
