@@ -16,7 +16,7 @@ from minicorn.figures.counters import BLOCK, Counters
 from minicorn.figures.heartbeat import Page
 from minicorn.pool.standing import Standing, from_json
 
-VERSION = 1
+VERSION = 2  # of the workers' pages as well: who looks from outside asks for this one
 SIZE = 65536
 _VERSION, _SEQUENCE, _BEAT, _LENGTH = range(4)
 _COUNTERS = 128
