@@ -19,7 +19,7 @@ from minicorn.reload.changes import Changes
 from minicorn.reload.groundwork import Groundwork
 from minicorn.reload.watcher import Watcher, coarse_time
 from minicorn.system import channel, spawn
-from minicorn.system.channel import Message
+from minicorn.system.channel import Channel, Message
 
 LOGGER = logging.getLogger("minicorn")
 
@@ -32,8 +32,13 @@ class Reloading:
         self._changes = Changes()
         self.ground = Groundwork()
         self._templates_help = settings.reload_template and spawn.become_subreaper()
+        self._places: dict[str, bool] = {}  # that workers import from, each with whether what is below counts
         began = coarse_time()
-        self.watcher = Attendant("watcher", lambda line: Watcher(settings, began).run(line), self._hear_watcher)
+
+        def watch(line: Channel) -> int:
+            return Watcher(settings, began).run(line, self._places)
+
+        self.watcher = Attendant("watcher", watch, self._hear_watcher)
 
     def turn(self, now: float) -> str:
         """Wish for a roll when one is due; the line for the log then."""
@@ -52,6 +57,7 @@ class Reloading:
     def hear_imports(self, text: str) -> None:
         """A worker tells what there is to watch, and what a template may import."""
         imported = json.loads(text)
+        self._places |= dict(imported["places"])
         self.watcher.tell(channel.IMPORTED, json.dumps(imported["places"]))
         if self._templates_help and self.ground.learn(imported["modules"], imported["own"]):
             self._pool.nursery.cradle = Cradle.COMMON

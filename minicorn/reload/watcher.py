@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from minicorn.config.settings import Settings
 from minicorn.errors import ConfigError, ExitCode
@@ -77,8 +77,8 @@ class Watcher:
         self._heard: deque[tuple[str, str, bool]] = deque()  # kind, path, whether a directory; from watchdog's threads
         self._wakeup = Wakeup()
 
-    def run(self, line: Channel) -> ExitCode:
-        """Watch until the arbiter has gone."""
+    def run(self, line: Channel, imported: Mapping[str, bool]) -> ExitCode:
+        """Watch until the arbiter has gone; `imported`: the places that a watcher before this one was told of."""
         set_title("minicorn: watcher")
         self._line = line
         log = logging.getLogger("watchdog")
@@ -88,6 +88,8 @@ class Watcher:
         self._observe()
         for directory, recursive in self._places.items():
             self._begin(directory, recursive)
+        if imported:
+            self._widen(imported.items())
         poll = select.poll()
         for fd in (line.fd, self._wakeup.fd):
             poll.register(fd, select.POLLIN)
@@ -202,7 +204,7 @@ class Watcher:
             # Where no further watch is to be had, watchdog has left out in silence some of what is below
             self._observer.unschedule(self._observer.schedule(self._handler, os.sep, recursive=False))
 
-    def _widen(self, places: list[tuple[str, bool]]) -> None:
+    def _widen(self, places: Iterable[tuple[str, bool]]) -> None:
         """The application has been imported, from these places too (and below them): read what has not been read."""
         for directory, recursive in places:
             if self._is_reached(directory):

@@ -376,6 +376,22 @@ def test_edits_are_seen_that_come_while_the_watcher_is_dead(start: Starter) -> N
     server.wait_log(f"the watcher {killed} has died of SIGKILL")
 
 
+def test_a_watcher_that_comes_after_another_knows_what_was_imported(
+    start: Starter, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    library = tmp_path_factory.mktemp("elsewhere") / "library.py"
+    library.write_text("WORD = 'one'")
+    start.write("project.py", APP.format(word="unused", extra="import library").replace("WORD.", "library.WORD."))
+    server = serve(start, env={"PYTHONPATH": f"{os.environ.get('PYTHONPATH', '')}:{CHECKOUT}:{library.parent}"})
+    library.write_text("WORD = 'two'")
+    await_word(server, "two")
+    killed = find_watcher(server)
+    os.kill(killed, signal.SIGKILL)
+    server.wait_log(f"the watcher {killed} has died of SIGKILL")
+    library.write_text("WORD = 'three'")
+    await_word(server, "three")
+
+
 def test_breakpoint_works_on_the_terminal_and_nothing_is_late_meanwhile(start: Starter) -> None:
     write(start, "one")
     path = start.cwd / "project.py"
