@@ -42,9 +42,6 @@ CLAIM = re.compile(r"forwarded|x-forwarded-.*|x-real-ip|proxy", re.IGNORECASE)
 # RFC 9110 5.5: field-value, of VCHAR, obs-text, SP and HTAB
 FIELD_VALUE = Rare(r"[\t\x20-\x7e\x80-\xff]*+")
 
-# RFC 9112 3.2: the target is visible ASCII. RFC 3986 knows no "#" in it and asks to encode
-# some more, but browsers send those ("|", "[", "{") raw in queries.
-TARGET = re.compile(r"[\x21\x22\x24-\x7e]++")
 # RFC 9112 2.3: case-sensitive, one digit each
 VERSION = Rare(r"HTTP/([0-9])\.[0-9]")
 

@@ -24,6 +24,7 @@ class Peers:
         self._unix = "unix" in self._words
         # Decided once for each address of late, not for each request
         self.include = lru_cache(maxsize=1024)(self._include)
+        self.have = lru_cache(maxsize=1024)(self._have)
 
     def check(self) -> None:
         """ValueError for what is none."""
@@ -35,11 +36,9 @@ class Peers:
 
         return [ipaddress.ip_network(word) for word in self._words if word not in ("*", "unix")]
 
-    def have(self, peer: str) -> bool:
+    def _have(self, peer: str) -> bool:
         """Whether a connection from `peer` ("": a Unix socket's) is one of theirs."""
-        if not peer:
-            return self._unix or self._everyone
-        return self._everyone or self.include(peer)
+        return self._everyone or (self.include(peer) if peer else self._unix)
 
     def _include(self, address: str) -> bool:
         """Whether the list names `address`, by itself or by its network."""

@@ -22,6 +22,9 @@ class Framing(Enum):
     CHUNKED = "chunked"
 
 
+_NO_BODY = Framing.NONE  # looked up once: dear in an enumeration, up to Python 3.11
+
+
 class Request:
     """One request head, checked.
 
@@ -30,25 +33,35 @@ class Request:
     else must judge first: a name with an underscore, and what a proxy says of its client.
     """
 
-    method: str
-    target: str
-    version: str
-    fields: dict[str, str]
-    path: str = ""
-    query: str = ""
-    framing: Framing = Framing.NONE
-    content_length: int = 0
-    keep_alive: bool = True
-    expects_continue: bool = False
-    secure: bool = False  # the target is an https URI
-    aside: tuple[str, ...] = ()
-    head: str = ""  # as it came
+    __slots__ = (
+        "aside",
+        "content_length",
+        "expects_continue",
+        "fields",
+        "framing",
+        "head",
+        "keep_alive",
+        "method",
+        "path",
+        "query",
+        "secure",
+        "target",
+        "version",
+    )
 
-    def __init__(self, method: str, target: str, version: str, fields: dict[str, str]) -> None:
+    def __init__(self, method: str, target: str, version: str, fields: dict[str, str], head: str = "") -> None:
         self.method = method
         self.target = target
         self.version = version
         self.fields = fields
+        self.head = head  # as it came
+        self.path = self.query = ""
+        self.framing = _NO_BODY
+        self.content_length = 0
+        self.keep_alive = True
+        self.expects_continue = False
+        self.secure = False  # the target is an https URI
+        self.aside: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.target} {self.version} {self.framing.value}>"
@@ -69,20 +82,20 @@ def parse_head(
     `searched` is how much of `data` an earlier call saw.
     """
     # RFC 9112 2.2: an empty line before the request line is ignored, once
-    start = 2 if data.startswith(b"\r\n") else 0
-    end = data.find(b"\r\n\r\n", max(start, searched - 3))
-    if end < 0 or end + 4 - start > limit:
-        if end >= 0 or len(data) - start > limit:
+    start = 2 if data[:2] == b"\r\n" else 0
+    end = data.find(b"\r\n\r\n", start if searched < 5 else searched - 3) + 4
+    if end < 4 or end - start > limit:
+        if end >= 4 or len(data) - start > limit:
             raise _too_large(data, start, limit)
         _check_first_line(data, start, searched)
         if grammar.NOT_IN_HEADS.search(data, max(start, searched - 1)):
             raise ProtocolError(400, "bare CR or LF, or a control character, in the head")
         _check_last_line(data, start, searched, longest_line, longest_field)
         return None
-    end += 4
-    if 0 < longest_line < end - start or 0 < longest_field < end - start:  # else no line can be too long
-        _check_lines(data[start:end], longest_line, longest_field)
-    return _parse(bytes(data[start:end]), most_fields), end
+    head = data[start:end].decode("latin-1")
+    if 0 < longest_line < len(head) or 0 < longest_field < len(head):  # else no line can be too long
+        _check_lines(head, longest_line, longest_field)
+    return _parse(head, most_fields), end
 
 
 def _too_large(data: bytes | bytearray, start: int, limit: int) -> ProtocolError:
@@ -91,9 +104,9 @@ def _too_large(data: bytes | bytearray, start: int, limit: int) -> ProtocolError
     return ProtocolError(431, f"head of more than {limit} bytes")
 
 
-def _check_lines(head: bytes | bytearray, longest_line: int, longest_field: int) -> None:
+def _check_lines(head: str, longest_line: int, longest_field: int) -> None:
     """Refuse a line that is longer than it may be."""
-    request_line, *fields = head.split(b"\r\n")
+    request_line, *fields = head.split("\r\n")
     if 0 < longest_line < len(request_line):
         raise ProtocolError(414, f"request line of more than {longest_line} bytes")
     if 0 < longest_field < max(map(len, fields)) + 2:
@@ -121,25 +134,38 @@ def _check_first_line(data: bytes | bytearray, start: int, searched: int) -> Non
         _parse_request_line(data[start:end].decode("latin-1"))
 
 
-def _parse(head: bytes, most_fields: int) -> Request:
-    text = head.decode("latin-1")
-    lines = text.split("\r\n")
-    request = _parse_request_line(lines[0])
+def _parse(head: str, most_fields: int) -> Request:
+    lines = head.split("\r\n")
+    method, target, version = _parse_request_line(lines[0])
     if most_fields and len(lines) - 3 > most_fields:
         raise ProtocolError(431, f"more than {most_fields} field lines")
-    pairs = [*map(_LINES.__getitem__, lines[1:-2])]
-    request.head = text
-    request.fields = fields = dict(pairs)
+    pairs = [*map(_find_line, lines[1:-2])]
+    fields = dict(pairs)
+    request = Request(method, target, version, fields, head)
     if "" in fields:
         request.aside = tuple(line for key, line in pairs if not key)
         pairs = [pair for pair in pairs if pair[0]]
         del fields[""]
     if len(fields) != len(pairs):
-        request.fields = _combine(pairs)
-    _check_host(request)
-    _resolve_target(request)
-    _decide_framing(request)
-    _decide_connection(request)
+        request.fields = fields = _combine(pairs)
+    host = fields.get("HTTP_HOST")
+    # RFC 9112 3.2: 400 for a missing, repeated or invalid Host
+    if host is None:
+        if version == "HTTP/1.1":
+            raise ProtocolError(400, "no Host field")
+    elif not _HOSTS[host]:
+        raise ProtocolError(400, "invalid Host field")
+    if target[0] == "/" and method != "CONNECT":
+        path, _, request.query = target.partition("?")
+        request.path = _decode(path) if "%" in path else path
+    else:
+        _resolve_target(request)
+    if "CONTENT_LENGTH" in fields or "HTTP_TRANSFER_ENCODING" in fields:
+        _decide_framing(request)
+    if "HTTP_CONNECTION" in fields or version == "HTTP/1.0":
+        _decide_persistence(request)
+    if "HTTP_EXPECT" in fields and version == "HTTP/1.1":
+        _decide_expectation(request)
     return request
 
 
@@ -147,16 +173,21 @@ def _parse(head: bytes, most_fields: int) -> Request:
 _METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
 
 
-def _parse_request_line(line: str) -> Request:
+def _parse_request_line(line: str) -> tuple[str, str, str]:
+    """Method, target and version."""
     try:
         method, target, version = line.split(" ")
     except ValueError:
         raise ProtocolError(400, "malformed request line") from None
-    if not grammar.TARGET.fullmatch(target) or (method not in _METHODS and not grammar.TOKEN.fullmatch(method)):
+    if method not in _METHODS and not grammar.TOKEN.fullmatch(method):
         raise ProtocolError(400, "malformed request line")
-    if version not in ("HTTP/1.1", "HTTP/1.0"):
+    # RFC 9112 3.2: visible ASCII. RFC 3986 knows no "#" in it and asks to encode some more, but browsers
+    # send those ("|", "[", "{") raw in queries. A pattern takes three times as long
+    if not (target and target.isascii() and target.isprintable()) or "#" in target:
+        raise ProtocolError(400, "malformed request line")
+    if version != "HTTP/1.1" and version != "HTTP/1.0":
         version = _lower_version(version)
-    return Request(method, target, version, {})
+    return method, target, version
 
 
 def _lower_version(version: str) -> str:
@@ -202,9 +233,13 @@ class _Lines(dict[str, tuple[str, str]]):
         key = _NAMES[name]
         if not colon:
             raise ProtocolError(400, "field line without a colon")
-        if not (value.isascii() and value.isprintable()) and not grammar.FIELD_VALUE.fullmatch(value):
+        if value.isascii() and value.isprintable():
+            value = value.strip()  # of spaces: nothing else that is white is printable
+        elif grammar.FIELD_VALUE.fullmatch(value):
+            value = value.strip(" \t")
+        else:
             raise ProtocolError(400, "control character in the head")
-        pair = (key, value.strip(" \t")) if key else ("", line)
+        pair = (key, value) if key else ("", line)
         if len(line) <= _LONGEST_LINE:
             if len(self) >= REMEMBERED:
                 self.clear()
@@ -214,6 +249,7 @@ class _Lines(dict[str, tuple[str, str]]):
 
 _NAMES = _Names()
 _LINES = _Lines()
+_find_line = _LINES.__getitem__
 
 
 _SINGLE = frozenset(["HTTP_HOST", "CONTENT_LENGTH", "CONTENT_TYPE"])
@@ -258,37 +294,29 @@ def _is_ipv6(text: str) -> bool:
     return True
 
 
-def _check_host(request: Request) -> None:
-    # RFC 9112 3.2: 400 for a missing, repeated or invalid Host
-    host = request.fields.get("HTTP_HOST")
-    if host is None:
-        if request.version == "HTTP/1.1":
-            raise ProtocolError(400, "no Host field")
-    elif not _HOSTS[host]:
-        raise ProtocolError(400, "invalid Host field")
-
-
 def _resolve_target(request: Request) -> None:
-    """The target's form (RFC 9112 3.2) and what it says of path, query and host."""
+    """What a target of another form than origin-form (RFC 9112 3.2) says of path, query and host."""
     target = request.target
     if request.method == "CONNECT":
         raise ProtocolError(501, "CONNECT is for proxies")
-    if target[0] == "/":
-        path, _, request.query = target.partition("?")
-    elif target == "*" and request.method == "OPTIONS":
-        path = ""
-    else:
-        match = grammar.ABSOLUTE_FORM.fullmatch(target)
-        # RFC 9110 4.2.1: a URI whose host is empty is invalid
-        if match is None or not _HOSTS[match[1]] or match[1].startswith(":"):
-            raise ProtocolError(400, "malformed request target")
-        # RFC 9112 3.2.2: the target's authority replaces Host
-        request.fields["HTTP_HOST"] = match[1]
-        # RFC 9110 4.2.3 and RFC 9112 3.2.4: nothing behind the authority is "/", and "*" for OPTIONS
-        path = match[2] or ("" if request.method == "OPTIONS" and match[3] is None else "/")
-        request.query = match[3] or ""
-        request.secure = target[4] in "sS"
-    request.path = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+    if target == "*" and request.method == "OPTIONS":
+        return
+    match = grammar.ABSOLUTE_FORM.fullmatch(target)
+    # RFC 9110 4.2.1: a URI whose host is empty is invalid
+    if match is None or not _HOSTS[match[1]] or match[1].startswith(":"):
+        raise ProtocolError(400, "malformed request target")
+    # RFC 9112 3.2.2: the target's authority replaces Host
+    request.fields["HTTP_HOST"] = match[1]
+    # RFC 9110 4.2.3 and RFC 9112 3.2.4: nothing behind the authority is "/", and "*" for OPTIONS
+    path = match[2] or ("" if request.method == "OPTIONS" and match[3] is None else "/")
+    request.path = _decode(path)
+    request.query = match[3] or ""
+    request.secure = target[4] in "sS"
+
+
+def _decode(path: str) -> str:
+    """Percent-decoded, in PEP 3333's latin-1."""
+    return unquote_to_bytes(path).decode("latin-1")
 
 
 def _decide_framing(request: Request) -> None:
@@ -318,18 +346,17 @@ def _decide_framing(request: Request) -> None:
             request.framing = Framing.LENGTH
 
 
-def _decide_connection(request: Request) -> None:
-    """Persistence (RFC 9112 9.3) and expectations (RFC 9110 10.1.1)."""
-    options = request.fields.get("HTTP_CONNECTION")
-    if options is None:
-        request.keep_alive = request.version == "HTTP/1.1"
-    else:
-        listed = [option.strip(" \t") for option in options.lower().split(",")]
-        request.keep_alive = "close" not in listed and (request.version == "HTTP/1.1" or "keep-alive" in listed)
-    expectation = request.fields.get("HTTP_EXPECT")
-    if expectation is not None and request.version == "HTTP/1.1":
-        # RFC 9110 5.6.1.2: empty elements of a list are ignored
-        expected = {member.strip(" \t") for member in expectation.lower().split(",")} - {""}
-        if expected - {"100-continue"}:
-            raise ProtocolError(417, "unknown expectation")
-        request.expects_continue = bool(expected)
+def _decide_persistence(request: Request) -> None:
+    """RFC 9112 9.3."""
+    options = request.fields.get("HTTP_CONNECTION", "").lower().split(",")
+    listed = [option.strip(" \t") for option in options]
+    request.keep_alive = "close" not in listed and (request.version == "HTTP/1.1" or "keep-alive" in listed)
+
+
+def _decide_expectation(request: Request) -> None:
+    """RFC 9110 10.1.1."""
+    # RFC 9110 5.6.1.2: empty elements of a list are ignored
+    expected = {member.strip(" \t") for member in request.fields["HTTP_EXPECT"].lower().split(",")} - {""}
+    if expected - {"100-continue"}:
+        raise ProtocolError(417, "unknown expectation")
+    request.expects_continue = bool(expected)

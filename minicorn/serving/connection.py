@@ -297,11 +297,11 @@ class Connection:
             return False
         request, end = parsed
         self.request = request
-        self._raw = bytes(data)
+        self._raw = data if type(data) is bytes else bytes(data)
         self._input, self._searched = data[end:], 0
-        self.body = io.BytesIO()
         if request.framing is not NO_BODY:
             return self._begin_body(request, now)
+        self.body = io.BytesIO()
         if self._input:
             self.holds = True
         self.since = now
@@ -315,6 +315,7 @@ class Connection:
             # As most do, it has come whole with its head: there is nothing to keep account of
             self.body = io.BytesIO(data[:length])
             return self._complete(request, data[length:], length, now)
+        self.body = io.BytesIO()
         self._decoder = decoder_for(request, limit)
         self.holds = True
         self._began, self._moved = now, len(data)

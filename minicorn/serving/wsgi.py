@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 _END: Any = object()
+_SEQUENCES = (list, tuple)
 
 LOGGER = logging.getLogger("minicorn")
 
@@ -110,7 +111,8 @@ class BlockWrapper(FileWrapper):
 
 
 def base_environ(listener: Listener, multiprocess: bool, sendfile: bool = True) -> WSGIEnvironment:
-    """What is the same for every request that comes by `listener`."""
+    """What is the same for every request that comes by `listener`, and a place for what is not: a copy
+    that has all keys does not grow."""
     # PEP 3333: neither is ever empty; a Unix socket has no such names
     name, port = (listener.host, str(listener.port)) if listener.port else ("localhost", "80")
     return {
@@ -126,7 +128,22 @@ def base_environ(listener: Listener, multiprocess: bool, sendfile: bool = True) 
         "wsgi.run_once": False,
         "wsgi.file_wrapper": FileWrapper if sendfile else BlockWrapper,
         "wsgi.input_terminated": True,
+        "wsgi.input": None,
+        **dict.fromkeys(_ITS_OWN, ""),
     }
+
+
+# Environ keys that each request sets
+_ITS_OWN = (
+    "REQUEST_METHOD",
+    "PATH_INFO",
+    "QUERY_STRING",
+    "RAW_URI",
+    "REQUEST_URI",
+    "SERVER_PROTOCOL",
+    "REMOTE_ADDR",
+    "REMOTE_PORT",
+)
 
 
 def build_environ(base: WSGIEnvironment, request: Request, connection: Connection) -> WSGIEnvironment:
@@ -246,7 +263,7 @@ class Exchange:
             raise self._gone
 
     def _deliver(self, result: Iterable[bytes]) -> None:
-        if isinstance(result, (list, tuple)) and len(result) == 1:
+        if isinstance(result, _SEQUENCES) and len(result) == 1:
             if result[0]:
                 self._send(result[0], len(result[0]))
         elif isinstance(result, FileWrapper) and self._head is None and (span := result.span()) is not None:
@@ -284,10 +301,10 @@ class Exchange:
         if head is None:
             head = self._begin(known)
             prefix = head.data
-        self._produced += len(data)
+        self._produced = produced = self._produced + len(data)
         if head.delimiter is LENGTH:
-            if self._produced > head.length:
-                data = data[: max(0, len(data) - (self._produced - head.length))]
+            if produced > head.length:
+                data = data[: max(0, len(data) - (produced - head.length))]
         elif head.delimiter is CHUNKED:
             data = reply.chunk(data)
         elif head.delimiter is NOTHING:

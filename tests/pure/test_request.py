@@ -39,7 +39,7 @@ def meaning(parsed: tuple[Request, int] | None) -> dict[str, object] | None:
     if parsed is None:
         return None
     request, end = parsed
-    return {"end": end, **{name: getattr(request, name) for name in Request.__annotations__}}
+    return {"end": end, **{name: getattr(request, name) for name in Request.__slots__}}
 
 
 def accepted(data: bytes, limit: int = LIMIT) -> Request:
