@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from minicorn.errors import ProtocolError
 from minicorn.http import grammar
 from minicorn.http.peers import parse_ip
-from minicorn.http.quoting import unquote_to_bytes
+from minicorn.http.quoting import unquote
 from minicorn.record import Record
 
 BELIEVABLE = (
@@ -184,7 +184,7 @@ def _render(story: Story, host: str, scheme: str) -> dict[str, str]:
         if name:
             keys["HTTP_HOST"] = name if story.server_port == usual else f"{name}:{story.server_port}"
     if story.prefix is not None:
-        keys["SCRIPT_NAME"] = unquote_to_bytes(story.prefix).decode("latin-1")
+        keys["SCRIPT_NAME"] = unquote(story.prefix)
     return keys
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 
-def unquote_to_bytes(text: str) -> bytes:
-    """The octets that `text`, of latin-1, stands for; a "%" without two digits behind it is itself."""
-    return re.sub("%([0-9A-Fa-f]{2})", _decode, text).encode("latin-1")
+def unquote(text: str) -> str:
+    """What `text`, of latin-1, stands for, an octet a character (PEP 3333); a "%" without two digits behind it
+    is itself."""
+    return re.sub("%([0-9A-Fa-f]{2})", _decode, text)
 
 
 def _decode(found: re.Match[str]) -> str:

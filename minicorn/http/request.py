@@ -11,7 +11,7 @@ from enum import Enum
 
 from minicorn.errors import ProtocolError
 from minicorn.http import grammar
-from minicorn.http.quoting import unquote_to_bytes
+from minicorn.http.quoting import unquote
 
 
 class Framing(Enum):
@@ -157,7 +157,7 @@ def _parse(head: str, most_fields: int) -> Request:
         raise ProtocolError(400, "invalid Host field")
     if target[0] == "/" and method != "CONNECT":
         path, _, request.query = target.partition("?")
-        request.path = _decode(path) if "%" in path else path
+        request.path = unquote(path) if "%" in path else path
     else:
         _resolve_target(request)
     if "CONTENT_LENGTH" in fields or "HTTP_TRANSFER_ENCODING" in fields:
@@ -309,14 +309,9 @@ def _resolve_target(request: Request) -> None:
     request.fields["HTTP_HOST"] = match[1]
     # RFC 9110 4.2.3 and RFC 9112 3.2.4: nothing behind the authority is "/", and "*" for OPTIONS
     path = match[2] or ("" if request.method == "OPTIONS" and match[3] is None else "/")
-    request.path = _decode(path)
+    request.path = unquote(path)
     request.query = match[3] or ""
     request.secure = target[4] in "sS"
-
-
-def _decode(path: str) -> str:
-    """Percent-decoded, in PEP 3333's latin-1."""
-    return unquote_to_bytes(path).decode("latin-1")
 
 
 def _decide_framing(request: Request) -> None:

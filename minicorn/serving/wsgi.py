@@ -110,6 +110,19 @@ class BlockWrapper(FileWrapper):
         return None
 
 
+# Environ keys that each request sets
+_ITS_OWN = (
+    "REQUEST_METHOD",
+    "PATH_INFO",
+    "QUERY_STRING",
+    "RAW_URI",
+    "REQUEST_URI",
+    "SERVER_PROTOCOL",
+    "REMOTE_ADDR",
+    "REMOTE_PORT",
+)
+
+
 def base_environ(listener: Listener, multiprocess: bool, sendfile: bool = True) -> WSGIEnvironment:
     """What is the same for every request that comes by `listener`, and a place for what is not: a copy
     that has all keys does not grow."""
@@ -131,19 +144,6 @@ def base_environ(listener: Listener, multiprocess: bool, sendfile: bool = True) 
         "wsgi.input": None,
         **dict.fromkeys(_ITS_OWN, ""),
     }
-
-
-# Environ keys that each request sets
-_ITS_OWN = (
-    "REQUEST_METHOD",
-    "PATH_INFO",
-    "QUERY_STRING",
-    "RAW_URI",
-    "REQUEST_URI",
-    "SERVER_PROTOCOL",
-    "REMOTE_ADDR",
-    "REMOTE_PORT",
-)
 
 
 def build_environ(base: WSGIEnvironment, request: Request, connection: Connection) -> WSGIEnvironment:
