@@ -21,6 +21,7 @@ from minicorn.errors import ClientGone, ProtocolError
 from minicorn.figures.heartbeat import IdleMap, Page
 from minicorn.http.reply import http_date
 from minicorn.serving.connection import APP, CLOSED, HEAD, IDLE, REPLY, Connection
+from minicorn.serving.crowd import Crowd
 from minicorn.serving.deadlines import TICK, Deadlines
 from minicorn.serving.handoff import Handoff, Parcel
 from minicorn.serving.holdings import Holdings
@@ -85,6 +86,7 @@ class Loop:
         self.on_refusal: Callable[[Connection, int, float], object] = lambda connection, status, now: None
         self.took = 0.0  # seconds that the last request was in the application
         self._pace = Pace()
+        self._crowd = Crowd()
         self.leaving = False  # connections go to siblings as soon as they can
         self.holding = False  # with `leaving`: they stay here, unread, until there is somebody to have them
         self._held: dict[Connection, None] = {}  # those whose request is whole
@@ -108,7 +110,7 @@ class Loop:
         self._listeners = listeners
         self._origins = listeners.copy()
         for listener in listeners:
-            self._callbacks[listener.fd] = partial(self._accept, listener)
+            self._callbacks[listener.fd] = partial(self._accept_crowd, listener)
         if self._handoff is not None:
             self._callbacks[self._handoff.fd] = self._take
         self._set_accepting(not self.leaving)
@@ -404,6 +406,16 @@ class Loop:
                 self._poller.register(fd, poller.READ_EXCLUSIVE)
             else:
                 self._poller.unregister(fd)
+
+    def _accept_crowd(self, listener: Listener) -> None:
+        """Accept those who have come, as far as we can guess; one alone where siblings wait for work."""
+        wanted = self._crowd.guess
+        if self._handoff is not None and wanted > 1:
+            wanted = 1 if self._reception.secure or self._idle_map.count() else min(wanted, self._pace.share)
+        came = 0
+        while came < wanted and self._accept(listener):
+            came += 1
+        self._crowd.note(came, wanted)
 
     def _accept(self, listener: Listener) -> bool:
         if not self._has_room():
