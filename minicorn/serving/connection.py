@@ -143,7 +143,7 @@ class Connection:
         self._moved = 0  # bytes of it that have come
         self.begun = now  # when the request's first byte came
         self.since = 0.0  # when the request was complete
-        self._raw: bytes | None = None  # the bytes of a request in APP, while nothing is done of it
+        self._raw: bytes | None = None  # the bytes of a request, while nothing is done of it and it may travel
 
     def __repr__(self) -> str:
         return f"<Connection {self.peer}:{self.peer_port} {self.state.name} served={self.served}>"
@@ -199,18 +199,22 @@ class Connection:
         """What another worker needs to go on in our place; None where only we can.
 
         A connection between requests can go, and one with a request of which nothing is done.
-        In the middle of a reply it stays, and of a body unless --reload keeps what has come of it.
+        In the middle of a reply it stays, and of a body without --reload.
         """
-        if self.state is APP or self.state is BODY:
+        if self.state is APP or (self.state is BODY and self.settings.reload):
             data = self._raw
         elif self.state is IDLE or self.state is HEAD:
             data = bytes(self._input)
         else:
             return None
-        if data is None or (len(data) > INPUT_MOST and not self.settings.reload) or self.outbox.size:
+        if data is None or not self._is_portable(len(data)) or self.outbox.size:
             return None
         since = self.since if self.state is APP else 0.0
         return Parcel(self.listener.number, self.served, self.deadline, since, self.peer, self.peer_port, data)
+
+    def _is_portable(self, size: int) -> bool:
+        """Whether so many bytes of a request may travel."""
+        return size <= INPUT_MOST or self.settings.reload
 
     def resume(self, parcel: Parcel, now: float) -> bool:
         """Go on where another worker left off; whether a request is whole (state APP)."""
@@ -265,7 +269,7 @@ class Connection:
             self.deadline = self._body_due(now)
             self.holds = True
             if self._raw is not None:
-                self._raw += data
+                self._raw = self._raw + data if self._is_portable(len(self._raw) + len(data)) else None
             return self._feed(data, now)
         if self._input:
             if isinstance(self._input, bytes):
@@ -323,7 +327,7 @@ class Connection:
         self._move(BODY)
         if data and self._feed(data, now):
             return True
-        if not self.settings.reload:
+        if not self._is_portable(len(self._raw or b"")):
             self._raw = None
         if request.expects_continue and not data:
             self.outbox.send(CONTINUE)

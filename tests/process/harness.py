@@ -435,11 +435,12 @@ def resize_terminal(master: int) -> None:
 
 
 def descriptors(pid: int) -> list[str]:
-    """What the open descriptors of `pid` lead to."""
+    """What the open descriptors of `pid` lead to; none of a process that has gone."""
     links = []
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-            links.append(os.readlink(entry))
+    with contextlib.suppress(FileNotFoundError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                links.append(os.readlink(entry))
     return links
 
 

@@ -347,7 +347,13 @@ def test_a_request_is_served_elsewhere_whole(start: Starter) -> None:
     server = start(APP, "--workers", "2")
     owner, _, (small, large) = hold_owner(server, 2)
     (idle,) = server.workers() - {owner}
-    small.request("POST", "/echo/small", body=b"x" * 20_000)
+    small.putrequest("POST", "/echo/small")
+    small.putheader("Content-Length", "20000")
+    small.endheaders()
+    wait_read(server, small)  # by the owner, which has to keep it until its body has come
+    small.send(b"x" * 10_000)
+    wait_read(server, small)
+    small.send(b"x" * 10_000)
     assert read(small).text == f"1:{idle} small {'x' * 20_000}"
     large.request("POST", "/echo/large", body=b"x" * 200_000)
     wait_read(server, large)
