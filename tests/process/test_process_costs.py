@@ -125,37 +125,6 @@ def test_connections_that_are_ready_together_share_one_wait(start, tmp_path: Pat
     assert made["recvfrom"] == made["sendto"] + made["sendmsg"] == CONNECTIONS, text
 
 
-def test_clients_that_have_come_together_are_accepted_in_a_few_turns_and_one_alone_is_accepted_once(
-    start, tmp_path: Path
-):
-    server, worker = begin(start)
-    crowd = 8 * CONNECTIONS
-    with connect(server) as client:
-        for _ in range(500):  # until it is known that requests are quick
-            ask(client)
-    with contextlib.ExitStack() as stack:
-        os.kill(worker, signal.SIGSTOP)
-        wait_until(lambda: psutil.Process(worker).status() == psutil.STATUS_STOPPED, "the worker stops")
-        address = "127.0.0.1", server.port
-        clients = [stack.enter_context(socket.create_connection(address, 15)) for _ in range(crowd)]
-        for client in clients:
-            client.sendall(ASK)
-        with traced([worker], tmp_path / "crowd"):
-            os.kill(worker, signal.SIGCONT)
-            for client in clients:
-                answered(client)
-    made = Counter(line.partition("(")[0] for line in calls((tmp_path / "crowd").read_text()))
-    assert crowd <= made["accept4"] <= crowd + 8, made
-    assert made["epoll_wait"] <= crowd / 2, made
-    with traced([worker], tmp_path / "alone"):
-        began = time.monotonic()
-        for _ in range(REQUESTS):
-            connect(server).close()
-        more = MORE * (1 + time.monotonic() - began)
-    made = Counter(line.partition("(")[0] for line in calls((tmp_path / "alone").read_text()))
-    assert REQUESTS <= made["accept4"] <= REQUESTS + more, made
-
-
 def test_a_first_request_needs_few_modules(start) -> None:
     start.write("main.py", LISTING)
     # Without `site`, whose imports are those of what happens to be installed

@@ -308,19 +308,22 @@ def read_raw(connection: http.client.HTTPConnection) -> dict[str, object]:
     return answer
 
 
-def test_a_half_read_body_is_finished_by_its_own_worker(start: Starter) -> None:
-    """And then the connection goes to the next."""
+@pytest.mark.parametrize("half", [4, 40_000])
+def test_a_half_read_body_is_read_by_its_own_worker_to_its_end(start: Starter, half: int) -> None:
+    """And then the connection goes to the next: with the request, where that may travel."""
     server = start(APP)
     connection = keep(server)
     old = who(connection)
     connection.putrequest("POST", "/echo/body")
-    connection.putheader("Content-Length", "8")
-    connection.endheaders(b"half")
+    connection.putheader("Content-Length", str(2 * half))
+    connection.endheaders(b"x" * half)
     wait_read(server, connection)
     server.signal(SIGHUP)
     wait_until(lambda: not is_listening(old), "the old worker is retiring")
-    connection.send(b"half")
-    assert read(connection).text == f"1:{old} body halfhalf"
+    connection.send(b"x" * half)
+    name, _, body = read(connection).text.partition(" body ")
+    assert body == "x" * 2 * half
+    assert (name == f"1:{old}") == (half > 32768)
     server.wait_log("has retired")
     assert who(connection) != old
 

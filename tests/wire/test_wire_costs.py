@@ -1,11 +1,17 @@
 """What one request costs in counted work, which no noise can move: calls in Python, and system calls."""
 
+import contextlib
 import subprocess
 import threading
+import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 REQUESTS = 200
+CROWD = 64
 BROWSER = (
     "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
     "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
@@ -59,24 +65,55 @@ def test_calls_of_python_functions_in_a_request_do_not_grow(serve):
     assert 20 < each <= PYTHON_CALLS, f"{each:.1f} calls a request: {often}"
 
 
-def test_a_request_on_a_kept_connection_is_a_wait_a_receive_and_a_send(spawn, tmp_path: Path):
-    server = spawn(SCRIPT)
-    client = server.connect()
-    ask(client, 0)
-    seen = tmp_path / "calls"
-    command = ["strace", "-f", "-p", str(server.process.pid), "-o", str(seen)]
+@contextlib.contextmanager
+def traced(pid: int, to: Path) -> Iterator[Counter[str]]:
+    """The system calls of `pid`, by name, once this is over; those of the tracer's arrival among them."""
+    made: Counter[str] = Counter()
+    command = ["strace", "-f", "-p", str(pid), "-o", str(to)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
         try:
             assert tracer.stderr is not None
             assert "attached" in tracer.stderr.readline()
-            for number in range(REQUESTS):
-                ask(client, number)
+            yield made
         finally:
             tracer.terminate()
-    lines = [line.split(maxsplit=1)[1] for line in seen.read_text().splitlines()]
-    made = Counter(line.partition("(")[0] for line in lines if line[0].isalpha())
+    lines = [line.split(maxsplit=1)[1] for line in to.read_text().splitlines()]
+    made.update(line.partition("(")[0] for line in lines if line[0].isalpha())
+
+
+def test_a_request_on_a_kept_connection_is_a_wait_a_receive_and_a_send(spawn, tmp_path: Path):
+    server = spawn(SCRIPT)
+    client = server.connect()
+    ask(client, 0)
+    with traced(server.process.pid, tmp_path / "calls") as made:
+        for number in range(REQUESTS):
+            ask(client, number)
     ticks = REQUESTS / 10  # what a tick a second, and strace's own arrival, add
     assert made["sendto"] == REQUESTS
     assert made["recvfrom"] <= REQUESTS + ticks
     assert made["epoll_wait"] <= REQUESTS + ticks
     assert made.total() <= 3 * (REQUESTS + ticks), made
+
+
+def test_a_crowd_is_accepted_in_few_turns_and_a_client_alone_by_one_accept(spawn, wait_until, tmp_path: Path):
+    server = spawn(SCRIPT)
+    process = psutil.Process(server.process.pid)
+    process.suspend()
+    wait_until(lambda: process.status() == psutil.STATUS_STOPPED)
+    clients = [server.connect() for _ in range(CROWD)]
+    for client in clients:
+        client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    with traced(process.pid, tmp_path / "crowd") as made:
+        process.resume()
+        for client in clients:
+            assert client.reply().body == b"ok"
+    assert CROWD <= made["accept4"] <= CROWD + 8, made
+    assert made["epoll_wait"] <= CROWD / 2, made
+    with traced(process.pid, tmp_path / "alone") as made:
+        began = time.monotonic()
+        for number in range(REQUESTS):
+            client = server.connect()
+            ask(client, number)
+            client.close()
+        ticks = 1 + time.monotonic() - began  # in each of which somebody is looked for
+    assert REQUESTS <= made["accept4"] <= REQUESTS * 1.1 + ticks, made
