@@ -66,7 +66,8 @@ class Deaths:
     def averted(self, pid: int) -> None:
         """The worker is ready; with --reload it shows why it could not load."""
         self._failure = ""
-        self._verdicts.pop(pid, None)
+        if self._verdicts.get(pid) == BOOT_FAILED:  # any other stands: it may have said so as we killed it
+            del self._verdicts[pid]
 
     def boot_failed(self, pid: int, text: str, app: str) -> None:
         """Why a worker could not boot, once: what the next one says of the same is not said again."""

@@ -100,7 +100,7 @@ class Pool:
     def ready(self, pid: int, now: float) -> None:
         """The worker says that it serves, or the template that it can fork."""
         worker = self.children.get(pid)
-        if worker is None or worker.was_ready:
+        if worker is None or worker.was_ready or worker.state is State.KILLED:  # as it said so, perhaps
             return
         worker.was_ready = True
         if worker.state is State.RETIRING:  # it was told so meanwhile, and may have begun to serve

@@ -6,7 +6,7 @@ import pytest
 
 from minicorn.pool.actions import Abort, Drain, Kill, Quit, Retire, Say, Seal, Spawn
 from minicorn.pool.backoff import BACKOFF_MOST, HEALTHY
-from minicorn.pool.life import ABORT_GRACE, QUIT_GRACE, SAMPLES, State, Worker
+from minicorn.pool.life import ABORT_GRACE, QUIT_GRACE, SAMPLES, UNHEARD, State, Worker
 from minicorn.pool.pool import Pool
 from minicorn.pool.shutdown import UNSEALED, Stop
 
@@ -614,6 +614,16 @@ def test_a_worker_that_was_ready_before_it_heard_of_its_dismissal_finishes(world
     assert canary.state is State.RETIRING
     world.run(2)
     assert canary.pid in {action.pid for action in world.done(Kill)}
+
+
+def test_who_says_that_it_is_ready_as_it_is_killed_never_was(world):
+    """Else its end would be told as that of one who served."""
+    canary = dismissed_canary(world)
+    world.now += UNHEARD
+    world.perform()
+    assert canary.state is State.KILLED
+    world.pool.ready(canary.pid, world.now)
+    assert not canary.was_ready
 
 
 def test_a_strangers_exit_is_nobodys(world):
