@@ -99,11 +99,14 @@ def test_a_request_on_a_kept_connection_costs_the_whole_server_three_system_call
         began = time.monotonic()
         for _ in range(REQUESTS):
             ask(client)
-        more = MORE * (1 + time.monotonic() - began)
+        seconds = time.monotonic() - began
+    more = MORE * (1 + seconds)
     made = Counter(line.partition("(")[0] for line in calls((tmp_path / "calls").read_text()))
     assert made["sendto"] + made["sendmsg"] == REQUESTS, made
     assert made["recvfrom"] <= REQUESTS + more, made
     assert made["epoll_wait"] <= REQUESTS + more, made
+    # The helper looks up a hundred times a second, and on a busy machine may be in the way when it does
+    assert made.pop("futex", 0) <= more + 300 * seconds, made
     assert made.total() <= 3 * REQUESTS + more, made
 
 
