@@ -87,7 +87,8 @@ class Server:
         self.after_request: Callable[[WSGIEnvironment, str, list[tuple[str, str]], int], object] | None = None
         self.on_imports: Callable[[], None] = lambda: None  # with --reload, when a request has imported more
         self._settings = settings = settings or DEFAULTS
-        self._keeps_alive = settings.keep_alive > 0
+        # A connection that has served fewer is kept; none is as we end
+        self._share = (settings.max_keepalive_requests or sys.maxsize) - 1 if settings.keep_alive else 0
         self._queue_timeout = settings.queue_timeout
         self._request_patience = settings.timeout or float("inf")
         self._claims = Claims(settings)
@@ -155,6 +156,8 @@ class Server:
         `drain`: nobody else will serve what waits, so that is served too.
         """
         self._drain = drain
+        if drain:
+            self.part()
         self.should_exit = True
         self._wakeup.ring()
 
@@ -240,10 +243,11 @@ class Server:
     def part(self) -> None:
         """The server ends soon: let each reply be its connection's last, so that no client is left to
         send its next request into a close."""
-        self._keeps_alive = False
+        self._share = 0
 
     def seal(self) -> None:
         """The whole server ends: give nothing away any more, and let each reply be the last."""
+        self.part()
         self._loop.closing = True
 
     def hold(self) -> None:
@@ -279,7 +283,7 @@ class Server:
             if self._settings.reload:  # nobody comes after us to answer those who are kept
                 self._dispatch = self._answer
                 loop.go_on()
-            loop.closing = True
+            self.seal()
             # One at a time, so that siblings that drain too have their share
             while loop.take_new() and time.monotonic() < deadline:
                 loop.step(0, self._dispatch)
@@ -425,12 +429,7 @@ class Server:
     def is_willing(self, connection: Connection) -> bool:
         """To keep the connection: neither we end, nor has it had its share. A worker that retires is
         willing, since its successor will have it, where it can travel."""
-        if self._loop.closing or (self.should_exit and self._drain):
-            return False
-        if not connection.travels and (self.should_exit or self._loop.leaving):
-            return False
-        most = self._settings.max_keepalive_requests
-        return self._keeps_alive and (not most or connection.served + 1 < most)
+        return connection.served < self._share and (connection.travels or not (self.should_exit or self._loop.leaving))
 
 
 _SERVERS: weakref.WeakSet[Server] = weakref.WeakSet()

@@ -48,7 +48,10 @@ class Fields:
 
 
 class Head:
-    """A reply's head, ready to send, and what follows from it for the body and the connection."""
+    """A reply's head, ready to send, and what follows from it for the body and the connection.
+
+    `length` is the body's where that is its delimiter, else -1.
+    """
 
     __slots__ = ("data", "delimiter", "keep_alive", "length")
 
@@ -161,8 +164,7 @@ def render_head(request: Request, fields: Fields, known: int, keep_alive: bool, 
     `known` is the length of the whole body where it is known (-1 otherwise), `keep_alive`
     whether the connection may go on, `date` the line for Date (see `http_date`).
     """
-    version, bodiless = request.version, request.method == "HEAD"
-    wanted = (known, date, keep_alive, version, bodiless)
+    wanted = (known, date, keep_alive, request.version, request.method)
     made, head = fields.rendered
     if head is not None and made == wanted:
         return head
@@ -171,8 +173,9 @@ def render_head(request: Request, fields: Fields, known: int, keep_alive: bool, 
     return head
 
 
-def _render_head(fields: Fields, known: int, date: str, keep_alive: bool, version: str, bodiless: bool) -> Head:
-    code, length, lines = fields.code, fields.length, fields.lines
+def _render_head(fields: Fields, known: int, date: str, keep_alive: bool, version: str, method: str) -> Head:
+    code, given, lines = fields.code, fields.length, fields.lines
+    length = -1
     if not fields.dated:
         lines += date
 
@@ -180,12 +183,12 @@ def _render_head(fields: Fields, known: int, date: str, keep_alive: bool, versio
         # RFC 9110 15.3.6: no content, and unlike a 204 it must say so
         delimiter = NOTHING
         lines += "Content-Length: 0\r\n"
-    elif bodiless or code in (204, 304):
+    elif method == "HEAD" or code in (204, 304):
         delimiter = NOTHING
-        if length < 0 and known > 0 and code not in (204, 304):
+        if given < 0 and known > 0 and code not in (204, 304):
             lines += f"Content-Length: {known}\r\n"
-    elif length >= 0:
-        delimiter = LENGTH
+    elif given >= 0:
+        delimiter, length = LENGTH, given
     elif known >= 0:
         delimiter, length = LENGTH, known
         lines += f"Content-Length: {known}\r\n"

@@ -17,7 +17,7 @@ from types import TracebackType
 
 from minicorn.errors import ClientGone
 from minicorn.http import reply
-from minicorn.http.reply import CHUNKED, CLOSE, LENGTH, NOTHING, ApplicationFault, Fields, Head
+from minicorn.http.reply import CHUNKED, LENGTH, NOTHING, ApplicationFault, Fields, Head
 from minicorn.http.request import Request
 from minicorn.serving.connection import Connection
 from minicorn.serving.loader import explain
@@ -148,8 +148,7 @@ def base_environ(listener: Listener, multiprocess: bool, sendfile: bool = True) 
 
 def build_environ(base: WSGIEnvironment, request: Request, connection: Connection) -> WSGIEnvironment:
     """The environ of one request: PEP 3333's keys, RFC 3875's, RAW_URI and REQUEST_URI, REMOTE_PORT."""
-    environ = base.copy()
-    environ.update(request.fields)
+    environ = base | request.fields
     environ["REQUEST_METHOD"] = request.method
     environ["PATH_INFO"] = request.path
     environ["QUERY_STRING"] = request.query
@@ -165,8 +164,10 @@ class Exchange:
     """One request and its reply. `run` calls the application; then `status`, `headers`, `sent`
     and `keep_alive` say what became of it."""
 
+    _fields: Fields  # these two come with `status`
+    headers: list[tuple[str, str]]
+
     __slots__ = (
-        "_complete",
         "_connection",
         "_date",
         "_doors",
@@ -189,15 +190,12 @@ class Exchange:
         self._request = request
         self._date = date
         self._doors = doors
-        self._fields: Fields | None = None
         self._head: Head | None = None
         self._produced = 0
-        self._complete = False
         self._gone: ClientGone | None = None
         self.handed = 0  # bytes, head and framing included
         self.status: str | None = None
-        self.headers: list[tuple[str, str]] = []
-        self.broken = False  # the reply ended early: only a close can tell
+        self.broken = True  # the reply has no end yet: if it stays so, only a close can tell
         self.keep_alive = False
         self.unbounded = False  # the reply has no end but the connection's
 
@@ -222,7 +220,7 @@ class Exchange:
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
                 exc_info = None  # a cycle through this frame otherwise
-        elif self._fields is not None:
+        elif self.status is not None:
             raise ApplicationFault("start_response was called twice without exc_info")
         self._fields = reply.check_fields(status, headers)
         self.status, self.headers = status, headers
@@ -233,7 +231,12 @@ class Exchange:
         if data:
             self._doors.enter()
             try:
+                if self._gone is not None:
+                    raise self._gone  # an application that has caught it once meets it again
                 self._send(data, -1)
+            except ClientGone as gone:
+                self._gone = gone
+                raise
             finally:
                 self._doors.leave()
 
@@ -243,37 +246,41 @@ class Exchange:
         Raises ClientGone; whatever the application raises is answered and logged.
         """
         try:
-            self._doors.leave()
+            doors = self._doors
+            doors.leave()
             try:
-                result = application(environ, self.start_response)
+                result: Any = application(environ, self.start_response)
             finally:
-                self._doors.enter()
-            try:
+                doors.enter()
+            # One block in a plain list, as most give: nothing to iterate inside the application, nor to close
+            if type(result) in _SEQUENCES and len(result) == 1 and self._head is None:
+                self._send_whole(result[0] or b"")
+            else:
                 self._deliver(result)
-            finally:
-                close: Callable[[], object] | None = getattr(result, "close", None)
-                if close is not None:
-                    self._inside(close)
         except (ClientGone, KeyboardInterrupt):
             raise
         except BaseException as error:  # SystemExit and its kin are an application's error, no order to us
-            if self._gone is None:
-                self._fail(error)
-        if self._gone is not None:
-            raise self._gone
+            self._fail(error)
 
     def _deliver(self, result: Iterable[bytes]) -> None:
-        if isinstance(result, _SEQUENCES) and len(result) == 1:
-            if result[0]:
-                self._send(result[0], len(result[0]))
-        elif isinstance(result, FileWrapper) and self._head is None and (span := result.span()) is not None:
-            self._send_file(*span)
-        else:
-            blocks = iter(result)
-            while (block := self._inside(next, blocks, _END)) is not _END:
-                if block:  # an empty one would end a chunked reply
-                    self._send(block, -1)
-        self._conclude()
+        try:
+            if self._gone is not None:
+                raise self._gone  # which the application has caught
+            if isinstance(result, FileWrapper) and self._head is None and (span := result.span()) is not None:
+                self._send_file(*span)
+            else:
+                blocks = iter(result)
+                while (block := self._inside(next, blocks, _END)) is not _END:
+                    if block:  # an empty one would end a chunked reply
+                        self._send(block, -1)
+            self._conclude()
+        except ClientGone as gone:
+            self._gone = gone
+            raise
+        finally:
+            close: Callable[[], object] | None = getattr(result, "close", None)
+            if close is not None:
+                self._inside(close)
 
     def _inside(self, call: Callable[..., Any], *arguments: object) -> Any:
         """Do `call` inside the application: the connections are the helper's meanwhile."""
@@ -284,23 +291,32 @@ class Exchange:
             self._doors.enter()
 
     def _begin(self, known: int) -> Head:
-        if self._fields is None:
+        """Settle the head, which is sent with what comes next; `known` is the whole body's length or -1."""
+        if self.status is None:
             raise ApplicationFault("start_response was not called before the body")
         keep_alive = self._request.keep_alive and self._doors.is_willing(self._connection)
         self._head = head = reply.render_head(self._request, self._fields, known, keep_alive, self._date)
-        self.keep_alive = head.keep_alive
-        self.unbounded = head.delimiter is CLOSE
         return head
+
+    def _send_whole(self, body: bytes) -> None:
+        """All of the body; most are small and as long as their head says, and go with it in one piece."""
+        size = len(body)
+        if isinstance(body, bytes) and size < PIECE:
+            head = self._begin(size)
+            if size == head.length:
+                self._produced = size
+                self._hand_over(head.data + body)
+                self.broken, self.keep_alive = False, head.keep_alive
+                return
+        self._send(body, size)
+        self._conclude()
 
     def _send(self, data: bytes, known: int) -> None:
         """One block, with the head before the first; `known` is the whole body's length or -1."""
         if not isinstance(data, bytes):
             raise ApplicationFault(f"the body has {type(data).__name__} in it, not bytes")
-        prefix = b""
-        head = self._head
-        if head is None:
-            head = self._begin(known)
-            prefix = head.data
+        head = self._head or self._begin(known)
+        prefix = b"" if self.handed else head.data
         self._produced = produced = self._produced + len(data)
         if head.delimiter is LENGTH:
             if produced > head.length:
@@ -309,6 +325,8 @@ class Exchange:
             data = reply.chunk(data)
         elif head.delimiter is NOTHING:
             data = b""
+        else:
+            self.unbounded = True
         if len(data) < PIECE:
             self._hand_over(prefix + data)
         else:
@@ -318,18 +336,12 @@ class Exchange:
                 self._hand_over(view[start : start + PIECE])
 
     def _hand_over(self, data: bytes | memoryview) -> None:
-        if self._gone is not None:
-            raise self._gone  # an application that has caught it once meets it again
         outbox = self._connection.outbox
-        try:
-            if data:
-                self.handed += len(data)
-                outbox.send(data)
-            if outbox.size:
-                self._doors.stay(self._connection)
-        except ClientGone as gone:
-            self._gone = gone
-            raise
+        if data:
+            self.handed += len(data)
+            outbox.send(data)
+        if outbox.size:
+            self._doors.stay(self._connection)
 
     def _send_file(self, fd: int, offset: int, size: int) -> None:
         head = self._begin(size)
@@ -344,26 +356,23 @@ class Exchange:
         """The application has given all: end the body; see whether it was what the head said."""
         head = self._head
         if head is None:
-            head = self._begin(0)
-            self._hand_over(head.data)
-        self._complete = True
+            self._send_whole(b"")
+            return
         if head.delimiter is CHUNKED:
             self._hand_over(reply.LAST_CHUNK)
         elif head.delimiter is LENGTH and self._produced != head.length:
-            self._break()
             LOGGER.error(
                 "%s: the application gave %d bytes where its Content-Length says %d",
                 self._subject,
                 self._produced,
                 head.length,
             )
-
-    def _break(self) -> None:
-        self.broken, self.keep_alive = True, False
+            return
+        self.broken, self.keep_alive = False, head.keep_alive
 
     def _fail(self, error: BaseException) -> None:
-        if not self._complete:
-            self._break()
+        if self._gone is not None:
+            raise self._gone
         if isinstance(error, ApplicationFault):
             LOGGER.error("%s: the application broke WSGI: %s", self._subject, error)
         else:
