@@ -49,7 +49,15 @@ class Request:
         "version",
     )
 
-    def __init__(self, method: str, target: str, version: str, fields: dict[str, str], head: str = "") -> None:
+    def __init__(
+        self,
+        method: str,
+        target: str,
+        version: str,
+        fields: dict[str, str],
+        head: str = "",
+        aside: tuple[str, ...] = (),
+    ) -> None:
         self.method = method
         self.target = target
         self.version = version
@@ -61,7 +69,25 @@ class Request:
         self.keep_alive = True
         self.expects_continue = False
         self.secure = False  # the target is an https URI
-        self.aside: tuple[str, ...] = ()
+        self.aside = aside
+
+    def again(self, target: str, fields: dict[str, str], head: str, aside: tuple[str, ...]) -> Request:
+        """Another that differs from this one in its target, whose path and query are to be found out, and in
+        fields that decide nothing else."""
+        request: Request = Request.__new__(Request)
+        request.method = self.method
+        request.target = target
+        request.version = self.version
+        request.fields = fields
+        request.head = head
+        request.path = request.query = ""
+        request.framing = self.framing
+        request.content_length = self.content_length
+        request.keep_alive = self.keep_alive
+        request.expects_continue = self.expects_continue
+        request.secure = False
+        request.aside = aside
+        return request
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.target} {self.version} {self.framing.value}>"
@@ -139,15 +165,23 @@ def _parse(head: str, most_fields: int) -> Request:
     method, target, version = _parse_request_line(lines[0])
     if most_fields and len(lines) - 3 > most_fields:
         raise ProtocolError(431, f"more than {most_fields} field lines")
-    pairs = [*map(_find_line, lines[1:-2])]
+    pairs = [*map(find_line, lines[1:-2])]
     fields = dict(pairs)
-    request = Request(method, target, version, fields, head)
+    aside: tuple[str, ...] = ()
     if "" in fields:
-        request.aside = tuple(line for key, line in pairs if not key)
+        aside = tuple(line for key, line in pairs if not key)
         pairs = [pair for pair in pairs if pair[0]]
         del fields[""]
     if len(fields) != len(pairs):
-        request.fields = fields = _combine(pairs)
+        fields = _combine(pairs)
+    request = Request(method, target, version, fields, head, aside)
+    judge(request)
+    return request
+
+
+def judge(request: Request) -> None:
+    """See what the fields and the target decide. ProtocolError where they must not be so."""
+    fields, version = request.fields, request.version
     host = fields.get("HTTP_HOST")
     # RFC 9112 3.2: 400 for a missing, repeated or invalid Host
     if host is None:
@@ -155,18 +189,13 @@ def _parse(head: str, most_fields: int) -> Request:
             raise ProtocolError(400, "no Host field")
     elif not _HOSTS[host]:
         raise ProtocolError(400, "invalid Host field")
-    if target[0] == "/" and method != "CONNECT":
-        path, _, request.query = target.partition("?")
-        request.path = unquote(path) if "%" in path else path
-    else:
-        _resolve_target(request)
+    resolve_target(request)
     if "CONTENT_LENGTH" in fields or "HTTP_TRANSFER_ENCODING" in fields:
         _decide_framing(request)
     if "HTTP_CONNECTION" in fields or version == "HTTP/1.0":
         _decide_persistence(request)
     if "HTTP_EXPECT" in fields and version == "HTTP/1.1":
         _decide_expectation(request)
-    return request
 
 
 # RFC 9110 9.3: what need not be looked at
@@ -249,7 +278,7 @@ class _Lines(dict[str, tuple[str, str]]):
 
 _NAMES = _Names()
 _LINES = _Lines()
-_find_line = _LINES.__getitem__
+find_line = _LINES.__getitem__
 
 
 _SINGLE = frozenset(["HTTP_HOST", "CONTENT_LENGTH", "CONTENT_TYPE"])
@@ -294,9 +323,17 @@ def _is_ipv6(text: str) -> bool:
     return True
 
 
-def _resolve_target(request: Request) -> None:
-    """What a target of another form than origin-form (RFC 9112 3.2) says of path, query and host."""
+def resolve_target(request: Request) -> None:
+    """What the target says of path and query (RFC 9112 3.2), and of the host perhaps."""
     target = request.target
+    if target[0] == "/" and request.method != "CONNECT":  # origin-form
+        path, _, request.query = target.partition("?")
+        request.path = unquote(path) if "%" in path else path
+    else:
+        _resolve_other(request, target)
+
+
+def _resolve_other(request: Request, target: str) -> None:
     if request.method == "CONNECT":
         raise ProtocolError(501, "CONNECT is for proxies")
     if target == "*" and request.method == "OPTIONS":

@@ -23,8 +23,9 @@ from termios import FIONREAD
 from minicorn.config.settings import Settings
 from minicorn.errors import ClientGone, ProtocolError
 from minicorn.http.body import Decoder, decoder_for
+from minicorn.http.heads import Heads
 from minicorn.http.reply import CONTINUE, render_error
-from minicorn.http.request import Framing, Request, parse_head
+from minicorn.http.request import Framing, Request
 from minicorn.serving.handoff import INPUT_MOST, Parcel
 from minicorn.serving.outbox import Outbox
 from minicorn.serving.spool import check_room
@@ -87,6 +88,7 @@ class Connection:
         "_closing",
         "_decoder",
         "_discarded",
+        "_heads",
         "_input",
         "_linger",
         "_moved",
@@ -114,7 +116,13 @@ class Connection:
     )
 
     def __init__(
-        self, sock: socket.socket, peer: tuple[str, str], listener: Listener, settings: Settings, now: float
+        self,
+        sock: socket.socket,
+        peer: tuple[str, str],
+        listener: Listener,
+        settings: Settings,
+        heads: Heads,
+        now: float,
     ) -> None:
         self.sock = sock
         self.fd = sock.fileno()
@@ -134,6 +142,7 @@ class Connection:
         self._input: bytes | bytearray = b""
         self._received = 0  # bytes, since anybody asked
         self._searched = 0
+        self._heads = heads
         self._decoder: Decoder | None = None
         self._closing = False
         self._linger = False
@@ -286,20 +295,12 @@ class Connection:
             self.state = HEAD  # legal by the table; this is the hot path
             self.deadline = now + self.settings.recv_timeout
         data = self._input
-        settings = self.settings
-        parsed = parse_head(
-            data,
-            settings.max_header_size,
-            self._searched,
-            settings.limit_request_fields,
-            settings.limit_request_line,
-            settings.limit_request_field_size,
-        )
-        if parsed is None:
+        read = self._heads.read(data, self._searched)
+        if read is None:
             self._searched = len(data)
             self.holds = True
             return False
-        request, end = parsed
+        request, end = read
         self.request = request
         self._raw = data if type(data) is bytes else bytes(data)
         self._input, self._searched = data[end:], 0

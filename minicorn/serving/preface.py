@@ -10,6 +10,7 @@ import socket
 
 from minicorn.config.settings import Settings
 from minicorn.errors import ClientGone
+from minicorn.http.heads import Heads
 from minicorn.http.proxy import parse_proxy
 from minicorn.http.request import Request
 from minicorn.record import replace
@@ -27,9 +28,15 @@ class PrefacedConnection(Connection):
     __slots__ = ("_header", "_told", "about")
 
     def __init__(
-        self, sock: socket.socket, peer: tuple[str, str], listener: Listener, settings: Settings, now: float
+        self,
+        sock: socket.socket,
+        peer: tuple[str, str],
+        listener: Listener,
+        settings: Settings,
+        heads: Heads,
+        now: float,
     ) -> None:
-        super().__init__(sock, peer, listener, settings, now)
+        super().__init__(sock, peer, listener, settings, heads, now)
         self.state = PREFACE
         self.about: dict[str, str] = {}  # environ keys that each of its requests has
         self._header = b""

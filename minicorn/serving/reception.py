@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 from minicorn.config.settings import Settings
+from minicorn.http.heads import Heads
 from minicorn.http.peers import Peers
 from minicorn.serving.connection import HEAD, Connection
 from minicorn.serving.handoff import Parcel
@@ -20,6 +21,7 @@ class Reception:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._heads = Heads(settings)
         told = settings.proxy_protocol != "off"
         self._proxies = Peers(settings.proxy_allow_from if told else "")
         self._plain = not (told or settings.certfile)
@@ -33,12 +35,14 @@ class Reception:
     def welcome(self, sock: socket.socket, peer: tuple[str, str], listener: Listener, now: float) -> Connection:
         """The connection of a client that has just come."""
         if self._plain:
-            return Connection(sock, peer, listener, self._settings, now)
+            return Connection(sock, peer, listener, self._settings, self._heads, now)
         told = not self._proxies.have(peer[0])
         if self.secure:
-            connection: PrefacedConnection = self._kind(sock, peer, listener, self._settings, now, self._context)
+            connection: PrefacedConnection = self._kind(
+                sock, peer, listener, self._settings, self._heads, now, self._context
+            )
         elif told:
-            return Connection(sock, peer, listener, self._settings, now)
+            return Connection(sock, peer, listener, self._settings, self._heads, now)
         else:
             connection = self._preface(sock, peer, listener, now)
         if told:
@@ -49,7 +53,7 @@ class Reception:
         """One that another worker has greeted, and read up to some request's beginning."""
         peer = (parcel.peer, parcel.peer_port)
         if not parcel.secure:
-            return Connection(sock, peer, listener, self._settings, now)
+            return Connection(sock, peer, listener, self._settings, self._heads, now)
         connection = self._preface(sock, peer, listener, now)
         connection.skip_preface(secure=True)
         connection.state = HEAD
@@ -60,4 +64,4 @@ class Reception:
     ) -> PrefacedConnection:
         from minicorn.serving.preface import PrefacedConnection
 
-        return PrefacedConnection(sock, peer, listener, self._settings, now)
+        return PrefacedConnection(sock, peer, listener, self._settings, self._heads, now)

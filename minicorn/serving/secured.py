@@ -12,6 +12,7 @@ import ssl
 
 from minicorn.config.settings import Settings
 from minicorn.errors import ClientGone
+from minicorn.http.heads import Heads
 from minicorn.serving.connection import HEAD, PREFACE, REPLY
 from minicorn.serving.preface import PrefacedConnection
 from minicorn.serving.tls import TlsOutbox, TlsSocket, describe
@@ -33,10 +34,11 @@ class TlsConnection(PrefacedConnection):
         peer: tuple[str, str],
         listener: Listener,
         settings: Settings,
+        heads: Heads,
         now: float,
         context: ssl.SSLContext,
     ) -> None:
-        super().__init__(sock, peer, listener, settings, now)
+        super().__init__(sock, peer, listener, settings, heads, now)
         self._context = context
         self._secure: TlsSocket | None = None
 

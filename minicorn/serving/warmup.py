@@ -11,6 +11,7 @@ from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 from minicorn.config.settings import Settings
 from minicorn.errors import AppLoadError
+from minicorn.http.heads import Heads
 from minicorn.http.request import Request
 from minicorn.serving.connection import Connection
 from minicorn.serving.handoff import Parcel
@@ -55,7 +56,7 @@ def warm_up(app: WSGIApplication, path: str, base: WSGIEnvironment, listener: Li
     ours, client = socket.socketpair()
     ours.setblocking(False)
     with client:
-        connection = Connection(ours, ("127.0.0.1", "0"), listener, settings, 0.0)
+        connection = Connection(ours, ("127.0.0.1", "0"), listener, settings, Heads(settings), 0.0)
         head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: minicorn-warmup\r\n\r\n"
         connection.resume(Parcel(listener.number, 0, 0.0, 0.0, "127.0.0.1", "0", head.encode()), 0.0)
         request = connection.take_up()

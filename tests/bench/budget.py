@@ -15,7 +15,10 @@ from servers import Running, running
 from workloads import Workload, cost, saturate, wrk
 
 PARTS = {
-    "head": ("request line and eleven field lines, checked", ("minicorn.http.request.", "minicorn.http.body.")),
+    "head": (
+        "request line and eleven field lines, checked",
+        ("minicorn.http.heads.", "minicorn.http.mould.", "minicorn.http.request.", "minicorn.http.body."),
+    ),
     "environ": (
         "a dictionary for the application",
         ("minicorn.serving.wsgi.build_environ", "minicorn.http.forwarded."),

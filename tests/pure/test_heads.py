@@ -1,0 +1,301 @@
+"""Heads that moulds read: what they mean is what they mean line by line, whatever was read before."""
+
+from collections.abc import Callable
+
+import pytest
+from costs import FACTOR, growth
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_request import edits, head, meaning, mutated, outcome
+
+from minicorn.config.settings import DEFAULTS
+from minicorn.http import heads as heads_module
+from minicorn.http.heads import ENOUGH, KINDS, LONGEST, Heads
+from minicorn.http.request import Request, parse_head
+from minicorn.record import replace
+
+
+def browser(number: int) -> bytes:
+    """What a browser sends behind a proxy: much varies, much does not."""
+    return head(
+        b"X-Forwarded-For: 10.0.0.%d" % number,
+        b"X-Forwarded-Proto: https",
+        b"Cookie: session=%d; theme=dark" % number,
+        b"User-Agent: Browser/1.0 (of some kind)",
+        b"Accept:",
+        b"X_Dropped:  %d " % number,
+        start=b"GET /items/%d?page=%d HTTP/1.1" % (number, number),
+    )
+
+
+SAMPLES: dict[str, Callable[[int], bytes]] = {
+    "browser": browser,
+    "bare": lambda number: head(start=b"GET /%d HTTP/1.1" % number),
+    "form": lambda number: head(b"Content-Length: %d" % (number + 1), b"Accept: */*", start=b"POST / HTTP/1.1"),
+    "fixed form": lambda number: head(b"Content-Length: 5", b"A: %d" % number, start=b"POST / HTTP/1.1"),
+    "chunked": lambda number: head(b"Transfer-Encoding: chunked", b"A: %d" % number, start=b"PUT /a HTTP/1.1"),
+    "closing": lambda number: head(b"Connection: close", b"A: %d" % number),
+    "choosing": lambda number: head(b"Connection: " + (b"close", b"keep-alive")[number % 2]),
+    "old": lambda number: head(b"Connection: keep-alive", start=b"GET /%d HTTP/1.0" % number, host=None),
+    "expecting": lambda number: head(b"Expect: 100-continue", b"Content-Length: 3", b"A: %d" % number),
+    "hosts": lambda number: head(host=b"Host: h%d" % number),
+    "proxied": lambda number: head(start=b"GET http://a%d/b?c HTTP/1.1" % number),
+    "options": lambda number: head(b"A: %d" % number, start=b"OPTIONS * HTTP/1.1"),
+    "odd method": lambda number: head(b"A: %d" % number, start=b"M.*+T /a HTTP/1.1"),
+    "odd name": lambda number: head(b"A!.*: %d" % number),
+    "several cookies": lambda number: head(b"Cookie: a=%d" % number, b"Cookie: b=%d" % number),
+    "encoded": lambda number: head(start=b"GET /caf%%C3%%A9/%d HTTP/1.1" % number),
+    "lower case": lambda number: head(b"cookie: %d" % number, b"accept: */*", host=b"host: h"),
+}
+
+
+# One has two lines of a field, the other a name that no group of a pattern can have
+UNMOULDED = {"several cookies", "odd name"}
+
+
+def taught(make: Callable[[int], bytes], **limits: int) -> Heads:
+    """A server's, that has read enough of one kind."""
+    heads = Heads(replace(DEFAULTS, **limits))
+    for number in range(ENOUGH):
+        assert heads.read(make(number)) is not None
+    return heads
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The heads that were read line by line."""
+    found: list[bytes] = []
+
+    def parse(data: bytes, *limits: int) -> tuple[Request, int] | None:
+        found.append(bytes(data))
+        return parse_head(data, *limits)
+
+    monkeypatch.setattr(heads_module, "parse_head", parse)
+    return found
+
+
+def plain(data: bytes, **limits: int) -> object:
+    """What `data` means line by line."""
+    given = replace(DEFAULTS, **limits)
+    fields, line, field = given.limit_request_fields, given.limit_request_line, given.limit_request_field_size
+    return outcome(lambda: parse_head(data, given.max_header_size, 0, fields, line, field))
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_a_head_means_the_same_however_many_were_read_before(kind: str) -> None:
+    heads = Heads(DEFAULTS)
+    for number in [*range(ENOUGH * 3), 1, 2, 1]:
+        assert meaning(heads.read(SAMPLES[kind](number))) == plain(SAMPLES[kind](number))
+
+
+@pytest.mark.parametrize("kind", sorted(SAMPLES.keys() - UNMOULDED))
+def test_when_there_were_enough_of_a_kind_others_are_not_read_line_by_line(kind: str, parsed: list[bytes]) -> None:
+    heads = taught(SAMPLES[kind])
+    assert len(parsed) == ENOUGH
+    for number in range(100, 110):
+        assert heads.read(SAMPLES[kind](number)) is not None
+    assert len(parsed) == ENOUGH
+
+
+@pytest.mark.parametrize("kind", sorted(UNMOULDED))
+def test_what_has_no_mould_is_read_line_by_line(kind: str, parsed: list[bytes]) -> None:
+    heads = taught(SAMPLES[kind])
+    assert heads.read(SAMPLES[kind](100)) is not None
+    assert len(parsed) == ENOUGH + 1
+
+
+def test_what_comes_behind_a_head_is_left_alone() -> None:
+    heads = taught(browser)
+    for behind in (b"", browser(5), b"\r\n\r\n", b"\xff\0"):
+        for kind in (bytes, bytearray):
+            assert meaning(heads.read(kind(browser(9) + behind))) == plain(browser(9))
+
+
+def test_a_line_that_begins_to_vary_becomes_a_gap(parsed: list[bytes]) -> None:
+    def make(number: int, other: int) -> bytes:
+        return head(b"A: %d" % number, b"B: %d" % other, b"C: c")
+
+    heads = taught(lambda number: make(number, 0))
+    for other in range(1, ENOUGH):
+        assert meaning(heads.read(make(ENOUGH - 1, other))) == plain(make(ENOUGH - 1, other))
+    assert len(parsed) == 2 * ENOUGH - 1
+    assert meaning(heads.read(make(77, 99))) == plain(make(77, 99))
+    assert len(parsed) == 2 * ENOUGH - 1
+
+
+def test_each_version_has_its_mould(parsed: list[bytes]) -> None:
+    heads = taught(browser)
+    for number in range(3 * ENOUGH):
+        assert heads.read(browser(number).replace(b"HTTP/1.1", b"HTTP/1.0")) is not None
+    assert len(parsed) == 2 * ENOUGH
+
+
+def test_clients_of_several_kinds_take_turns(parsed: list[bytes]) -> None:
+    heads = Heads(DEFAULTS)
+    kinds = [browser, SAMPLES["bare"], SAMPLES["options"], SAMPLES["closing"], SAMPLES["form"]]
+    kinds.insert(0, lambda number: SAMPLES["closing"](number).replace(b"GET", b"DELETE"))
+    for number in range(5 * ENOUGH):
+        for make in kinds:
+            assert meaning(heads.read(make(number))) == plain(make(number))
+    assert len(parsed) == len(kinds) * ENOUGH
+    assert heads._last is heads._moulds[("POST", 5)]
+
+
+VALUES = [b"", b" ", b"x", b"  x", b"x ", b" x \t", b"\tx", b"a b", b"a\tb", b"0", b"7", b":", b"x" * 300]
+VALUES += [b"a\r\n b", b"a\r\nHost: h", b"a\r\n\r\nb", b"\r", b"a\rb", b"a\nb", b"a\0b", b"a\x7fb", b"caf\xe9"]
+VALUES += [b"x" * LONGEST]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: ascii(value)[:40])
+@pytest.mark.parametrize("name", [b"Cookie", b"Accept", b"X-Forwarded-For", b"Host", b"Content-Length"])
+def test_what_comes_in_a_gap_is_judged_as_ever(name: bytes, value: bytes) -> None:
+    def make(value: bytes) -> bytes:
+        return head(b"A: a", name + b":" + value, b"B: b", host=None if name == b"Host" else b"Host: h")
+
+    heads = taught(lambda number: make(b" %d" % number))
+    data = make(value)
+    for _ in range(2):
+        assert outcome(lambda: heads.read(data)) == plain(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        (b"Transfer-Encoding", (b"chunked", b"Chunked")),
+        (b"Expect", (b"100-continue", b"100-Continue")),
+        (b"Connection", (b"close", b"keep-alive, close")),
+    ],
+)
+@pytest.mark.parametrize("value", [b"chunked", b"gzip, chunked", b"gzip", b"100-continue", b"keep-alive"], ids=ascii)
+def test_what_decides_more_is_judged_in_a_gap_too(name: bytes, values: tuple[bytes, bytes], value: bytes) -> None:
+    heads = taught(lambda number: head(name + b": " + values[number % 2]))
+    data = head(name + b": " + value)
+    assert outcome(lambda: heads.read(data)) == plain(data)
+
+
+def test_heads_of_the_same_fields_may_have_other_lines() -> None:
+    others = [head(), head(b"X_Y: z"), head(b"Transfer-Encoding: chunked"), head(b"X-Forwarded-For: a", b"X_Y: b")]
+    heads = Heads(DEFAULTS)
+    for number in range(4 * ENOUGH):
+        data = others[number % len(others)]
+        assert meaning(heads.read(data)) == plain(data)
+
+
+TARGETS = [b"", b"*", b"/#", b"/ ", b"/\x7f", b"/\xe9", b"//a", b"/?", b"/%zz", b"b:1"]
+TARGETS += [b"http://", b"http://b/c", b"https://b"]
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=ascii)
+@pytest.mark.parametrize("method", [b"GET", b"OPTIONS", b"CONNECT", b"POST"])
+def test_what_comes_as_target_is_judged_as_ever(method: bytes, target: bytes) -> None:
+    heads = Heads(DEFAULTS)
+    for number in range(ENOUGH):
+        outcome(lambda start=b"%s /%d HTTP/1.1" % (method, number): heads.read(head(b"A: a", start=start)))  # type: ignore[misc]
+    data = head(b"A: a", start=b"%s %s HTTP/1.1" % (method, target))
+    assert outcome(lambda: heads.read(data)) == plain(data)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        head(b"A: a", b"B: b", b"C: c"),
+        head(b"B: b", b"A: a"),
+        head(b"A: a", b"A: b"),
+        head(b"a: a", b"B: b"),
+        head(b"A : a", b"B: b"),
+        head(b"A: a", b"B b"),
+        head(b"A: a", b"B: b", start=b"GET /0 HTTP/1.0"),
+        head(b"A: a", b"B: b", start=b"GET /0 HTTP/1.2"),
+        head(b"A: a", b"B: b", start=b"GET  /0 HTTP/1.1"),
+        head(b"A: a", b"B: b", start=b"get /0 HTTP/1.1"),
+        head(b"A: a", b"B: b", host=b"Host: "),
+        b"\r\n" + head(b"A: a", b"B: b"),
+        head(b"A: a", b"B: b")[:-2],
+        head(b"A: a", b"B: b").replace(b"\r\n", b"\n"),
+    ],
+    ids=lambda data: ascii(data)[:60],
+)
+def test_what_is_only_like_the_others_is_judged_as_ever(other: bytes) -> None:
+    heads = taught(lambda number: head(b"A: %d" % number, b"B: b", start=b"GET /%d HTTP/1.1" % number))
+    assert outcome(lambda: heads.read(other)) == plain(other)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"max_header_size": 300}, {"limit_request_line": 40}, {"limit_request_field_size": 60}],
+    ids=lambda limits: "".join(limits),
+)
+def test_the_limits_hold_for_what_fits_a_mould(limits: dict[str, int]) -> None:
+    def make(size: int) -> bytes:
+        start, line = b"GET /" + b"a" * (size % 50) + b" HTTP/1.1", b"A: " + b"x" * size
+        return head(line, b"B: b", start=start)
+
+    heads = taught(lambda number: make(number % 9), **limits)
+    refusals = 0
+    for size in range(280):
+        expected = plain(make(size), **limits)
+        assert outcome(lambda size=size: heads.read(make(size))) == expected  # type: ignore[misc]
+        refusals += expected in (414, 431)
+    assert 0 < refusals < 280
+
+
+def test_most_fields_are_a_limit_for_each_kind() -> None:
+    heads = taught(lambda number: head(b"A: %d" % number), limit_request_fields=2)
+    assert outcome(lambda: heads.read(head(b"A: a", b"B: b"))) == 431
+
+
+def test_a_head_in_pieces_is_read_line_by_line(parsed: list[bytes]) -> None:
+    """Else one that comes in single bytes would be compared as often."""
+    heads = taught(browser)
+    data = browser(9)
+    assert heads.read(data[:50]) is None
+    assert meaning(heads.read(data, 50)) == plain(data)
+    assert parsed[-1] == data
+
+
+def test_clients_cannot_make_us_remember_without_end() -> None:
+    heads = Heads(DEFAULTS)
+    for kind in range(KINDS * 2 + 1):
+        for number in range(ENOUGH * 2):
+            heads.read(head(*[b"A%d: %d" % (field, number) for field in range(kind)]))
+            assert len(heads._kinds) <= KINDS
+            assert len(heads._moulds) <= KINDS
+            assert all(len(kind.heads) < ENOUGH for kind in heads._kinds.values())
+    long = Heads(DEFAULTS)
+    for number in range(ENOUGH):
+        assert long.read(head(b"A: %d" % number, b"B: " + b"x" * LONGEST)) is not None
+    assert not long._kinds
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.sampled_from(sorted(SAMPLES)), st.integers(0, 99), edits)
+def test_a_mutated_head_means_what_it_means_line_by_line(
+    kind: str, number: int, changes: list[tuple[float, int, bytes]]
+) -> None:
+    data = mutated(SAMPLES[kind](number), changes)
+    assert outcome(lambda: taught(SAMPLES[kind]).read(data)) == plain(data)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.sampled_from(sorted(SAMPLES)), st.integers(0, 20), edits | st.just([])), max_size=60))
+def test_no_head_changes_what_another_means(
+    readings: list[tuple[str, int, list[tuple[float, int, bytes]]]],
+) -> None:
+    heads = Heads(DEFAULTS)
+    for kind, number, changes in readings:
+        data = mutated(SAMPLES[kind](number), changes)
+        assert outcome(lambda data=data: heads.read(data)) == plain(data)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda size: head(b"A: " + b"x" * size, b"B: b"),
+        lambda size: head(b"A: " + b" " * size, b"B: b"),
+        lambda size: head(b"A: " + b" x" * (size // 2) + b" ", b"B: b"),
+        lambda size: head(b"A: a", b"B: b", start=b"GET /" + b"?" * size + b" HTTP/1.1"),
+    ],
+)
+def test_a_gap_of_twice_the_size_takes_twice_the_time(make: Callable[[int], bytes]) -> None:
+    heads = taught(lambda number: head(b"A: %d" % number, b"B: b"))
+    assert growth(lambda data: outcome(lambda: heads.read(data)), make, LONGEST // 4) <= FACTOR
