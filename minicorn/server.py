@@ -404,7 +404,9 @@ class Server:
         if self._log is not None:
             self._log.answered(connection, environ, exchange, name, now - began, waited)
         took = self._loop.took = now - began
-        self._page.end(now, exchange.status, took, waited, connection.take_received(), exchange.handed)
+        deadline = now + self._loop.idle_patience
+        received = connection.take_received()
+        self._page.end(now, deadline, exchange.status, took, waited, received, exchange.handed)
         if gone is None and exchange.broken and exchange.unbounded:
             gone = ClientGone("its reply could not be completed")
         if gone is None:

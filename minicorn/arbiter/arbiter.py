@@ -397,7 +397,7 @@ class Arbiter:
             line.close()
         slot = self._pool.children[exit.pid].slot
         self._hooks.tell("child_exit", exit.pid, slot)
-        self._belongings.idle_map.mark(slot, False)
+        self._belongings.idle_map.marks[slot] = False
         self._deaths.bury(exit, self._settings)
 
 

@@ -45,7 +45,7 @@ _COUNTERS = 8 * _FIRST
 _COUNTERS_END = _COUNTERS + BLOCK.size
 _BEGUN, _BEGUN_AT = struct.Struct("@QddQ"), 8 * _LENGTH
 _BEGUN_END = _BEGUN_AT + _BEGUN.size
-_ENDED, _ENDED_AT = struct.Struct(f"@dQ{TOTALS}"), 8 * _SINCE
+_ENDED, _ENDED_AT = struct.Struct(f"@ddQ{TOTALS}"), 8 * _DEADLINE
 _ENDED_END = _ENDED_AT + _ENDED.size
 # Then a text: the client, the request, its id, its head, with a line feed after each but the last
 _TEXT, _TEXT_MOST = _COUNTERS_END, 2048
@@ -161,9 +161,12 @@ class Page:
         # Not pack_into: it clears its place first, and a deadline that is seen as 0 is a killed worker
         self._memory[_BEGUN_AT:_BEGUN_END] = _BEGUN.pack(size, deadline, now, _BUSY)
 
-    def end(self, now: float, status: str | None, took: float, waited: float, received: int, sent: int) -> None:
-        """The application is done: it `took` so long, after its request had `waited` (seconds);
-        `received` and `sent` in bytes. No `status`: its client went before there was one."""
+    def end(
+        self, now: float, deadline: float, status: str | None, took: float, waited: float, received: int, sent: int
+    ) -> None:
+        """The application is done, and whoever called it is heard of again by `deadline`. It `took` so long,
+        after its request had `waited` (seconds); `received` and `sent` in bytes. No `status`: its client went
+        before there was one."""
         count = self._count
         count[QUEUE + (0 if waited <= _QUICK else bisect_left(BOUNDS, waited))] += 1
         count[(ROWS[status[0]] if status else _NONE) + (0 if took <= _QUICK else bisect_left(BOUNDS, took))] += 1
@@ -173,7 +176,7 @@ class Page:
         self._sent += sent
         self.requests += 1
         self._memory[_ENDED_AT:_ENDED_END] = _ENDED.pack(
-            now, _IDLE, self._took, self._waited, self._received, self._sent
+            deadline, now, _IDLE, self._took, self._waited, self._received, self._sent
         )
 
     def idle(self, now: float) -> None:
@@ -250,20 +253,19 @@ class Page:
 
 
 class IdleMap:
-    """Which workers wait for work: a byte a slot, in memory that all share."""
+    """Which workers wait for work, in memory that all share.
+
+    `marks`: a byte a slot, True or False. Set by the slot's worker; cleared by the arbiter when it has gone.
+    """
 
     def __init__(self, memory: mmap.mmap, slots: int) -> None:
         """`slots`: the highest number that is looked at."""
-        self._memory = memory
+        self.marks = memory
         self._slots = min(slots + 1, SIZE)
-
-    def mark(self, slot: int, idle: bool) -> None:
-        """Said by the slot's worker; cleared by the arbiter when it has gone."""
-        self._memory[slot] = idle
 
     def count(self) -> int:
         """How many wait. It may have changed by now: nothing but speed may depend on it."""
-        return self._memory[: self._slots].count(1)
+        return self.marks[: self._slots].count(1)
 
 
 def private_idle_map() -> IdleMap:

@@ -34,7 +34,7 @@ LOGGER = logging.getLogger("minicorn")
 
 Dispatch = Callable[[Connection], None]
 
-# An idle worker promises to be back after its tick and this much more
+# An idle worker promises to be back after its next tick and this much more
 IDLE_SLACK = 10.0
 _WRITE = poller.WRITE
 # Descriptors left to the application
@@ -75,7 +75,8 @@ class Loop:
         self._refused = False  # the queue has been full in this turn of the helper's
         self._next_tick = 0.0
         self._set_date(time.monotonic())
-        self._idle_patience = max(settings.timeout, IDLE_SLACK) if settings.timeout else float("inf")
+        # For how long after a tick or a request nobody need hear of us
+        self.idle_patience = 2 * TICK + max(settings.timeout, IDLE_SLACK) if settings.timeout else float("inf")
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._capacity = limit - min(SPARE_DESCRIPTORS, limit // 2)
         if settings.worker_connections:
@@ -114,6 +115,7 @@ class Loop:
         if self._handoff is not None:
             self._callbacks[self._handoff.fd] = self._take
         self._set_accepting(not self.leaving)
+        self._page.promise(time.monotonic() + self.idle_patience)
 
     def abandon(self) -> None:
         """In a forked child: close our copies, and leave the connections to the parent."""
@@ -137,14 +139,14 @@ class Loop:
 
         `taking`: what is new as well, which a busy worker leaves to others.
         """
-        if taking:
-            timeout = 0 if self._turns else timeout
-            self._page.promise(time.monotonic() + timeout + self._idle_patience)
-            if timeout:
-                self._idle_map.mark(self._slot, True)
-        events = self._poller.poll(timeout)
-        if taking and timeout:
-            self._idle_map.mark(self._slot, False)
+        if self._turns:
+            timeout = 0
+        if timeout:
+            self._idle_map.marks[self._slot] = True
+            events = self._poller.poll(timeout)
+            self._idle_map.marks[self._slot] = False
+        else:
+            events = self._poller.poll(0)
         now = time.monotonic()
         if now >= self._date_over:
             self._set_date(now)
@@ -194,6 +196,8 @@ class Loop:
 
     def _tick(self, now: float, taking: bool) -> None:
         self._next_tick = now + TICK
+        if taking:
+            self._page.promise(now + self.idle_patience)
         for connection in self._deadlines.due(now) if not self.holding else ():
             self._expire(connection, now)
         if taking and not (self.leaving or self.closing):

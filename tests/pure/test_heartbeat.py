@@ -41,9 +41,10 @@ def test_a_client_without_an_address_is_left_out(page: Page) -> None:
 
 def test_an_idle_page_still_names_its_last_request_and_counts_it(page: Page) -> None:
     page.begin("GET", "/report", "192.0.2.7", now=110.0, deadline=140.0)
-    page.end(112.0, "200 OK", 2.0, 0.0, 0, 0)
+    page.end(112.0, 125.0, "200 OK", 2.0, 0.0, 0, 0)
     beat = page.read()
-    assert (beat.activity, beat.requests, beat.since, beat.request) == (Activity.IDLE, 1, 112.0, "GET /report")
+    assert (beat.activity, beat.deadline, beat.since) == (Activity.IDLE, 125.0, 112.0)
+    assert (beat.requests, beat.request) == (1, "GET /report")
     assert beat.describe(115.0) == "idle for 3.0 s"
     assert page.requests == 1
 
@@ -83,7 +84,7 @@ def test_text_beyond_latin_1_is_replaced(page: Page) -> None:
 
 def test_a_reset_forgets_the_worker_before(page: Page) -> None:
     page.begin("GET", "/", "::1", now=1.0, deadline=2.0)
-    page.end(2.0, "200 OK", 1.0, 0.0, 0, 0)
+    page.end(2.0, 12.0, "200 OK", 1.0, 0.0, 0, 0)
     page.reset(deadline=500.0, now=400.0)
     fresh = private_page()
     fresh.reset(deadline=500.0, now=400.0)
@@ -91,9 +92,9 @@ def test_a_reset_forgets_the_worker_before(page: Page) -> None:
 
 
 def test_what_a_request_costs_and_brings_is_counted(page: Page) -> None:
-    page.end(1.0, "200 OK", took=0.003, waited=0.0001, received=120, sent=4000)
-    page.end(2.0, "404 Not Found", took=0.3, waited=0.5, received=80, sent=200)
-    page.end(3.0, None, took=70.0, waited=0.0, received=1, sent=0)
+    page.end(1.0, 11.0, "200 OK", took=0.003, waited=0.0001, received=120, sent=4000)
+    page.end(2.0, 12.0, "404 Not Found", took=0.3, waited=0.5, received=80, sent=200)
+    page.end(3.0, 13.0, None, took=70.0, waited=0.0, received=1, sent=0)
     page.refused(received=9)
     page.accepted()
     page.given()
@@ -121,7 +122,7 @@ def test_the_arbiter_writes_whose_page_it_is(page: Page) -> None:
 def test_a_vacated_page_counts_nothing_and_still_says_what_was_done_last(page: Page) -> None:
     page.enter(71, 4, 12.5)
     page.begin("GET", "/last", "::1", now=1.0, deadline=2.0)
-    page.end(2.0, "200 OK", 1.0, 0.0, 10, 10)
+    page.end(2.0, 12.0, "200 OK", 1.0, 0.0, 10, 10)
     page.holds(3)
     page.vacate()
     assert page.read_entry().pid == 0
@@ -147,6 +148,6 @@ def test_a_time_from_the_future_is_no_negative_duration(page: Page) -> None:
 def test_an_identity_tells_who_answers_and_how_many_came_before(page: Page) -> None:
     identity = Identity(3, 2, page)
     assert (identity.slot, identity.generation, identity.pid, identity.requests) == (3, 2, os.getpid(), 0)
-    page.end(1.0, "200 OK", 1.0, 0.0, 0, 0)
+    page.end(1.0, 11.0, "200 OK", 1.0, 0.0, 0, 0)
     assert identity.requests == 1
     assert repr(identity) == f"<worker 3 gen 2 pid {os.getpid()}>"

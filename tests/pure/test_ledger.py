@@ -88,7 +88,7 @@ def test_the_longest_texts_that_are_kept_fit(ledger: Ledger) -> None:
 def test_the_counters_of_a_worker_that_has_gone_move_and_the_sum_stays(ledger: Ledger) -> None:
     page = private_page()
     for _ in range(3):
-        page.end(1.0, "200 OK", 0.1, 0.0, 10, 20)
+        page.end(1.0, 11.0, "200 OK", 0.1, 0.0, 10, 20)
         total = ledger.counters + page.read_counters()
         before = ledger.sequence
         ledger.fold(page)
