@@ -380,13 +380,13 @@ class Server:
             except ProtocolError as error:
                 self._loop.refuse(connection, error, began)
                 return
+        waited = began - connection.since
         # What was unread while the last request took its time has waited as well
-        long = self._queue_timeout or began - connection.since > STALE or self._loop.took > STALE
+        long = waited > STALE or self._loop.took > STALE or self._queue_timeout
         if long and self._comes_too_late(connection, began):
             return
         name = self._tracing.name(request.fields, connection.peer)
         environ["minicorn.request_id"] = name
-        waited = began - connection.since
         if "HTTP_X_REQUEST_START" in request.fields:
             waited = self._tracing.waited(request.fields, connection.peer, time.time(), waited)
         head = "" if self._log is None else request.head  # should we die of it, the arbiter logs it
@@ -405,8 +405,7 @@ class Server:
             self._log.answered(connection, environ, exchange, name, now - began, waited)
         took = self._loop.took = now - began
         deadline = now + self._loop.idle_patience
-        received = connection.take_received()
-        self._page.end(now, deadline, exchange.status, took, waited, received, exchange.handed)
+        self._page.end(now, deadline, exchange.status, took, waited, connection.received, exchange.handed)
         if gone is None and exchange.broken and exchange.unbounded:
             gone = ClientGone("its reply could not be completed")
         if gone is None:

@@ -26,6 +26,7 @@ from minicorn.http.body import Decoder, decoder_for
 from minicorn.http.heads import Heads
 from minicorn.http.reply import CONTINUE, render_error
 from minicorn.http.request import Framing, Request
+from minicorn.serving.deadlines import UNFILED
 from minicorn.serving.handoff import INPUT_MOST, Parcel
 from minicorn.serving.outbox import Outbox
 from minicorn.serving.spool import check_room
@@ -93,7 +94,6 @@ class Connection:
         "_linger",
         "_moved",
         "_raw",
-        "_received",
         "_searched",
         "begun",
         "body",
@@ -107,6 +107,7 @@ class Connection:
         "peer",
         "peer_port",
         "polled",
+        "received",
         "request",
         "served",
         "settings",
@@ -132,15 +133,15 @@ class Connection:
         self.outbox = Outbox(sock)
         self.state: State = HEAD
         self.deadline = now + settings.recv_timeout
-        self.filed = 0  # belongs to the server's Deadlines
+        self.filed = UNFILED  # belongs to the server's Deadlines
         self.holds = False  # `held` may be other than 0; never set by a request that comes and goes in one piece
         self.interest = poller.READ
         self.polled: int | None = None  # what the server polls for; None: not yet at all
         self.served = 0
+        self.received = 0  # bytes that have come since the last reply
         self.request: Request | None = None
         self.body: IO[bytes] = io.BytesIO()
         self._input: bytes | bytearray = b""
-        self._received = 0  # bytes, since anybody asked
         self._searched = 0
         self._heads = heads
         self._decoder: Decoder | None = None
@@ -230,7 +231,7 @@ class Connection:
         self.served = parcel.served
         self.deadline = parcel.deadline
         self._input = parcel.input
-        self._received = len(parcel.input)
+        self.received = len(parcel.input)
         if not parcel.input:
             self.state = IDLE if parcel.served else HEAD
             return False
@@ -250,9 +251,9 @@ class Connection:
         return bytes(self._input)
 
     @property
-    def has_input(self) -> bool:
-        """Bytes of a further request are here already (pipelining)."""
-        return bool(self._input)
+    def lags(self) -> bool:
+        """Bytes of a further request are here already (pipelining), and have not been looked at."""
+        return self.state is HEAD and bool(self._input) and not self._searched
 
     # Reading
 
@@ -272,7 +273,7 @@ class Connection:
             raise ClientGone(str(error)) from error
         if not data:
             raise ClientGone("it closed the connection")
-        self._received += len(data)
+        self.received += len(data)
         if self.state is BODY:
             self._moved += len(data)
             self.deadline = self._body_due(now)
@@ -291,26 +292,27 @@ class Connection:
 
     def advance(self, now: float) -> bool:
         """Parse what is here; whether a request is whole (state APP)."""
-        if self.state is IDLE:
-            self.state = HEAD  # legal by the table; this is the hot path
-            self.deadline = now + self.settings.recv_timeout
         data = self._input
         read = self._heads.read(data, self._searched)
         if read is None:
             self._searched = len(data)
             self.holds = True
+            if self.state is IDLE:
+                self._move(HEAD)
+                self.deadline = now + self.settings.recv_timeout
             return False
         request, end = read
         self.request = request
         self._raw = data if type(data) is bytes else bytes(data)
-        self._input, self._searched = data[end:], 0
+        self._input = rest = data[end:]
+        self._searched = 0
         if request.framing is not NO_BODY:
             return self._begin_body(request, now)
         self.body = io.BytesIO()
-        if self._input:
+        if rest:
             self.holds = True
         self.since = now
-        self.state = APP  # from HEAD, as above
+        self.state = APP  # from HEAD or IDLE it is legal, and how most requests begin
         return True
 
     def _begin_body(self, request: Request, now: float) -> bool:
@@ -359,7 +361,7 @@ class Connection:
         # wsgi.input_terminated, and its length known: what has framed it is decoded and gone
         request.fields["CONTENT_LENGTH"] = str(length)
         self.since = now
-        self.state = APP  # from HEAD or BODY, as above
+        self.state = APP  # from HEAD, IDLE or BODY, as above
         return True
 
     def _store(self, content: bytes) -> None:
@@ -415,11 +417,6 @@ class Connection:
         self._raw = None
         return self.request
 
-    def take_received(self) -> int:
-        """Bytes that have come since this was last asked."""
-        received, self._received = self._received, 0
-        return received
-
     def flush_ahead(self) -> None:
         """There is room, and the application has not given all of its reply yet."""
         try:
@@ -442,7 +439,7 @@ class Connection:
         client may still be sending, so a close lingers, lest a reset overtake the reply.
         """
         self.served += 1
-        self.begun = now
+        self.received = 0
         self.interest = poller.READ
         self.body.close()
         if keep_alive and not (self.outbox.size or self._input):
@@ -450,6 +447,7 @@ class Connection:
             self.state = IDLE  # from APP it is legal, and where most requests end
             self.deadline = now + self.settings.keep_alive
             return
+        self.begun = now  # if more has come already
         asked = self.request is not None and not self.request.keep_alive
         self.request = None
         self._closing = not keep_alive

@@ -12,7 +12,7 @@ import errno
 import logging
 import resource
 import time
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 
@@ -69,7 +69,8 @@ class Loop:
         self._origins: list[Listener] = []  # listeners by number, for connections that are handed over
         self._callbacks: dict[int, Callable[[], object]] = {}
         self._urgent: set[int] = set()
-        self._turns: OrderedDict[Connection, None] = OrderedDict()  # each once, first come first served
+        # In APP, or lagging: each once, first come first served. Who has gone meanwhile is passed over
+        self._turns: deque[Connection] = deque()
         self._deadlines: Deadlines[Connection] = Deadlines()
         self._accepting = False
         self._refused = False  # the queue has been full in this turn of the helper's
@@ -159,7 +160,7 @@ class Loop:
                 others.append(fd)
             elif event & _WRITE and connection.interest == _WRITE:
                 self._flush(connection, now)
-            elif connection.state is not APP and connection not in turns:
+            elif connection.state is IDLE or not (connection.state is APP or connection.lags):
                 self._receive(connection, now)
             elif connection in self._held:
                 self.part(connection, ClientGone("it did not wait"))
@@ -174,15 +175,15 @@ class Loop:
         if sharing and len(turns) > 1:
             self._spread(keep=self._pace.share)
         # One request a turn for each connection, however many it has sent
-        for _ in range(len(turns)):
-            if not turns:
-                break  # the helper has given away those that waited for this thread
-            connection, _ = turns.popitem(last=False)
+        due = len(turns)
+        while due and turns:  # the helper gives away those that wait for this thread
+            due -= 1
+            connection = turns.popleft()
             if connection.state is HEAD and not self._advance(connection, now):
                 continue
-            if connection.holds:
-                self._holdings.forget(connection)  # the application's now
             if connection.state is APP:
+                if connection.holds:
+                    self._holdings.forget(connection)  # the application's now
                 dispatch(connection)
                 if sharing:
                     self._pace.note(self.took)
@@ -211,7 +212,7 @@ class Loop:
         """Read what has come, or take up what came to the worker that has given it away as `parcel`."""
         try:
             if connection.receive(now) if parcel is None else connection.resume(parcel, now):
-                self._turns[connection] = None
+                self._turns.append(connection)
             else:
                 self.poll_for(connection)
                 self._deadlines.note(connection)
@@ -249,7 +250,7 @@ class Loop:
     def refuse(self, connection: Connection, error: ProtocolError, now: float) -> None:
         """Answer with an error, and close."""
         LOGGER.info("%s: refused with %d: %s", connection.peer or connection.listener.name, error.status, error.detail)
-        self._page.refused(connection.take_received())
+        self._page.refused(connection.received)
         self.on_refusal(connection, error.status, now)
         self._attempt(connection, partial(connection.refuse, error.status, self.date, now))
 
@@ -268,7 +269,6 @@ class Loop:
             if slowest.spill():
                 self._weigh(slowest)
                 continue
-            self._turns.pop(slowest, None)
             if slowest.state is REPLY:
                 self.part(slowest, ClientGone("too much waits for clients, and it is the slowest"), reset=True)
             else:
@@ -303,18 +303,22 @@ class Loop:
 
     def _follow(self, connection: Connection) -> None:
         """Bring poller, deadlines and turns to what the connection wants now."""
-        if connection.state is CLOSED or (connection.state is IDLE and self.closing):
+        if connection.state is IDLE:
+            if self.closing:
+                self._drop(connection)
+                return
+            if self.leaving and self._depart(connection):
+                return
+        elif connection.state is CLOSED:
             self._drop(connection)
-        elif connection.state is IDLE and self.leaving and self._depart(connection):
-            pass
-        else:
-            if connection.interest != connection.polled:
-                self.poll_for(connection)
-            if connection.state is HEAD and connection.has_input:
-                self._turns[connection] = None
-            self._deadlines.note(connection)
-            if connection.holds:
-                self._weigh(connection)
+            return
+        elif connection.lags:
+            self._turns.append(connection)
+        if connection.interest != connection.polled:
+            self.poll_for(connection)
+        self._deadlines.note(connection)
+        if connection.holds:
+            self._weigh(connection)
 
     def poll_for(self, connection: Connection) -> None:
         """Poll for what the connection is interested in.
@@ -349,7 +353,6 @@ class Loop:
             pass  # ssl has closed it, for a client that was gone before its handshake
         del self.connections[connection.fd]
         self._page.holds(len(self.connections))
-        self._turns.pop(connection, None)
         self._held.pop(connection, None)
         self._deadlines.forget(connection)
         if connection.holds:
@@ -458,7 +461,7 @@ class Loop:
         ranked = sorted(self.connections.values(), key=lambda connection: connection.waited(now), reverse=True)
         dropped = False
         for connection in ranked[:most]:
-            if connection.waited(now) >= SLOW_CLIENT and connection not in self._turns:
+            if connection.waited(now) >= SLOW_CLIENT and not connection.lags:
                 self.part(connection, ClientGone("others want its place, and it is the slowest"))
                 dropped = True
         if not dropped:
@@ -490,12 +493,13 @@ class Loop:
         surplus = len(self._turns) - keep
         if surplus > 0:
             for _ in range(min(surplus, self._idle_map.count())):
-                if not self._give(next(reversed(self._turns))):
+                if not self._give(self._turns[-1]):
                     return
+                self._turns.pop()
 
     def _give_or_keep(self, connection: Connection) -> None:
         if self._refused or not self._give(connection):
-            self._turns[connection] = None
+            self._turns.append(connection)
 
     def _give(self, connection: Connection) -> bool:
         """Whether another worker will have this connection."""
@@ -548,7 +552,7 @@ class Loop:
                 connection.deadline = max(connection.deadline, now + self._settings.recv_timeout)
                 self.poll_for(connection)
                 self._deadlines.note(connection)
-        self._turns.update(self._held)
+        self._turns.extend(self._held)
         self._held.clear()
         if self._listeners:
             self._set_accepting(True)

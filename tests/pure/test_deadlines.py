@@ -3,13 +3,13 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minicorn.serving.deadlines import TICK, Deadlines
+from minicorn.serving.deadlines import TICK, UNFILED, Deadlines
 
 
 class Thing:
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
-        self.filed = 0
+        self.filed = UNFILED
 
 
 def filed(*deadlines: float) -> tuple[Deadlines[Thing], list[Thing]]:
