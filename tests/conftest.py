@@ -1,7 +1,11 @@
-"""What all layers share: certificates for TLS, made by the real openssl."""
+"""What all layers share: certificates for TLS, made by the real openssl, and the system calls of others, by strace."""
 
+import contextlib
+import itertools
 import subprocess
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,3 +61,37 @@ def other_pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 def client_pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """A client's certificate, its own authority."""
     return make(tmp_path_factory.mktemp("c"), "client.test", subject="/C=CH/O=Shop, Inc/CN=Jörg")
+
+
+class Trace:
+    """The system calls of processes, once it is over."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def count(self, without: str = "nothing") -> Counter[str]:
+        """Them by name; what goes on after an interruption is not another one."""
+        return Counter(line.partition("(")[0] for line in self.lines if line[0].isalpha() and without not in line)
+
+
+@pytest.fixture
+def traced(tmp_path: Path) -> Callable[..., AbstractContextManager[Trace]]:
+    """`with traced(pid, ...) as trace:`"""
+    number = itertools.count()
+
+    @contextlib.contextmanager
+    def trace_them(*pids: int) -> Iterator[Trace]:
+        trace = Trace()
+        to = tmp_path / f"calls-{next(number)}"
+        command = ["strace", "-f", "-o", str(to), *(f"-p{pid}" for pid in pids)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
+            try:
+                assert tracer.stderr is not None
+                for _ in pids:
+                    assert "attached" in tracer.stderr.readline()
+                yield trace
+            finally:
+                tracer.terminate()
+        trace.lines += [line.split(maxsplit=1)[1] for line in to.read_text().splitlines()]
+
+    return trace_them

@@ -1,12 +1,8 @@
 """What one request costs in counted work, which no noise can move: calls in Python, and system calls."""
 
-import contextlib
-import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 
@@ -65,29 +61,14 @@ def test_calls_of_python_functions_in_a_request_do_not_grow(serve):
     assert 20 < each <= PYTHON_CALLS, f"{each:.1f} calls a request: {often}"
 
 
-@contextlib.contextmanager
-def traced(pid: int, to: Path) -> Iterator[Counter[str]]:
-    """The system calls of `pid`, by name, once this is over; those of the tracer's arrival among them."""
-    made: Counter[str] = Counter()
-    command = ["strace", "-f", "-p", str(pid), "-o", str(to)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
-        try:
-            assert tracer.stderr is not None
-            assert "attached" in tracer.stderr.readline()
-            yield made
-        finally:
-            tracer.terminate()
-    lines = [line.split(maxsplit=1)[1] for line in to.read_text().splitlines()]
-    made.update(line.partition("(")[0] for line in lines if line[0].isalpha())
-
-
-def test_a_request_on_a_kept_connection_is_a_wait_a_receive_and_a_send(spawn, tmp_path: Path):
+def test_a_request_on_a_kept_connection_is_a_wait_a_receive_and_a_send(spawn, traced):
     server = spawn(SCRIPT)
     client = server.connect()
     ask(client, 0)
-    with traced(server.process.pid, tmp_path / "calls") as made:
+    with traced(server.process.pid) as trace:
         for number in range(REQUESTS):
             ask(client, number)
+    made = trace.count()
     ticks = REQUESTS / 10  # what a tick a second, and strace's own arrival, add
     assert made["sendto"] == REQUESTS
     assert made["recvfrom"] <= REQUESTS + ticks
@@ -95,7 +76,7 @@ def test_a_request_on_a_kept_connection_is_a_wait_a_receive_and_a_send(spawn, tm
     assert made.total() <= 3 * (REQUESTS + ticks), made
 
 
-def test_a_crowd_is_accepted_in_few_turns_and_a_client_alone_by_one_accept(spawn, wait_until, tmp_path: Path):
+def test_a_crowd_is_accepted_in_few_turns_and_a_client_alone_by_one_accept(spawn, wait_until, traced):
     server = spawn(SCRIPT)
     process = psutil.Process(server.process.pid)
     process.suspend()
@@ -103,17 +84,19 @@ def test_a_crowd_is_accepted_in_few_turns_and_a_client_alone_by_one_accept(spawn
     clients = [server.connect() for _ in range(CROWD)]
     for client in clients:
         client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    with traced(process.pid, tmp_path / "crowd") as made:
+    with traced(process.pid) as trace:
         process.resume()
         for client in clients:
             assert client.reply().body == b"ok"
+    made = trace.count()
     assert CROWD <= made["accept4"] <= CROWD + 8, made
     assert made["epoll_wait"] <= CROWD / 2, made
-    with traced(process.pid, tmp_path / "alone") as made:
+    with traced(process.pid) as trace:
         began = time.monotonic()
         for number in range(REQUESTS):
             client = server.connect()
             ask(client, number)
             client.close()
         ticks = 1 + time.monotonic() - began  # in each of which somebody is looked for
+    made = trace.count()
     assert REQUESTS <= made["accept4"] <= REQUESTS * 1.1 + ticks, made
