@@ -55,7 +55,8 @@ class Heads:
     def read(self, data: bytes | bytearray, searched: int = 0) -> tuple[Request, int] | None:
         """The request at the start of `data` and the length of its head, or None to ask for more, as `parse_head`."""
         if not searched:
-            request = self._recall(data[: self._short].decode("latin-1"))
+            text = data[: self._short].decode("latin-1")
+            request = (self._last and self._last.recall(text)) or self._try_another(text)
             if request is not None:
                 return request, len(request.head)
         parsed = parse_head(data, self._limit, searched, *self._others)
@@ -63,15 +64,12 @@ class Heads:
             self._note(parsed[0])
         return parsed
 
-    def _recall(self, text: str) -> Request | None:
-        """By the mould that has read the last one, or else by another that is likely to fit."""
-        last = self._last
-        if last is not None and (request := last.recall(text)) is not None:
-            return request
+    def _try_another(self, text: str) -> Request | None:
+        """By the mould that is most likely to fit, if it is not the last one."""
         mould = self._moulds.get(_glance(text))
-        if mould is None or mould is last or (request := mould.recall(text)) is None:
-            return None
-        self._last = mould
+        request = mould.recall(text) if mould is not self._last and mould is not None else None
+        if request is not None:
+            self._last = mould
         return request
 
     def _note(self, request: Request) -> None:
