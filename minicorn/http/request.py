@@ -80,7 +80,6 @@ class Request:
         request.version = self.version
         request.fields = fields
         request.head = head
-        request.path = request.query = ""
         request.framing = self.framing
         request.content_length = self.content_length
         request.keep_alive = self.keep_alive
@@ -214,6 +213,8 @@ def _parse_request_line(line: str) -> tuple[str, str, str]:
     # send those ("|", "[", "{") raw in queries. A pattern takes three times as long
     if not (target and target.isascii() and target.isprintable()) or "#" in target:
         raise ProtocolError(400, "malformed request line")
+    if method == "CONNECT":
+        raise ProtocolError(501, "CONNECT is for proxies")
     if version != "HTTP/1.1" and version != "HTTP/1.0":
         version = _lower_version(version)
     return method, target, version
@@ -326,7 +327,7 @@ def _is_ipv6(text: str) -> bool:
 def resolve_target(request: Request) -> None:
     """What the target says of path and query (RFC 9112 3.2), and of the host perhaps."""
     target = request.target
-    if target[0] == "/" and request.method != "CONNECT":  # origin-form
+    if target[0] == "/":  # origin-form
         path, _, request.query = target.partition("?")
         request.path = unquote(path) if "%" in path else path
     else:
@@ -334,8 +335,7 @@ def resolve_target(request: Request) -> None:
 
 
 def _resolve_other(request: Request, target: str) -> None:
-    if request.method == "CONNECT":
-        raise ProtocolError(501, "CONNECT is for proxies")
+    request.path = request.query = ""
     if target == "*" and request.method == "OPTIONS":
         return
     match = grammar.ABSOLUTE_FORM.fullmatch(target)
