@@ -249,6 +249,42 @@ def test_close_is_called_when_the_client_has_gone(serve):
     assert bodies[0].closed.wait(5)
 
 
+def test_an_application_that_passes_over_its_clients_end_meets_it_again_and_is_closed(serve):
+    inside, go = threading.Event(), threading.Event()
+    ends = []
+    body = Body(iter(lambda: ends.append("iterated"), None))
+
+    def app(environ, start_response):
+        write = start_response("200 OK", [TEXT])
+        inside.set()
+        assert go.wait(5)
+        while len(ends) < 2:
+            try:
+                write(b"x" * 65536)
+            except Exception as error:
+                ends.append(error)
+        return body
+
+    client = serve(app).connect()
+    client.send(client.render())
+    assert inside.wait(5)
+    client.reset()
+    go.set()
+    assert body.closed.wait(5)
+    assert len(ends) == 2 and ends[0] is ends[1]
+
+
+def test_close_is_called_on_a_list_of_the_applications_own_kind(serve):
+    closed = threading.Event()
+
+    class Rows(list[bytes]):
+        def close(self):
+            closed.set()
+
+    assert serve(closing(lambda environ: Rows([b"row"]))[0]).ask().body == b"row"
+    assert closed.wait(5)
+
+
 @pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
 @pytest.mark.parametrize("target", ["/", "/?4"])
 @pytest.mark.parametrize("error", [ValueError(), SystemExit(1)], ids=repr)
