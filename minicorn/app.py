@@ -90,6 +90,8 @@ def _bring(settings: Settings) -> None:
     }
     for name in [name for name, is_wanted in wanted.items() if is_wanted]:
         importlib.import_module(f"minicorn.{name}")
+    if settings.user or settings.group:
+        import ipaddress  # noqa: F401 - which a request may ask for, and our workers be not allowed to read
 
 
 def _judge(settings: Settings) -> list[Sink]:

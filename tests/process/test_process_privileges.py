@@ -1,12 +1,17 @@
 """Bound as root, served as nobody: who the workers are, and log files that stay theirs through rotations."""
 
+import contextlib
 import os
 import socket
+import sys
 from pathlib import Path
 from signal import SIGHUP, SIGKILL, SIGUSR1
 
 import pytest
-from harness import Server, Starter, descriptors, wait_until
+from harness import ANY_PORT, Reply, Server, Starter, descriptors, wait_until
+from harness import read as read_reply
+
+import minicorn
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another")
 
@@ -16,6 +21,22 @@ import os
 def app(environ, start_response):
     start_response("200 OK", [])
     return [repr((os.getuid(), os.getgid(), os.getgroups())).encode()]
+"""
+
+# From its first request on, there is nothing left to import
+SEALED = """
+import sys
+class Seal:
+    def find_spec(self, name, path=None, target=None):
+        raise PermissionError(f"{name} is not for nobody")
+def app(environ, start_response):
+    if not isinstance(sys.meta_path[0], Seal):
+        sys.meta_path.insert(0, Seal())
+    body = environ["wsgi.input"].read()
+    if environ["PATH_INFO"] == "/raise":
+        raise ValueError("of the application")
+    start_response("200 OK", [])
+    return [b"%d of " % len(body), environ["REMOTE_ADDR"].encode()]
 """
 
 
@@ -108,3 +129,29 @@ def test_a_link_that_nobody_leaves_in_place_of_a_log_does_not_lead_root_astray(s
     wait_until(lambda: "cannot write the log file" in read(start.cwd / "logs" / "error"), "it refuses")
     ask(server)
     assert (secret.stat().st_uid, secret.read_text()) == (0, "root's")
+
+
+@pytest.mark.parametrize("logged", [(), ("--access-logfile", "-", "--access-logformat", "json")], ids=["", "logged"])
+def test_a_request_imports_nothing_where_the_user_changes(start: Starter, logged: tuple[str, ...]) -> None:
+    """Who serves may not be able to read Python's library."""
+    start.write("sealed.py", SEALED)
+    # Without `site`, whose imports are those of what happens to be installed
+    command = (sys.executable, "-S", "-m", "minicorn", "sealed:app", *ANY_PORT, "--user", "nobody", *logged)
+    server = start.command(*command, env={"PYTHONPATH": str(Path(minicorn.__file__).parents[1])})
+    server.wait_ready()
+
+    def ask(path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Reply:
+        with contextlib.closing(server.connect()) as connection:
+            connection.request("GET", path, body, headers or {})
+            return read_reply(connection)
+
+    assert ask("/").text == "0 of 127.0.0.1"
+    said = {"X-Request-ID": "a", "X-Request-Start": "t=1700000000.123", "X-Forwarded-For": "192.0.2.7, 127.0.0.1"}
+    assert ask("/caf%C3%A9?%20", headers=said).text == "0 of 192.0.2.7"
+    assert ask("/", headers={"X-Forwarded-For": "2001:db8::7", "Host": "[::1]"}).text == "0 of 2001:db8::7"
+    assert ask("/", b"x" * 900_000).text == "900000 of 127.0.0.1"
+    assert ask("/raise").status == 500
+    assert ask("/", headers={"Host": "a b"}).status == 400
+    for number in range(9):
+        assert ask(f"/{number}").status == 200
+    assert "is not for nobody" not in server.log.text
