@@ -95,7 +95,6 @@ class Server:
         self._tracing = Tracing(os.urandom(6).hex(), self._claims.peers)
         self._bound = bound
         self._listeners: list[Listener] = []
-        self._bases: dict[Listener, WSGIEnvironment] = {}
         self._drain = True
         self._limit = 0
         self._at_limit: Callable[[], object] | None = None
@@ -113,8 +112,8 @@ class Server:
         """Be the one in `seat`: what shows who we are, and the loop over what siblings share."""
         self._page, self._generation = seat.page, seat.generation
         self._identity = Identity(seat.slot, seat.generation, seat.page)
-        reception = Reception(self._settings)
-        self._loop = Loop(self._settings, reception, seat.page, seat.slot, seat.idle_map, seat.handoff)
+        self._reception = Reception(self._settings)
+        self._loop = Loop(self._settings, self._reception, seat.page, seat.slot, seat.idle_map, seat.handoff)
         patience = self._settings.handoff_after / 1000
         self._helper = Helper(patience, self._loop.help) if patience else None
         # Into the application, where the connections are the helper's meanwhile, and back from it
@@ -228,7 +227,7 @@ class Server:
         else:
             self._listeners = self._bound
         for listener in self._listeners:
-            self._bases[listener] = self._base_environ(listener)
+            self._reception.expect(listener, self._base_environ(listener))
         self._loop.listen(self._listeners)
 
     def _base_environ(self, listener: Listener) -> WSGIEnvironment:
@@ -372,7 +371,7 @@ class Server:
     def _answer(self, connection: Connection) -> None:
         """Give a complete request to the application, and its reply to the connection."""
         request = connection.take_up()
-        environ = build_environ(self._bases[connection.listener], request, connection)
+        environ = build_environ(request, connection)
         began = time.monotonic()
         if request.aside or request.secure:
             try:

@@ -7,12 +7,16 @@ been a few, the lines in which they differ become the gaps of a mould, which rea
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from minicorn.http.mould import Mould, field_lines
 from minicorn.http.request import Framing, Request, parse_head
 from minicorn.record import Record, fresh
 from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from minicorn.config.settings import Settings
 
 # A mould is dear to make (half a millisecond): not before so many heads could have been read by it
@@ -28,21 +32,23 @@ class Kind(Record):
     varies: list[bool] = fresh(list)
     mould: Mould | None = None
 
-    def learn(self, model: Request) -> None:
+    def learn(self, model: Request, base: Mapping[str, Any]) -> None:
         """Make a mould, or one with further gaps if the heads need them."""
         columns = zip(*[field_lines(head) for head in self.heads], strict=True)
         varies = [len(set(column)) > 1 for column in columns]
         if self.mould is not None:
             varies = [now or before for now, before in zip(varies, self.varies, strict=True)]
         if self.mould is None or varies != self.varies:
-            self.mould, self.varies = Mould(model, varies), varies
+            self.mould, self.varies = Mould(model, varies, base), varies
         self.heads = [model.head]  # with which those to come are compared
 
 
 class Heads:
-    """The heads of one server's clients."""
+    """The heads of clients that come by one way."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, base: Mapping[str, Any]) -> None:
+        """`base` is what the fields of each request are put upon: WSGI's environ has more than a head."""
+        self._base = base
         line, field = settings.limit_request_line, settings.limit_request_field_size
         self._limit = settings.max_header_size
         self._others = settings.limit_request_fields, line, field
@@ -60,8 +66,11 @@ class Heads:
             if request is not None:
                 return request, len(request.head)
         parsed = parse_head(data, self._limit, searched, *self._others)
-        if parsed is not None and len(parsed[0].head) <= self._short:
-            self._note(parsed[0])
+        if parsed is not None:
+            request, _ = parsed
+            if len(request.head) <= self._short:
+                self._note(request)
+            request.fields = {**self._base, **request.fields}
         return parsed
 
     def _try_another(self, text: str) -> Request | None:
@@ -86,7 +95,7 @@ class Heads:
             kind = self._kinds[name] = Kind()
         kind.heads.append(request.head)
         if len(kind.heads) >= ENOUGH:
-            kind.learn(request)
+            kind.learn(request, self._base)
         if kind.mould is not None:
             self._moulds[look] = kind.mould
 

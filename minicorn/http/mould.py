@@ -8,9 +8,13 @@ take only what may be a target, and values of visible ASCII with spaces within.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from minicorn.http.request import Framing, Request, find_line, judge, resolve_target
+from minicorn.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 # RFC 9112 3.2; no "#" (RFC 3986)
 _TARGET = r'([!"$-~]++)'
@@ -23,11 +27,11 @@ class Mould:
 
     __slots__ = ("_aside", "_fields", "_match", "_model", "_settled", "_texts")
 
-    def __init__(self, model: Request, varies: Sequence[bool]) -> None:
+    def __init__(self, model: Request, varies: Sequence[bool], base: Mapping[str, Any]) -> None:
         """`model` is such a request, without two lines of one field, as it was parsed; `varies` tells which
-        of its lines may have another value."""
+        of its lines may have another value, `base` what the fields are put upon."""
         self._model = model
-        self._fields: dict[str, str] = {}
+        self._fields = dict(base)
         self._aside: list[tuple[str, str]] = []  # the name of each line set aside, and its key until then
         self._settled = True  # all but the target, for all such heads
         gaps, texts = [_TARGET], [f" {model.version}\r\n"]

@@ -28,9 +28,10 @@ _NO_BODY = Framing.NONE  # looked up once: dear in an enumeration, up to Python 
 class Request:
     """One request head, checked.
 
-    `path` is percent-decoded into PEP 3333's latin-1 string; `target` is as it came. `fields`
-    maps CGI names ("HTTP_HOST", "CONTENT_TYPE") to values. `aside` has the field lines that somebody
-    else must judge first: a name with an underscore, and what a proxy says of its client.
+    `path` is percent-decoded into PEP 3333's latin-1 string; `target` is as it came. `fields` maps
+    CGI names ("HTTP_HOST", "CONTENT_TYPE") to values, and becomes the environ. `aside` has the field
+    lines that somebody else must judge first: a name with an underscore, and what a proxy says of its
+    client.
     """
 
     __slots__ = (

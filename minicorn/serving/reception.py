@@ -12,7 +12,9 @@ from minicorn.serving.handoff import Parcel
 from minicorn.system.listeners import Listener
 from minicorn.typed import TYPE_CHECKING
 
-if TYPE_CHECKING:  # imported where there are such
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIEnvironment
+
     from minicorn.serving.preface import PrefacedConnection
 
 
@@ -21,7 +23,7 @@ class Reception:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._heads = Heads(settings)
+        self._heads: dict[Listener, Heads] = {}
         told = settings.proxy_protocol != "off"
         self._proxies = Peers(settings.proxy_allow_from if told else "")
         self._plain = not (told or settings.certfile)
@@ -32,17 +34,21 @@ class Reception:
             self._context = tls.load(settings)
             self._kind = secured.TlsConnection
 
+    def expect(self, listener: Listener, base: WSGIEnvironment) -> None:
+        """Clients come by `listener`; the environ of each of their requests begins with `base`."""
+        self._heads[listener] = Heads(self._settings, base)
+
     def welcome(self, sock: socket.socket, peer: tuple[str, str], listener: Listener, now: float) -> Connection:
         """The connection of a client that has just come."""
         if self._plain:
-            return Connection(sock, peer, listener, self._settings, self._heads, now)
+            return Connection(sock, peer, listener, self._settings, self._heads[listener], now)
         told = not self._proxies.have(peer[0])
         if self.secure:
             connection: PrefacedConnection = self._kind(
-                sock, peer, listener, self._settings, self._heads, now, self._context
+                sock, peer, listener, self._settings, self._heads[listener], now, self._context
             )
         elif told:
-            return Connection(sock, peer, listener, self._settings, self._heads, now)
+            return Connection(sock, peer, listener, self._settings, self._heads[listener], now)
         else:
             connection = self._preface(sock, peer, listener, now)
         if told:
@@ -53,7 +59,7 @@ class Reception:
         """One that another worker has greeted, and read up to some request's beginning."""
         peer = (parcel.peer, parcel.peer_port)
         if not parcel.secure:
-            return Connection(sock, peer, listener, self._settings, self._heads, now)
+            return Connection(sock, peer, listener, self._settings, self._heads[listener], now)
         connection = self._preface(sock, peer, listener, now)
         connection.skip_preface(secure=True)
         connection.state = HEAD
@@ -64,4 +70,4 @@ class Reception:
     ) -> PrefacedConnection:
         from minicorn.serving.preface import PrefacedConnection
 
-        return PrefacedConnection(sock, peer, listener, self._settings, self._heads, now)
+        return PrefacedConnection(sock, peer, listener, self._settings, self._heads[listener], now)

@@ -56,12 +56,12 @@ def warm_up(app: WSGIApplication, path: str, base: WSGIEnvironment, listener: Li
     ours, client = socket.socketpair()
     ours.setblocking(False)
     with client:
-        connection = Connection(ours, ("127.0.0.1", "0"), listener, settings, Heads(settings), 0.0)
+        connection = Connection(ours, ("127.0.0.1", "0"), listener, settings, Heads(settings, base), 0.0)
         head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: minicorn-warmup\r\n\r\n"
         connection.resume(Parcel(listener.number, 0, 0.0, 0.0, "127.0.0.1", "0", head.encode()), 0.0)
         request = connection.take_up()
         exchange = Exchange(connection, request, "", _Reader(client))
-        exchange.run(app, build_environ(base, request, connection))
+        exchange.run(app, build_environ(request, connection))
         connection.close()
     status = exchange.status or ""
     if status >= "500":

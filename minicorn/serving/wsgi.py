@@ -146,9 +146,10 @@ def base_environ(listener: Listener, multiprocess: bool, sendfile: bool = True) 
     }
 
 
-def build_environ(base: WSGIEnvironment, request: Request, connection: Connection) -> WSGIEnvironment:
-    """The environ of one request: PEP 3333's keys, RFC 3875's, RAW_URI and REQUEST_URI, REMOTE_PORT."""
-    environ = base | request.fields
+def build_environ(request: Request, connection: Connection) -> WSGIEnvironment:
+    """The environ of one request, of what its fields were put upon (see `base_environ`): PEP 3333's keys,
+    RFC 3875's, RAW_URI and REQUEST_URI, REMOTE_PORT."""
+    environ: WSGIEnvironment = request.fields
     environ["REQUEST_METHOD"] = request.method
     environ["PATH_INFO"] = request.path
     environ["QUERY_STRING"] = request.query

@@ -55,7 +55,7 @@ UNMOULDED = {"several cookies", "odd name"}
 
 def taught(make: Callable[[int], bytes], **limits: int) -> Heads:
     """A server's, that has read enough of one kind."""
-    heads = Heads(replace(DEFAULTS, **limits))
+    heads = Heads(replace(DEFAULTS, **limits), {})
     for number in range(ENOUGH):
         assert heads.read(make(number)) is not None
     return heads
@@ -83,7 +83,7 @@ def plain(data: bytes, **limits: int) -> object:
 
 @pytest.mark.parametrize("kind", SAMPLES)
 def test_a_head_means_the_same_however_many_were_read_before(kind: str) -> None:
-    heads = Heads(DEFAULTS)
+    heads = Heads(DEFAULTS, {})
     for number in [*range(ENOUGH * 3), 1, 2, 1]:
         assert meaning(heads.read(SAMPLES[kind](number))) == plain(SAMPLES[kind](number))
 
@@ -131,7 +131,7 @@ def test_each_version_has_its_mould(parsed: list[bytes]) -> None:
 
 
 def test_clients_of_several_kinds_take_turns(parsed: list[bytes]) -> None:
-    heads = Heads(DEFAULTS)
+    heads = Heads(DEFAULTS, {})
     kinds = [browser, SAMPLES["bare"], SAMPLES["options"], SAMPLES["closing"], SAMPLES["form"]]
     kinds.insert(0, lambda number: SAMPLES["closing"](number).replace(b"GET", b"DELETE"))
     for number in range(5 * ENOUGH):
@@ -175,7 +175,7 @@ def test_what_decides_more_is_judged_in_a_gap_too(name: bytes, values: tuple[byt
 
 def test_heads_of_the_same_fields_may_have_other_lines() -> None:
     others = [head(), head(b"X_Y: z"), head(b"Transfer-Encoding: chunked"), head(b"X-Forwarded-For: a", b"X_Y: b")]
-    heads = Heads(DEFAULTS)
+    heads = Heads(DEFAULTS, {})
     for number in range(4 * ENOUGH):
         data = others[number % len(others)]
         assert meaning(heads.read(data)) == plain(data)
@@ -188,7 +188,7 @@ TARGETS += [b"http://", b"http://b/c", b"https://b"]
 @pytest.mark.parametrize("target", TARGETS, ids=ascii)
 @pytest.mark.parametrize("method", [b"GET", b"OPTIONS", b"CONNECT", b"POST"])
 def test_what_comes_as_target_is_judged_as_ever(method: bytes, target: bytes) -> None:
-    heads = Heads(DEFAULTS)
+    heads = Heads(DEFAULTS, {})
     for number in range(ENOUGH):
         outcome(lambda start=b"%s /%d HTTP/1.1" % (method, number): heads.read(head(b"A: a", start=start)))  # type: ignore[misc]
     data = head(b"A: a", start=b"%s %s HTTP/1.1" % (method, target))
@@ -254,14 +254,14 @@ def test_a_head_in_pieces_is_read_line_by_line(parsed: list[bytes]) -> None:
 
 
 def test_clients_cannot_make_us_remember_without_end() -> None:
-    heads = Heads(DEFAULTS)
+    heads = Heads(DEFAULTS, {})
     for kind in range(KINDS * 2 + 1):
         for number in range(ENOUGH * 2):
             heads.read(head(*[b"A%d: %d" % (field, number) for field in range(kind)]))
             assert len(heads._kinds) <= KINDS
             assert len(heads._moulds) <= KINDS
             assert all(len(kind.heads) < ENOUGH for kind in heads._kinds.values())
-    long = Heads(DEFAULTS)
+    long = Heads(DEFAULTS, {})
     for number in range(ENOUGH):
         assert long.read(head(b"A: %d" % number, b"B: " + b"x" * LONGEST)) is not None
     assert not long._kinds
@@ -281,7 +281,7 @@ def test_a_mutated_head_means_what_it_means_line_by_line(
 def test_no_head_changes_what_another_means(
     readings: list[tuple[str, int, list[tuple[float, int, bytes]]]],
 ) -> None:
-    heads = Heads(DEFAULTS)
+    heads = Heads(DEFAULTS, {})
     for kind, number, changes in readings:
         data = mutated(SAMPLES[kind](number), changes)
         assert outcome(lambda data=data: heads.read(data)) == plain(data)  # type: ignore[misc]

@@ -120,6 +120,7 @@ def test_a_connection_that_is_taken_over_is_secure_still(serve):
     ours.setblocking(False)
     settings = Settings(proxy_protocol="auto")
     reception = Reception(settings)
+    reception.expect(listener, {})
     parcel = Parcel(0, 0, 5.0, 0.0, "203.0.113.7", "4711", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", True)
     connection = reception.take_over(ours, parcel, listener, 0.0)
     assert connection.resume(parcel, 0.0)
