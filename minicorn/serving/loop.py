@@ -165,8 +165,9 @@ class Loop:
             elif connection in self._held:
                 self.part(connection, ClientGone("it did not wait"))
         if sharing and turns:
-            # What comes next on these connections would wait as long as they have waited now
-            self._spread(keep=0 if self.took > SLOW else self._pace.share)
+            # What comes next on these connections would wait as long as they have waited now; and who
+            # leaves has a successor
+            self._spread(keep=0 if self.leaving or self.took > SLOW else self._pace.share)
         for fd in others:
             if (taking or fd in self._urgent) and fd in self._callbacks:
                 self._callbacks[fd]()
