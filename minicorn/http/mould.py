@@ -30,7 +30,7 @@ class Mould:
     def __init__(self, model: Request, varies: Sequence[bool], base: Mapping[str, Any]) -> None:
         """`model` is such a request, without two lines of one field, as it was parsed; `varies` tells which
         of its lines may have another value, `base` what the fields are put upon."""
-        self._model = model
+        self._model = model.again("", {}, "", ())  # its own fields become an environ, with all that is put into it
         self._fields = dict(base)
         self._aside: list[tuple[str, str]] = []  # the name of each line set aside, and its key until then
         self._settled = True  # all but the target, for all such heads

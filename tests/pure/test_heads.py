@@ -1,6 +1,9 @@
 """Heads that moulds read: what they mean is what they mean line by line, whatever was read before."""
 
+import gc
+import weakref
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 from costs import FACTOR, growth
@@ -251,6 +254,22 @@ def test_a_head_in_pieces_is_read_line_by_line(parsed: list[bytes]) -> None:
     assert heads.read(data[:50]) is None
     assert meaning(heads.read(data, 50)) == plain(data)
     assert parsed[-1] == data
+
+
+def test_what_an_application_puts_into_an_environ_goes_with_it() -> None:
+    class Thing:
+        """Something that it has made for one request."""
+
+    heads, things = Heads(DEFAULTS, {}), []
+    for number in range(2 * ENOUGH):
+        read = heads.read(browser(number))
+        assert read is not None
+        request, thing = read[0], Thing()
+        things.append(weakref.ref(thing))
+        cast(dict[str, object], request.fields)["thing"] = thing
+        del read, request, thing
+    gc.collect()
+    assert [thing() for thing in things] == [None] * len(things)
 
 
 def test_clients_cannot_make_us_remember_without_end() -> None:
