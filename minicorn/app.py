@@ -78,20 +78,19 @@ def _bring(settings: Settings) -> None:
     version may lie in its place, which does not fit the one that runs."""
     logged = settings.access_logfile is not None or settings.has_log_handlers
     wanted = {
-        "arbiter.hooks": settings.hooks,
-        "logs.capture": settings.capture_output,
-        "logs.requestlog": logged,
-        "logs.unanswered": logged,
-        "serving.forksafety": settings.preload,
-        "serving.preface": settings.proxy_protocol != "off",
-        "serving.promotion": settings.refork_after,
-        "serving.template": settings.preload or settings.reload,
-        "serving.warmup": settings.warmup,
+        "minicorn.arbiter.hooks": settings.hooks,
+        "minicorn.logs.capture": settings.capture_output,
+        "minicorn.logs.requestlog": logged,
+        "minicorn.logs.unanswered": logged,
+        "minicorn.serving.forksafety": settings.preload,
+        "minicorn.serving.preface": settings.proxy_protocol != "off",
+        "minicorn.serving.promotion": settings.refork_after,
+        "minicorn.serving.template": settings.preload or settings.reload,
+        "minicorn.serving.warmup": settings.warmup,
+        "ipaddress": settings.user or settings.group,  # who may not be allowed to read it when a request needs it
     }
     for name in [name for name, is_wanted in wanted.items() if is_wanted]:
-        importlib.import_module(f"minicorn.{name}")
-    if settings.user or settings.group:
-        import ipaddress  # noqa: F401 - which a request may ask for, and our workers be not allowed to read
+        importlib.import_module(name)
 
 
 def _judge(settings: Settings) -> list[Sink]:
