@@ -21,11 +21,11 @@ def write() -> None:
     python = results.latest(document)
     mine = document[python]
     if "workloads" in mine:
-        (HERE / "results.svg").write_text(picture.draw(python, mine))
+        (HERE / "results.svg").write_text(picture.draw(results.title(document, python), mine))
     text = README.read_text()
     for marker, table in TABLES.items():
         before, _, rest = text.partition(f"<!-- {marker} -->\n")
-        text = f"{before}<!-- {marker} -->\n{table(document, python)}<!-- end -->{rest.partition('<!-- end -->')[2]}"
+        text = f"{before}<!-- {marker} -->\n{table(document)}<!-- end -->{rest.partition('<!-- end -->')[2]}"
     README.write_text(text)
 
 
@@ -33,10 +33,11 @@ def _row(*cells: object) -> str:
     return f"| {' | '.join(map(str, cells))} |\n"
 
 
-def goals(document: Document, python: str) -> str:
+def goals(document: Document) -> str:
     """What is asked, and what each Python reached."""
     pythons = sorted(document, key=lambda text: [int(part) for part in text.split(".")])
-    lines = _row("asked", "", *pythons) + _row("---", "---:", *["---:"] * len(pythons))
+    lines = _row("asked", "", *(results.title(document, python) for python in pythons))
+    lines += _row("---", "---:", *["---:"] * len(pythons))
     for workload, figure, peer, limit in results.GOALS:
         asked = f"`{workload}` {NAMES[figure]}" + (f", times {peer}'s" if peer else "")
         cells = []
@@ -49,17 +50,20 @@ def goals(document: Document, python: str) -> str:
     return lines
 
 
-def budget(document: Document, python: str) -> str:
+def budget(document: Document) -> str:
+    python = results.latest(document, "budget")
     measured = document[python].get("budget", {}).get("hello", {})
-    lines = _row("part", "µs", "what it is") + _row("---", "---:", "---")
+    lines = _row("part", f"µs, {results.title(document, python)}", "what it is") + _row("---", "---:", "---")
     for part, (value, text) in measured.get("parts", {}).items():
         lines += _row(part, f"{value:.1f}", text)
     return lines
 
 
-def growth(document: Document, python: str) -> str:
+def growth(document: Document) -> str:
+    python = results.latest(document, "growth")
     measured = document[python].get("growth", {})
-    lines = _row("number of", "exponent", "last step", "µs a request") + _row("---", "---:", "---:", "---")
+    lines = _row("number of", "exponent", "last step", f"µs a request, {results.title(document, python)}")
+    lines += _row("---", "---:", "---:", "---")
     for each in measured.values():
         points = each["points"]
         shown = ", ".join(f"{size}: {cost:.0f}" for size, cost in points.items())
@@ -67,4 +71,4 @@ def growth(document: Document, python: str) -> str:
     return lines
 
 
-TABLES: dict[str, Callable[[Document, str], str]] = {"goals": goals, "budget": budget, "growth": growth}
+TABLES: dict[str, Callable[[Document], str]] = {"goals": goals, "budget": budget, "growth": growth}

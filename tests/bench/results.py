@@ -1,13 +1,16 @@
 """results.json: what was measured, with which versions, where and when; and what is asked of it.
 
 By version of Python, then by workload: `{"date", "commit", "rounds", "seconds", "figures": {server: {figure:
-median}}}`. A workload's figures are all of one run, in interleaved rounds; a new run of it replaces them.
+median}}}`. A workload's figures are all of one run, in interleaved rounds; a new run of it replaces them. With each
+Python stands how it was built: that slows minicorn, and not its peers in C and Rust.
 """
 
 import json
 import os
 import platform
 import subprocess
+import sys
+import sysconfig
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +23,8 @@ from minicorn.version import VERSION
 FILE = HERE / "results.json"
 PYTHON = platform.python_version()
 PACKAGES = ("gunicorn", "waitress", "granian", "bjoern", "fastpysgi", "uWSGI", "flask", "django")
+OPTIMIZATIONS = {"--enable-optimizations": "PGO", "--with-lto": "LTO"}
+PLAIN = "plain"  # without them
 
 Document = dict[str, Any]
 
@@ -52,15 +57,25 @@ def store(kind: str, name: str, content: Document) -> None:
     """Keep `content` as what is known of `name` with this Python; with it, who measured."""
     document = load()
     mine = document.setdefault(PYTHON, {})
-    mine["machine"], mine["versions"] = _machine(), mine.get("versions", {}) | _versions()
+    mine["machine"], mine["build"] = _machine(), build()
+    mine["versions"] = mine.get("versions", {}) | _versions()
     stamp = {"date": time.strftime("%Y-%m-%d %H:%M", time.gmtime()), "commit": _commit()}
     mine.setdefault(kind, {})[name] = stamp | content
     FILE.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def latest(document: Document) -> str:
-    """The Python with most workloads measured."""
-    return max(document, key=lambda python: len(document[python].get("workloads", {})))
+def latest(document: Document, kind: str = "workloads") -> str:
+    """The Python with most measured of that kind; among equals, one that is not plain."""
+
+    def measured(python: str) -> tuple[int, bool]:
+        return len(document[python].get(kind, {})), document[python]["build"] != PLAIN
+
+    return max(document, key=measured)
+
+
+def title(document: Document, python: str) -> str:
+    """A Python as tables and picture name it: its version, and how it was built."""
+    return f"{python} ({document[python]['build']})"
 
 
 def reached(figures: Document, figure: str, peer: str) -> float | None:
@@ -73,6 +88,16 @@ def reached(figures: Document, figure: str, peer: str) -> float | None:
 
 def is_met(figure: str, value: float, limit: float) -> bool:
     return value >= limit if figure == "share" else value <= limit
+
+
+def build() -> str:
+    """How this Python was built: optimized how, or by which distribution, or plain."""
+    arguments = str(sysconfig.get_config_var("CONFIG_ARGS"))
+    found = [name for flag, name in OPTIMIZATIONS.items() if flag in arguments]
+    # Debian's has both, and does not say so: its rules give the flags to make, and take them out of what is installed
+    if not found and sys.base_prefix == "/usr":
+        return platform.freedesktop_os_release()["ID"].capitalize()
+    return ", ".join(found) or PLAIN
 
 
 def _machine() -> Document:
