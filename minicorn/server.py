@@ -29,7 +29,7 @@ from minicorn.serving.helper import Helper
 from minicorn.serving.loader import load_app
 from minicorn.serving.loop import Loop
 from minicorn.serving.reception import Reception
-from minicorn.serving.wsgi import Doors, Exchange, base_environ, build_environ
+from minicorn.serving.wsgi import Doors, Exchange, base_environ
 from minicorn.system import listeners, poller
 from minicorn.system.listeners import Listener
 from minicorn.system.wakeup import Wakeup
@@ -334,7 +334,7 @@ class Server:
 
         request = connection.request
         assert request is not None and self._front is not None
-        told = is_local(connection.peer, request.aside, request.fields.get("HTTP_HOST", ""))
+        told = is_local(connection.peer, request.aside, request.meta.get("HTTP_HOST", ""))
         self._front.sees = self._settings.debug_page_remote or told
         if request.target == f"{page.NEWER}{self._generation}" and not self._loop.closing:
             self._loop.keep(connection)
@@ -354,7 +354,7 @@ class Server:
     def _excuse_or_keep(self, connection: Connection) -> None:
         request = connection.request
         assert request is not None
-        if request.method == "GET" and "text/html" in request.fields.get("HTTP_ACCEPT", ""):
+        if request.method == "GET" and "text/html" in request.meta.get("HTTP_ACCEPT", ""):
             self._answer(connection)
         else:
             self._loop.keep(connection)
@@ -366,12 +366,12 @@ class Server:
         from minicorn.reload import failure, page
 
         shown = failure.from_exception(f"{request.method} {request.target}", error)
-        return page.render(shown, request.fields.get("HTTP_ACCEPT", ""), self._generation)
+        return page.render(shown, request.meta.get("HTTP_ACCEPT", ""), self._generation)
 
     def _answer(self, connection: Connection) -> None:
         """Give a complete request to the application, and its reply to the connection."""
         request = connection.take_up()
-        environ = build_environ(request, connection)
+        environ: WSGIEnvironment = request.meta
         began = time.monotonic()
         if request.aside or request.secure:
             try:
@@ -384,17 +384,17 @@ class Server:
         long = waited > STALE or self._loop.took > STALE or self._queue_timeout
         if long and self._comes_too_late(connection, began):
             return
-        name = self._tracing.name(request.fields, connection.peer)
+        name = self._tracing.name(environ, connection.peer)
         environ["minicorn.request_id"] = name
-        if "HTTP_X_REQUEST_START" in request.fields:
-            waited = self._tracing.waited(request.fields, connection.peer, time.time(), waited)
+        if "HTTP_X_REQUEST_START" in environ:
+            waited = self._tracing.waited(environ, connection.peer, time.time(), waited)
         head = "" if self._log is None else request.head  # should we die of it, the arbiter logs it
         deadline = began + self._request_patience
         self._page.begin(request.method, request.target, environ["REMOTE_ADDR"], began, deadline, name, head)
         exchange = Exchange(connection, request, self._loop.date, self._doors)
         gone: ClientGone | None = None
         try:
-            exchange.run(self.app, environ)
+            exchange.run(self.app)
         except ClientGone as error:
             gone = error
         if self.after_request is not None and exchange.status is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from minicorn.http.mould import Mould, field_lines
-from minicorn.http.request import Framing, Request, parse_head
+from minicorn.http.request import REQUEST_LINE, Framing, Request, parse_head
 from minicorn.record import Record, fresh
 from minicorn.typed import TYPE_CHECKING
 
@@ -47,7 +47,7 @@ class Heads:
     """The heads of clients that come by one way."""
 
     def __init__(self, settings: Settings, base: Mapping[str, Any]) -> None:
-        """`base` is what the fields of each request are put upon: WSGI's environ has more than a head."""
+        """`base` is what each request's meta-variables are put upon: WSGI's environ has more than a head."""
         self._base = base
         line, field = settings.limit_request_line, settings.limit_request_field_size
         self._limit = settings.max_header_size
@@ -70,7 +70,7 @@ class Heads:
             request, _ = parsed
             if len(request.head) <= self._short:
                 self._note(request)
-            request.fields = {**self._base, **request.fields}
+            request.meta = {**self._base, **request.meta}
         return parsed
 
     def _try_another(self, text: str) -> Request | None:
@@ -83,10 +83,11 @@ class Heads:
 
     def _note(self, request: Request) -> None:
         """Keep a head that was parsed line by line, until there are enough of its kind for a mould."""
-        look, fields = _glance(request.head), request.fields
-        if look[1] - 2 != len(fields) + len(request.aside) + (request.framing is Framing.CHUNKED):
+        look, meta = _glance(request.head), request.meta
+        kept = len(meta) - len(REQUEST_LINE) + len(request.aside)
+        if look[1] - 2 != kept + (request.framing is Framing.CHUNKED):
             return  # a field has several lines, or the target names the host
-        name = (*look, request.version, *fields)
+        name = (*look, request.version, *meta)
         kind = self._kinds.get(name)
         if kind is None:
             if len(self._kinds) >= KINDS:

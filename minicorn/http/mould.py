@@ -25,13 +25,13 @@ _DECISIVE = frozenset(["HTTP_HOST", "CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING", 
 class Mould:
     """A head whose target, and the values of some of whose field lines, may be others."""
 
-    __slots__ = ("_aside", "_fields", "_match", "_model", "_settled", "_texts")
+    __slots__ = ("_aside", "_match", "_meta", "_model", "_settled", "_texts")
 
     def __init__(self, model: Request, varies: Sequence[bool], base: Mapping[str, Any]) -> None:
         """`model` is such a request, without two lines of one field, as it was parsed; `varies` tells which
-        of its lines may have another value, `base` what the fields are put upon."""
-        self._model = model.again("", {}, "", ())  # its own fields become an environ, with all that is put into it
-        self._fields = dict(base)
+        of its lines may have another value, `base` what the meta-variables are put upon."""
+        self._model = model.again("", {}, "", ())  # its own become an environ, with all that is put into it
+        self._meta = {**base, "REQUEST_METHOD": model.method, "SERVER_PROTOCOL": model.version}
         self._aside: list[tuple[str, str]] = []  # the name of each line set aside, and its key until then
         self._settled = True  # all but the target, for all such heads
         gaps, texts = [_TARGET], [f" {model.version}\r\n"]
@@ -43,7 +43,7 @@ class Mould:
                 key, value = f"aside{len(self._aside)}", rest
                 pattern = rf"(?P<{key}>[ -~]*+)"  # as it came
                 self._aside.append((f"{name}:", key))
-            self._fields[key] = value
+            self._meta[key] = value
             if gap and key.isidentifier():  # as the name of a group has to be
                 texts[-1] += f"{name}:"
                 texts.append("\r\n")
@@ -53,7 +53,7 @@ class Mould:
                 texts[-1] += f"{line}\r\n"
         texts[-1] += "\r\n"
         if self._settled and model.framing is Framing.CHUNKED:
-            del self._fields["HTTP_TRANSFER_ENCODING"]  # as `judge` does
+            del self._meta["HTTP_TRANSFER_ENCODING"]  # as `judge` does
         # The texts by their lengths, to be compared afterwards: quicker than to match them, and shorter
         pattern = "".join(f"{gap}(.{{{len(text)}}})" for gap, text in zip(gaps, texts, strict=True))
         self._match = re.compile(f"{re.escape(model.method)} {pattern}", re.DOTALL).match
@@ -65,13 +65,14 @@ class Mould:
         match = self._match(text)
         if match is None or match.groups()[1::2] != self._texts:
             return None
-        model, fields = self._model, self._fields | match.groupdict()
-        aside = tuple([name + fields.pop(key) for name, key in self._aside]) if self._aside else ()
+        model, meta = self._model, self._meta | match.groupdict()
+        aside = tuple([name + meta.pop(key) for name, key in self._aside]) if self._aside else ()
+        target = meta["RAW_URI"] = meta["REQUEST_URI"] = match[1]
         if self._settled:
-            request = model.again(match[1], fields, match[0], aside)
+            request = model.again(target, meta, match[0], aside)
             resolve_target(request)
         else:
-            request = Request(model.method, match[1], model.version, fields, match[0], aside)
+            request = Request(model.method, target, model.version, meta, match[0], aside)
             judge(request)
         return request
 

@@ -1,8 +1,8 @@
 """A request's head: bytes -> `Request`, or "need more" (None), or ProtocolError; in linear time.
 
 A field line is checked when it is first seen, and remembered: most of what clients send is what
-they have sent before. Fields are kept under their CGI names (RFC 3875 4.1.18), which is how WSGI
-wants them.
+they have sent before. What a head says is kept as CGI's meta-variables (RFC 3875 4.1), which is how
+WSGI wants it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,10 @@ from enum import Enum
 from minicorn.errors import ProtocolError
 from minicorn.http import grammar
 from minicorn.http.quoting import unquote
+from minicorn.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Framing(Enum):
@@ -22,29 +26,30 @@ class Framing(Enum):
     CHUNKED = "chunked"
 
 
+# The meta-variables that a request line makes, besides the fields'
+REQUEST_LINE = ("REQUEST_METHOD", "RAW_URI", "REQUEST_URI", "SERVER_PROTOCOL", "PATH_INFO", "QUERY_STRING")
+
 _NO_BODY = Framing.NONE  # looked up once: dear in an enumeration, up to Python 3.11
 
 
 class Request:
     """One request head, checked.
 
-    `path` is percent-decoded into PEP 3333's latin-1 string; `target` is as it came. `fields` maps
-    CGI names ("HTTP_HOST", "CONTENT_TYPE") to values, and becomes the environ. `aside` has the field
-    lines that somebody else must judge first: a name with an underscore, and what a proxy says of its
-    client.
+    `meta` has its meta-variables: fields by their CGI names ("HTTP_HOST", "CONTENT_TYPE"), the target as it
+    came as RAW_URI and REQUEST_URI, and of it QUERY_STRING and PATH_INFO, percent-decoded into PEP 3333's
+    latin-1 string. It becomes the environ. `aside` has the field lines that somebody else must judge first:
+    a name with an underscore, and what a proxy says of its client.
     """
 
     __slots__ = (
         "aside",
         "content_length",
         "expects_continue",
-        "fields",
         "framing",
         "head",
         "keep_alive",
+        "meta",
         "method",
-        "path",
-        "query",
         "secure",
         "target",
         "version",
@@ -55,16 +60,16 @@ class Request:
         method: str,
         target: str,
         version: str,
-        fields: dict[str, str],
+        meta: dict[str, Any],
         head: str = "",
         aside: tuple[str, ...] = (),
     ) -> None:
-        self.method = method
-        self.target = target
-        self.version = version
-        self.fields = fields
+        """`meta` has the fields; what the request line says is added to them."""
+        self.method = meta["REQUEST_METHOD"] = method
+        self.target = meta["RAW_URI"] = meta["REQUEST_URI"] = target
+        self.version = meta["SERVER_PROTOCOL"] = version
+        self.meta = meta
         self.head = head  # as it came
-        self.path = self.query = ""
         self.framing = _NO_BODY
         self.content_length = 0
         self.keep_alive = True
@@ -72,14 +77,13 @@ class Request:
         self.secure = False  # the target is an https URI
         self.aside = aside
 
-    def again(self, target: str, fields: dict[str, str], head: str, aside: tuple[str, ...]) -> Request:
-        """Another that differs from this one in its target, whose path and query are to be found out, and in
-        fields that decide nothing else."""
+    def again(self, target: str, meta: dict[str, Any], head: str, aside: tuple[str, ...]) -> Request:
+        """Another that differs from this one in its target and in fields that decide nothing else."""
         request: Request = Request.__new__(Request)
         request.method = self.method
         request.target = target
         request.version = self.version
-        request.fields = fields
+        request.meta = meta
         request.head = head
         request.framing = self.framing
         request.content_length = self.content_length
@@ -181,7 +185,7 @@ def _parse(head: str, most_fields: int) -> Request:
 
 def judge(request: Request) -> None:
     """See what the fields and the target decide. ProtocolError where they must not be so."""
-    fields, version = request.fields, request.version
+    fields, version = request.meta, request.version
     host = fields.get("HTTP_HOST")
     # RFC 9112 3.2: 400 for a missing, repeated or invalid Host
     if host is None:
@@ -327,16 +331,16 @@ def _is_ipv6(text: str) -> bool:
 
 def resolve_target(request: Request) -> None:
     """What the target says of path and query (RFC 9112 3.2), and of the host perhaps."""
-    target = request.target
+    target, meta = request.target, request.meta
     if target[0] == "/":  # origin-form
-        path, _, request.query = target.partition("?")
-        request.path = unquote(path) if "%" in path else path
+        path, _, meta["QUERY_STRING"] = target.partition("?")
+        meta["PATH_INFO"] = unquote(path) if "%" in path else path
     else:
-        _resolve_other(request, target)
+        _resolve_other(request, target, meta)
 
 
-def _resolve_other(request: Request, target: str) -> None:
-    request.path = request.query = ""
+def _resolve_other(request: Request, target: str, meta: dict[str, Any]) -> None:
+    meta["PATH_INFO"] = meta["QUERY_STRING"] = ""
     if target == "*" and request.method == "OPTIONS":
         return
     match = grammar.ABSOLUTE_FORM.fullmatch(target)
@@ -344,16 +348,16 @@ def _resolve_other(request: Request, target: str) -> None:
     if match is None or not _HOSTS[match[1]] or match[1].startswith(":"):
         raise ProtocolError(400, "malformed request target")
     # RFC 9112 3.2.2: the target's authority replaces Host
-    request.fields["HTTP_HOST"] = match[1]
+    meta["HTTP_HOST"] = match[1]
     # RFC 9110 4.2.3 and RFC 9112 3.2.4: nothing behind the authority is "/", and "*" for OPTIONS
     path = match[2] or ("" if request.method == "OPTIONS" and match[3] is None else "/")
-    request.path = unquote(path)
-    request.query = match[3] or ""
+    meta["PATH_INFO"] = unquote(path)
+    meta["QUERY_STRING"] = match[3] or ""
     request.secure = target[4] in "sS"
 
 
 def _decide_framing(request: Request) -> None:
-    fields = request.fields
+    fields = request.meta
     length = fields.get("CONTENT_LENGTH")
     coding = fields.get("HTTP_TRANSFER_ENCODING")
     if coding is not None:
@@ -381,7 +385,7 @@ def _decide_framing(request: Request) -> None:
 
 def _decide_persistence(request: Request) -> None:
     """RFC 9112 9.3."""
-    options = request.fields.get("HTTP_CONNECTION", "").lower().split(",")
+    options = request.meta.get("HTTP_CONNECTION", "").lower().split(",")
     listed = [option.strip(" \t") for option in options]
     request.keep_alive = "close" not in listed and (request.version == "HTTP/1.1" or "keep-alive" in listed)
 
@@ -389,7 +393,7 @@ def _decide_persistence(request: Request) -> None:
 def _decide_expectation(request: Request) -> None:
     """RFC 9110 10.1.1."""
     # RFC 9110 5.6.1.2: empty elements of a list are ignored
-    expected = {member.strip(" \t") for member in request.fields["HTTP_EXPECT"].lower().split(",")} - {""}
+    expected = {member.strip(" \t") for member in request.meta["HTTP_EXPECT"].lower().split(",")} - {""}
     if expected - {"100-continue"}:
         raise ProtocolError(417, "unknown expectation")
     request.expects_continue = bool(expected)

@@ -49,5 +49,6 @@ class Tracing:
 
 def _is_word(text: str) -> bool:
     """Whether it can end neither a line nor a field of a log. A pattern takes three times as long."""
-    printed = text.isascii() and text.isprintable() and len(text) <= ID_MOST
-    return printed and not (" " in text or '"' in text or "\\" in text)
+    if not text.isascii() or len(text) > ID_MOST:
+        return False
+    return text.isalnum() or (text.isprintable() and not (" " in text or '"' in text or "\\" in text))

@@ -70,7 +70,7 @@ class RequestLog:
         line = status_line(status)
         body = len(line) + 1 if connection.request is None or request.method != "HEAD" else 0
         entry = Entry(environ, line, [], body, 0.0, self._origin)
-        entry.request_id = self._tracing.name(request.fields, connection.peer)
+        entry.request_id = self._tracing.name(request.meta, connection.peer)
         whole = connection.since if connection.state == APP else now
         entry.reading = whole - connection.begun
         if whole < now:  # in our queue, and unread

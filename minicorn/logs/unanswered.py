@@ -10,7 +10,7 @@ from wsgiref.types import WSGIEnvironment
 
 from minicorn.errors import ProtocolError
 from minicorn.figures.heartbeat import Activity, Beat
-from minicorn.http.request import Request, parse_head
+from minicorn.http.request import REQUEST_LINE, Request, parse_head
 from minicorn.logs.accesslog import Entry, Origin
 
 # Of a head that is refused, so much is looked at
@@ -29,20 +29,14 @@ def unanswered(beat: Beat, origin: Origin, cause: str, now: float) -> Entry | No
 
 def environ_of(request: Request, client: str) -> WSGIEnvironment:
     """What the line is made of."""
-    return {
-        **request.fields,
-        "REQUEST_METHOD": request.method,
-        "RAW_URI": request.target,
-        "PATH_INFO": request.path,
-        "QUERY_STRING": request.query,
-        "SERVER_PROTOCOL": request.version,
-        "REMOTE_ADDR": client,
-    }
+    return {**request.meta, "REMOTE_ADDR": client}
 
 
 def read_request(data: bytes) -> Request:
     """What can be told of a request of which `data` has come; "-" where that is nothing."""
-    return _parse(data[:HEAD_MOST].decode("latin-1")) if data else Request("-", "-", "-", {})
+    if not data:
+        return Request("-", "-", "-", dict.fromkeys(REQUEST_LINE, ""))
+    return _parse(data[:HEAD_MOST].decode("latin-1"))
 
 
 def _parse(head: str) -> Request:
@@ -57,5 +51,5 @@ def _parse(head: str) -> Request:
     method, _, rest = head.partition("\r\n")[0].partition(" ")
     target, _, version = rest.partition(" ")
     request = Request(method, target, version or "HTTP/1.1", {})
-    request.path, _, request.query = target.partition("?")
+    request.meta["PATH_INFO"], _, request.meta["QUERY_STRING"] = target.partition("?")
     return request

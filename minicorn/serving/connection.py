@@ -359,7 +359,7 @@ class Connection:
         if rest:
             self.holds = True
         # wsgi.input_terminated, and its length known: what has framed it is decoded and gone
-        request.fields["CONTENT_LENGTH"] = str(length)
+        request.meta["CONTENT_LENGTH"] = str(length)
         self.since = now
         self.state = APP  # from HEAD, IDLE or BODY, as above
         return True
@@ -413,9 +413,11 @@ class Connection:
 
     def take_up(self) -> Request:
         """The request goes to the application: from now on nobody else can answer it."""
-        assert self.request is not None
+        request = self.request
+        assert request is not None
+        request.meta["REMOTE_ADDR"], request.meta["REMOTE_PORT"] = self.peer, self.peer_port
         self._raw = None
-        return self.request
+        return request
 
     def flush_ahead(self) -> None:
         """There is room, and the application has not given all of its reply yet."""

@@ -51,7 +51,7 @@ class PrefacedConnection(Connection):
 
     def take_up(self) -> Request:
         request = super().take_up()
-        request.fields.update(self.about)
+        request.meta.update(self.about)
         return request
 
     def parcel(self) -> Parcel | None:

@@ -15,7 +15,7 @@ from minicorn.http.heads import Heads
 from minicorn.http.request import Request
 from minicorn.serving.connection import Connection
 from minicorn.serving.handoff import Parcel
-from minicorn.serving.wsgi import Exchange, build_environ
+from minicorn.serving.wsgi import Exchange
 from minicorn.system.listeners import Listener
 
 
@@ -59,9 +59,8 @@ def warm_up(app: WSGIApplication, path: str, base: WSGIEnvironment, listener: Li
         connection = Connection(ours, ("127.0.0.1", "0"), listener, settings, Heads(settings, base), 0.0)
         head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: minicorn-warmup\r\n\r\n"
         connection.resume(Parcel(listener.number, 0, 0.0, 0.0, "127.0.0.1", "0", head.encode()), 0.0)
-        request = connection.take_up()
-        exchange = Exchange(connection, request, "", _Reader(client))
-        exchange.run(app, build_environ(request, connection))
+        exchange = Exchange(connection, connection.take_up(), "", _Reader(client))
+        exchange.run(app)
         connection.close()
     status = exchange.status or ""
     if status >= "500":

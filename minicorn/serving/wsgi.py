@@ -1,4 +1,4 @@
-"""One request through the application: environ, start_response, write, iterate, close (PEP 3333).
+"""One request through the application: start_response, write, iterate, close (PEP 3333).
 
 The head is sent with the first block that is not empty, so that an application may change its
 mind until then. What goes wrong before is a 500; what goes wrong after cuts the reply short,
@@ -18,7 +18,7 @@ from types import TracebackType
 from minicorn.errors import ClientGone
 from minicorn.http import reply
 from minicorn.http.reply import CHUNKED, LENGTH, NOTHING, ApplicationFault, Fields, Head
-from minicorn.http.request import Request
+from minicorn.http.request import REQUEST_LINE, Request
 from minicorn.serving.connection import Connection
 from minicorn.serving.loader import explain
 from minicorn.serving.outbox import PIECE
@@ -110,22 +110,9 @@ class BlockWrapper(FileWrapper):
         return None
 
 
-# Environ keys that each request sets
-_ITS_OWN = (
-    "REQUEST_METHOD",
-    "PATH_INFO",
-    "QUERY_STRING",
-    "RAW_URI",
-    "REQUEST_URI",
-    "SERVER_PROTOCOL",
-    "REMOTE_ADDR",
-    "REMOTE_PORT",
-)
-
-
 def base_environ(listener: Listener, multiprocess: bool, sendfile: bool = True) -> WSGIEnvironment:
     """What is the same for every request that comes by `listener`, and a place for what is not: a copy
-    that has all keys does not grow."""
+    that has all keys does not grow. What a request's head says is put upon it, then its client and body."""
     # PEP 3333: neither is ever empty; a Unix socket has no such names
     name, port = (listener.host, str(listener.port)) if listener.port else ("localhost", "80")
     return {
@@ -142,23 +129,8 @@ def base_environ(listener: Listener, multiprocess: bool, sendfile: bool = True) 
         "wsgi.file_wrapper": FileWrapper if sendfile else BlockWrapper,
         "wsgi.input_terminated": True,
         "wsgi.input": None,
-        **dict.fromkeys(_ITS_OWN, ""),
+        **dict.fromkeys((*REQUEST_LINE, "REMOTE_ADDR", "REMOTE_PORT"), ""),
     }
-
-
-def build_environ(request: Request, connection: Connection) -> WSGIEnvironment:
-    """The environ of one request, of what its fields were put upon (see `base_environ`): PEP 3333's keys,
-    RFC 3875's, RAW_URI and REQUEST_URI, REMOTE_PORT."""
-    environ: WSGIEnvironment = request.fields
-    environ["REQUEST_METHOD"] = request.method
-    environ["PATH_INFO"] = request.path
-    environ["QUERY_STRING"] = request.query
-    environ["RAW_URI"] = environ["REQUEST_URI"] = request.target
-    environ["SERVER_PROTOCOL"] = request.version
-    environ["REMOTE_ADDR"] = connection.peer
-    environ["REMOTE_PORT"] = connection.peer_port
-    environ["wsgi.input"] = connection.body
-    return environ
 
 
 class Exchange:
@@ -241,13 +213,14 @@ class Exchange:
             finally:
                 self._doors.leave()
 
-    def run(self, application: WSGIApplication, environ: WSGIEnvironment) -> None:
+    def run(self, application: WSGIApplication) -> None:
         """Call the application and hand its reply over; `close()` is called whatever happens.
 
         Raises ClientGone; whatever the application raises is answered and logged.
         """
         try:
-            doors = self._doors
+            environ, doors = self._request.meta, self._doors
+            environ["wsgi.input"] = self._connection.body
             doors.leave()
             try:
                 result: Any = application(environ, self.start_response)

@@ -3,7 +3,6 @@
 import gc
 import weakref
 from collections.abc import Callable
-from typing import cast
 
 import pytest
 from costs import FACTOR, growth
@@ -266,7 +265,7 @@ def test_what_an_application_puts_into_an_environ_goes_with_it() -> None:
         assert read is not None
         request, thing = read[0], Thing()
         things.append(weakref.ref(thing))
-        cast(dict[str, object], request.fields)["thing"] = thing
+        request.meta["thing"] = thing
         del read, request, thing
     gc.collect()
     assert [thing() for thing in things] == [None] * len(things)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from minicorn.errors import ProtocolError
 from minicorn.http import request as request_module
-from minicorn.http.request import Framing, Request, parse_head
+from minicorn.http.request import REQUEST_LINE, Framing, Request, parse_head
 
 LIMIT = 65536
 BEHIND = b"GET /smuggled HTTP/1.1\r\nHost: evil\r\n\r\n"
@@ -40,6 +40,11 @@ def meaning(parsed: tuple[Request, int] | None) -> dict[str, object] | None:
         return None
     request, end = parsed
     return {"end": end, **{name: getattr(request, name) for name in Request.__slots__}}
+
+
+def fields_of(request: Request) -> dict[str, str]:
+    """What it has of its fields, by their CGI names."""
+    return {key: value for key, value in request.meta.items() if key not in REQUEST_LINE}
 
 
 def accepted(data: bytes, limit: int = LIMIT) -> Request:
@@ -87,11 +92,18 @@ def test_a_plain_head_is_parsed_whole() -> None:
         b"X-Forwarded-For: 1.2.3.4\r\nAccept: */*\r\n\r\n"
     )
     assert (request.method, request.target, request.version) == ("POST", "/shop/caf%C3%A9?q=%20a&b", "HTTP/1.1")
-    assert (request.path, request.query) == ("/shop/caf\xc3\xa9", "q=%20a&b")
+    assert {key: request.meta[key] for key in REQUEST_LINE} == {
+        "REQUEST_METHOD": "POST",
+        "RAW_URI": "/shop/caf%C3%A9?q=%20a&b",
+        "REQUEST_URI": "/shop/caf%C3%A9?q=%20a&b",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "PATH_INFO": "/shop/caf\xc3\xa9",
+        "QUERY_STRING": "q=%20a&b",
+    }
     assert (request.framing, request.content_length) == (Framing.LENGTH, 12)
     assert (request.keep_alive, request.expects_continue) == (True, False)
     assert request.aside == ("X-Forwarded-For: 1.2.3.4",)
-    assert request.fields == {
+    assert fields_of(request) == {
         "HTTP_HOST": "example.com:8000",
         "CONTENT_TYPE": "text/plain",
         "CONTENT_LENGTH": "12",
@@ -107,7 +119,7 @@ def test_an_unfinished_head_asks_for_more() -> None:
 
 def test_one_empty_line_before_the_request_line_is_ignored() -> None:
     request = accepted(b"\r\n" + head(start=b"GET /after HTTP/1.1"))
-    assert request.path == "/after"
+    assert request.meta["PATH_INFO"] == "/after"
 
 
 @pytest.mark.parametrize("before", [b"\r\n\r\n", b"\n", b"\r", b" ", b" \r\n"], ids=labels)
@@ -210,7 +222,7 @@ def test_any_token_is_a_method_and_its_case_is_kept(method: str) -> None:
 )
 def test_the_path_is_percent_decoded_once_to_latin_1_and_the_query_is_not(target: str, path: str, query: str) -> None:
     request = accepted(head(start=f"GET {target} HTTP/1.1".encode()))
-    assert (request.target, request.path, request.query) == (target, path, query)
+    assert (request.target, request.meta["PATH_INFO"], request.meta["QUERY_STRING"]) == (target, path, query)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +239,7 @@ def test_the_path_is_percent_decoded_once_to_latin_1_and_the_query_is_not(target
 )
 def test_the_authority_of_an_absolute_target_replaces_host(target: str, host: str, path: str, query: str) -> None:
     request = accepted(head(start=f"GET {target} HTTP/1.1".encode(), host=b"Host: first"))
-    assert (request.fields["HTTP_HOST"], request.path, request.query) == (host, path, query)
+    assert (request.meta["HTTP_HOST"], request.meta["PATH_INFO"], request.meta["QUERY_STRING"]) == (host, path, query)
     assert request.target == target
 
 
@@ -265,7 +277,7 @@ def test_an_absolute_target_does_not_make_up_for_a_missing_host() -> None:
 
 def test_an_asterisk_is_for_options_alone() -> None:
     request = accepted(head(start=b"OPTIONS * HTTP/1.1"))
-    assert (request.target, request.path) == ("*", "")
+    assert (request.target, request.meta["PATH_INFO"]) == ("*", "")
     assert refused(head(start=b"GET * HTTP/1.1")) == 400
 
 
@@ -283,7 +295,7 @@ def test_options_of_an_absolute_target_without_a_path_are_those_of_the_whole_ser
     target: str, path: str, query: str
 ) -> None:
     request = accepted(head(start=f"OPTIONS {target} HTTP/1.1".encode()))
-    assert (request.path, request.query) == (path, query)
+    assert (request.meta["PATH_INFO"], request.meta["QUERY_STRING"]) == (path, query)
 
 
 @pytest.mark.parametrize("target", [b"h:443", b"/", b"http://h/"], ids=labels)
@@ -403,7 +415,7 @@ def test_a_control_character_in_a_field_value_is_refused(control: bytes) -> None
 
 def test_tab_and_all_of_latin_1_may_stand_in_a_value() -> None:
     value = bytes([*range(0x21, 0x7F), 9, 32, *range(0x80, 0x100), 0x21])
-    assert accepted(head(b"X: " + value)).fields["HTTP_X"] == value.decode("latin-1")
+    assert accepted(head(b"X: " + value)).meta["HTTP_X"] == value.decode("latin-1")
 
 
 @pytest.mark.parametrize(
@@ -421,12 +433,12 @@ def test_tab_and_all_of_latin_1_may_stand_in_a_value() -> None:
     ids=labels,
 )
 def test_only_space_and_tab_are_stripped_from_a_value(line: bytes, value: str) -> None:
-    assert accepted(head(line)).fields["HTTP_X"] == value
+    assert accepted(head(line)).meta["HTTP_X"] == value
 
 
 def test_field_names_become_cgi_names_whatever_their_case() -> None:
     request = accepted(head(b"content-TYPE: a", b"x-Custom-ip: b", b"Content-Language: c", b"X.Y!: d"))
-    assert request.fields == {
+    assert fields_of(request) == {
         "HTTP_HOST": "h",
         "CONTENT_TYPE": "a",
         "HTTP_X_CUSTOM_IP": "b",
@@ -437,8 +449,8 @@ def test_field_names_become_cgi_names_whatever_their_case() -> None:
 
 def test_lines_of_one_field_are_joined_by_a_comma_and_cookies_by_a_semicolon() -> None:
     request = accepted(head(b"Accept: a", b"Cookie: x=1", b"accept: b", b"cookie: y=2", b"ACCEPT: c"))
-    assert request.fields["HTTP_ACCEPT"] == "a, b, c"
-    assert request.fields["HTTP_COOKIE"] == "x=1; y=2"
+    assert request.meta["HTTP_ACCEPT"] == "a, b, c"
+    assert request.meta["HTTP_COOKIE"] == "x=1; y=2"
 
 
 @pytest.mark.parametrize("second", [b"Host: h", b"hOST: other", b"Host:"], ids=labels)
@@ -457,7 +469,7 @@ def test_a_second_content_type_is_refused() -> None:
 )
 def test_a_name_with_an_underscore_is_set_aside(name: bytes) -> None:
     request = accepted(head(name + b": 1", b"X: y"))
-    assert request.fields == {"HTTP_HOST": "h", "HTTP_X": "y"}
+    assert fields_of(request) == {"HTTP_HOST": "h", "HTTP_X": "y"}
     assert request.aside == (f"{name.decode()}: 1",)
 
 
@@ -472,7 +484,7 @@ def test_an_underscore_name_never_overrides_its_hyphenated_twin() -> None:
 )
 def test_what_a_proxy_says_of_its_client_is_set_aside(name: bytes) -> None:
     request = accepted(head(name + b": a", b"X-Forwarded: kept", name + b":b"))
-    assert request.fields == {"HTTP_HOST": "h", "HTTP_X_FORWARDED": "kept"}
+    assert fields_of(request) == {"HTTP_HOST": "h", "HTTP_X_FORWARDED": "kept"}
     assert request.aside == (f"{name.decode()}: a", f"{name.decode()}:b")
 
 
@@ -480,7 +492,7 @@ def test_what_is_remembered_of_names_and_lines_is_bounded_and_what_is_beyond_sti
     for part in range(3):
         names = [f"X-Unheard-{number}" for number in range(part * 800, part * 800 + 800)]
         request = accepted(head(*(f"{name}: {name}".encode() for name in names)))
-        assert all(request.fields["HTTP_" + name.upper().replace("-", "_")] == name for name in names)
+        assert all(request.meta["HTTP_" + name.upper().replace("-", "_")] == name for name in names)
     assert 0 < len(request_module._NAMES) <= request_module.REMEMBERED
     assert 0 < len(request_module._LINES) <= request_module.REMEMBERED
 
@@ -493,7 +505,7 @@ def test_a_long_line_is_not_remembered() -> None:
 
 def test_what_is_remembered_of_hosts_is_bounded_in_number_and_length() -> None:
     for number in range(1100):
-        assert accepted(head(host=f"Host: h{number}".encode())).fields["HTTP_HOST"] == f"h{number}"
+        assert accepted(head(host=f"Host: h{number}".encode())).meta["HTTP_HOST"] == f"h{number}"
     assert refused(head(host=b"Host: " + b"h" * 1000)) == 400
     assert 0 < len(request_module._HOSTS) <= request_module.REMEMBERED
     assert max(map(len, request_module._HOSTS)) <= 261
@@ -509,14 +521,14 @@ def test_a_line_that_is_refused_is_refused_again() -> None:
 
 def test_http_1_1_needs_a_host_and_1_0_does_not() -> None:
     assert refused(head(host=None)) == 400
-    assert accepted(head(start=b"GET / HTTP/1.0", host=None)).fields == {}
+    assert fields_of(accepted(head(start=b"GET / HTTP/1.0", host=None))) == {}
 
 
 @pytest.mark.parametrize(
     "host", ["", "h", "h:", "h:80", "1.2.3.4:5", "[::1]", "[::1]:80", "a-b.c_d~", "EXAMPLE.com", "%C3%A9.example"]
 )
 def test_a_valid_host_is_kept_as_it_came(host: str) -> None:
-    assert accepted(head(host=f"Host: {host}".encode())).fields["HTTP_HOST"] == host
+    assert accepted(head(host=f"Host: {host}".encode())).meta["HTTP_HOST"] == host
 
 
 @pytest.mark.parametrize(
@@ -612,7 +624,7 @@ def test_a_second_content_length_is_refused_even_when_it_agrees(second: bytes) -
 def test_chunked_is_the_one_transfer_coding_and_is_not_passed_on(value: bytes) -> None:
     request = accepted(head(b"Transfer-Encoding: " + value))
     assert request.framing is Framing.CHUNKED
-    assert request.fields == {"HTTP_HOST": "h"}
+    assert fields_of(request) == {"HTTP_HOST": "h"}
 
 
 def test_content_length_with_transfer_encoding_is_refused() -> None:
@@ -843,9 +855,9 @@ def test_whatever_the_grammar_generates_comes_back(
     rendered = [f"{name}:{before}{value}{after}".encode("latin-1") for name, before, value, after in lines]
     request = accepted(head(*rendered, start=f"{method} {target} HTTP/1.1".encode()))
     path, _, query = target.partition("?")
-    assert (request.method, request.target, request.query) == (method, target, query)
-    assert request.path == unquote_to_bytes(path).decode("latin-1")
-    assert request.fields == as_wsgi_wants(lines)
+    assert (request.method, request.target, request.meta["QUERY_STRING"]) == (method, target, query)
+    assert request.meta["PATH_INFO"] == unquote_to_bytes(path).decode("latin-1")
+    assert fields_of(request) == as_wsgi_wants(lines)
 
 
 SEEDS = [
@@ -894,9 +906,10 @@ def test_a_mutated_head_gives_a_request_or_a_protocol_error_however_it_is_fed(
     whole = outcome(lambda: parse_head(data, LIMIT))
     assert outcome(lambda: drip(data)) == whole
     if isinstance(whole, dict):
-        texts = [whole["method"], whole["target"], *whole["fields"].keys(), *whole["fields"].values()]
+        meta = {key: value for key, value in whole["meta"].items() if key != "PATH_INFO"}  # which is decoded
+        texts = [whole["method"], whole["target"], *meta.keys(), *meta.values()]
         assert not any(character in text for text in texts for character in "\r\n\0")
-        assert "HTTP_TRANSFER_ENCODING" not in whole["fields"]
+        assert "HTTP_TRANSFER_ENCODING" not in meta
         assert (whole["framing"] is Framing.LENGTH) == (whole["content_length"] > 0)
 
 

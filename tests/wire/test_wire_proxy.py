@@ -126,7 +126,7 @@ def test_a_connection_that_is_taken_over_is_secure_still(serve):
     assert connection.resume(parcel, 0.0)
     again = connection.parcel()
     assert again is not None and again.secure and again.peer == "203.0.113.7"
-    assert connection.take_up().fields["wsgi.url_scheme"] == "https"
+    assert connection.take_up().meta["wsgi.url_scheme"] == "https"
     connection.close()
     theirs.close()
     listener.close()
