@@ -123,5 +123,9 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    """Of what is measured: results that were written meanwhile do not make it another."""
+    commit, changed = (
+        subprocess.run(["git", "-C", str(CHECKOUT), *command], capture_output=True, text=True).stdout.strip()
+        for command in (["describe", "--always"], ["status", "--porcelain", "minicorn"])
+    )
+    return f"{commit}-dirty" if changed else commit
