@@ -15,13 +15,9 @@ from servers import Running, running
 from workloads import Workload, cost, saturate, wrk
 
 PARTS = {
-    "head": (
-        "request line and eleven field lines, checked",
+    "head, environ": (
+        "request line and eleven field lines, checked, in a dictionary for the application",
         ("minicorn.http.heads.", "minicorn.http.mould.", "minicorn.http.request.", "minicorn.http.body."),
-    ),
-    "environ": (
-        "a dictionary for the application",
-        ("minicorn.serving.wsgi.build_environ", "minicorn.http.forwarded."),
     ),
     "application": ("hello-world", ("hello.", "profiled.")),
     "reply": ("start_response, the head, their checks", ("minicorn.serving.wsgi.", "minicorn.http.reply.")),
