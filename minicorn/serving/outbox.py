@@ -41,21 +41,16 @@ _EMPTY: deque[memoryview | Span] = deque()
 class Outbox:
     """The unsent part of a socket's output, in order. ClientGone when the peer has gone."""
 
-    __slots__ = ("_memory", "_queue", "_socket", "_spool", "_spooled", "_spools", "size")
+    _spooled: int  # bytes that have been written to the last of the files
+
+    __slots__ = ("_queue", "_socket", "_spooled", "_spools", "memory", "size")
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._queue = _EMPTY
-        self._memory = 0
-        self._spool: IO[bytes] | None = None
-        self._spooled = 0
         self._spools: list[IO[bytes]] = []
         self.size = 0
-
-    @property
-    def memory(self) -> int:
-        """Bytes of it in memory."""
-        return self._memory
+        self.memory = 0  # bytes of it in memory
 
     @property
     def full(self) -> bool:
@@ -90,7 +85,7 @@ class Outbox:
             sent = self._try_send(head) if isinstance(head, memoryview) else self._try_sendfile(head)
             self.size -= sent
             if isinstance(head, memoryview):
-                self._memory -= sent
+                self.memory -= sent
                 if sent < len(head):
                     self._queue[0] = head[sent:]
                     break
@@ -112,14 +107,14 @@ class Outbox:
             if isinstance(item, Span):
                 self._release(item)
         self._queue = _EMPTY
-        self.size = self._memory = 0
+        self.size = self.memory = 0
         self._close_spools(None)
 
     def _keep(self, data: bytes | memoryview) -> None:
         self.size += len(data)
-        if self._memory + len(data) <= MEMORY_MOST or not self._spill(data):
+        if self.memory + len(data) <= MEMORY_MOST or not self._spill(data):
             self._append(memoryview(data))
-            self._memory += len(data)
+            self.memory += len(data)
 
     def _append(self, item: memoryview | Span) -> None:
         if self._queue is _EMPTY:
@@ -130,34 +125,31 @@ class Outbox:
         """Append to the temporary file; False when there is no room for it."""
         try:
             check_room(len(data))
-            if self._spool is None or self._spooled >= SPOOL_MOST:
+            if not self._spools or self._spooled >= SPOOL_MOST:
                 self._turn_over()
-            assert self._spool is not None
-            written = os.pwrite(self._spool.fileno(), data, self._spooled)
+            spool = self._spools[-1]
+            written = os.pwrite(spool.fileno(), data, self._spooled)
         except OSError:
             return False
         if written < len(data):
             return False
         last = self._queue[-1] if self._queue else None
-        if isinstance(last, Span) and last.file is self._spool:
+        if isinstance(last, Span) and last.file is spool:
             last.count += written
         else:
-            self._append(Span(self._spool, self._spooled, written))
+            self._append(Span(spool, self._spooled, written))
         self._spooled += written
         return True
 
     def _turn_over(self) -> None:
         """A file's place is never used again, for the kernel may still be sending from it: so one
         file after the other, each closed with the last span of it."""
-        fresh = open_scratch(buffering=0)
-        self._spools.append(fresh)
-        self._spool, self._spooled = fresh, 0
+        self._spools.append(open_scratch(buffering=0))
+        self._spooled = 0
 
     def _close_spools(self, kept: IO[bytes] | None) -> None:
         while self._spools and self._spools[0] is not kept:
             self._spools.pop(0).close()
-        if not self._spools:
-            self._spool, self._spooled = None, 0
 
     def _try_send(self, data: bytes | memoryview) -> int:
         try:

@@ -174,6 +174,20 @@ def test_an_emptied_outbox_holds_no_file(pair: Pair) -> None:
         assert descriptors() == before
 
 
+def test_each_file_is_closed_when_it_has_been_read(pair: Pair) -> None:
+    outbox, client = pair
+    before = descriptors()
+    for _ in range(4):
+        outbox.send(pattern(3 * MIB))
+    assert descriptors() == before + 2  # each has been written to until it was larger than SPOOL_MOST
+    while outbox.size > 6 * MIB:
+        client.take()
+        outbox.flush()
+    assert descriptors() == before + 1
+    client.take_all(outbox)
+    assert bytes(client.taken) == pattern(3 * MIB) * 4
+
+
 def test_without_room_on_disk_it_stays_in_memory(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outbox, client = pair
     monkeypatch.setattr(scratch, "directory", lambda: str(tmp_path / "missing"))
