@@ -22,17 +22,15 @@ from termios import FIONREAD
 
 from minicorn.config.settings import Settings
 from minicorn.errors import ClientGone, ProtocolError
-from minicorn.http.body import Decoder, decoder_for
 from minicorn.http.heads import Heads
 from minicorn.http.reply import CONTINUE, render_error
 from minicorn.http.request import Framing, Request
 from minicorn.serving.deadlines import UNFILED
 from minicorn.serving.handoff import INPUT_MOST, Parcel
 from minicorn.serving.outbox import Outbox
-from minicorn.serving.spool import check_room
+from minicorn.serving.upload import Upload
 from minicorn.system import poller
 from minicorn.system.listeners import Listener
-from minicorn.system.scratch import open_scratch
 from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -67,10 +65,6 @@ MOVES: Mapping[State, frozenset[State]] = {
 }
 
 RECEIVE = 65536
-# A temporary file costs three times what memory does; so a body has one when it is larger than this,
-BODY_IN_MEMORY = 2**20
-# or larger than this and clients hold too much together
-BODY_IN_MEMORY_LEAST = 2**16
 LINGER_TIME = 2.0
 LINGER_BYTES = 16 * 2**20
 _LAST_DATA_RECEIVED = 52  # tcpi_last_data_recv in struct tcp_info, linux/tcp.h
@@ -83,18 +77,18 @@ class Connection:
 
     travels = True  # another worker can take it over
 
+    # From `finish` on
+    _next: State  # where its reply leads: IDLE, LINGER or CLOSED
+    _bounded: bool
+
     __slots__ = (
-        "_began",
         "_bounded",
-        "_closing",
-        "_decoder",
-        "_discarded",
         "_heads",
         "_input",
-        "_linger",
-        "_moved",
+        "_next",
         "_raw",
         "_searched",
+        "_upload",
         "begun",
         "body",
         "deadline",
@@ -144,13 +138,7 @@ class Connection:
         self._input: bytes | bytearray = b""
         self._searched = 0
         self._heads = heads
-        self._decoder: Decoder | None = None
-        self._closing = False
-        self._linger = False
-        self._bounded = True
-        self._discarded = 0
-        self._began = 0.0  # a body's beginning
-        self._moved = 0  # bytes of it that have come
+        self._upload: Upload | None = None  # in BODY
         self.begun = now  # when the request's first byte came
         self.since = 0.0  # when the request was complete
         self._raw: bytes | None = None  # the bytes of a request, while nothing is done of it and it may travel
@@ -176,8 +164,8 @@ class Connection:
     def held(self) -> int:
         """Bytes in memory on this client's account."""
         size = len(self._input) + len(self._raw or b"") + self.outbox.memory
-        if self._decoder is not None:
-            size += self._decoder.held
+        if self._upload is not None:
+            size += self._upload.held
         if isinstance(self.body, io.BytesIO) and not self.body.closed:
             size += self.body.getbuffer().nbytes
         return size
@@ -242,7 +230,7 @@ class Connection:
     def release(self) -> None:
         """Let go of the socket without a word to the client: another worker has it."""
         self.state = CLOSED
-        self.body.close()
+        self._close_body()
         self.sock.close()
 
     @property
@@ -274,13 +262,10 @@ class Connection:
         if not data:
             raise ClientGone("it closed the connection")
         self.received += len(data)
-        if self.state is BODY:
-            self._moved += len(data)
-            self.deadline = self._body_due(now)
-            self.holds = True
+        if self._upload is not None:
             if self._raw is not None:
                 self._raw = self._raw + data if self._is_portable(len(self._raw) + len(data)) else None
-            return self._feed(data, now)
+            return self._take_in(self._upload, data, now)
         if self._input:
             if isinstance(self._input, bytes):
                 self._input = bytearray(self._input)
@@ -322,13 +307,9 @@ class Connection:
             # As most do, it has come whole with its head: there is nothing to keep account of
             self.body = io.BytesIO(data[:length])
             return self._complete(request, data[length:], length, now)
-        self.body = io.BytesIO()
-        self._decoder = decoder_for(request, limit)
-        self.holds = True
-        self._began, self._moved = now, len(data)
-        self.deadline = self._body_due(now)
+        self._upload = Upload(request, self.settings, now)
         self._move(BODY)
-        if data and self._feed(data, now):
+        if self._take_in(self._upload, data, now):
             return True
         if not self._is_portable(len(self._raw or b"")):
             self._raw = None
@@ -336,22 +317,17 @@ class Connection:
             self.outbox.send(CONTINUE)
         return False
 
-    def _body_due(self, now: float) -> float:
-        """When more must have come: each wait has its patience, and the whole has the least rate."""
-        patience, rate = self.settings.recv_timeout, self.settings.min_body_rate
-        due = now + patience
-        return min(due, self._began + patience + self._moved / rate) if rate else due
-
-    def _feed(self, data: bytes, now: float) -> bool:
-        decoder = self._decoder
-        assert decoder is not None and self.request is not None
-        self._store(decoder.feed(data))
-        if not decoder.done:
+    def _take_in(self, upload: Upload, data: bytes, now: float) -> bool:
+        """More of the body is here."""
+        assert self.request is not None
+        self.holds = True
+        whole = upload.take(data)
+        self.deadline = upload.due(now)
+        if not whole:
             return False
-        self._decoder = None
-        length = self.body.tell()
-        self.body.seek(0)
-        return self._complete(self.request, decoder.rest, length, now)
+        self._upload = None
+        self.body, length, rest = upload.hand_over()
+        return self._complete(self.request, rest, length, now)
 
     def _complete(self, request: Request, rest: bytes, length: int, now: float) -> bool:
         """The body is here, `length` bytes, and `rest` came behind it."""
@@ -364,38 +340,24 @@ class Connection:
         self.state = APP  # from HEAD, IDLE or BODY, as above
         return True
 
-    def _store(self, content: bytes) -> None:
-        """Memory first; a body beyond 1 MiB goes to a temporary file."""
-        try:
-            if isinstance(self.body, io.BytesIO) and self.body.tell() + len(content) > BODY_IN_MEMORY:
-                self._spill(self.body)
-            self.body.write(content)
-        except OSError as error:
-            raise ProtocolError(503, f"no room for its body: {error.strerror}") from error
-
-    def _spill(self, body: io.BytesIO) -> None:
-        check_room(body.tell())
-        spool = open_scratch()
-        spool.write(body.getvalue())
-        self.body = spool
-
     def spill(self) -> bool:
         """Put what has come of a large body into a file, for memory is short; whether that was done."""
-        if self.state is not BODY or not isinstance(self.body, io.BytesIO) or self.body.tell() < BODY_IN_MEMORY_LEAST:
-            return False
-        try:
-            self._spill(self.body)
-        except OSError:
-            return False
-        return True
+        return self._upload is not None and self._upload.spill()
+
+    def _close_body(self) -> None:
+        """Forget what has come of it, be that all or not."""
+        self.body.close()
+        if self._upload is not None:
+            self._upload.close()
+            self._upload = None
 
     def _discard(self) -> None:
         """Read and forget, until the client closes or has sent too much."""
         try:
             for _ in range(16):
                 data = self.sock.recv(RECEIVE)
-                self._discarded += len(data)
-                if not data or self._discarded > LINGER_BYTES:
+                self.received += len(data)
+                if not data or self.received > LINGER_BYTES:
                     raise ClientGone("lingered long enough")
         except BlockingIOError:
             pass
@@ -430,7 +392,8 @@ class Connection:
 
     def refuse(self, status: int, date: str, now: float) -> None:
         """Answer a doubt: a short error reply, then the end."""
-        self._input, self._raw, self._decoder = b"", None, None
+        self._input, self._raw = b"", None
+        self._close_body()
         self.outbox.send(render_error(status, date, self.request.method if self.request else ""))
         self.finish(False, now, unread=True)
 
@@ -452,10 +415,12 @@ class Connection:
         self.begun = now  # if more has come already
         asked = self.request is not None and not self.request.keep_alive
         self.request = None
-        self._closing = not keep_alive
         self._bounded = bounded
-        # A client that did not ask for the close may have sent its next request already
-        self._linger = unread or bool(self._input) or not asked
+        if keep_alive:
+            self._next = IDLE
+        else:
+            # A client that did not ask for the close may have sent its next request already
+            self._next = LINGER if unread or self._input or not asked else CLOSED
         if self.outbox.size:
             self.holds = True
             self._move(REPLY)
@@ -474,7 +439,7 @@ class Connection:
     def _settle(self, now: float) -> None:
         """The reply is on its way in full."""
         self.interest = poller.READ
-        if self._closing:
+        if self._next is not IDLE:
             self._end(now)
         else:
             self._move(HEAD if self._input else IDLE)
@@ -482,7 +447,7 @@ class Connection:
             self.deadline = now + patience
 
     def _end(self, now: float) -> None:
-        if not self._linger and not self.has_unread():
+        if self._next is CLOSED and not self.has_unread():
             self._move(CLOSED)
             return
         self._move(LINGER)
@@ -507,8 +472,9 @@ class Connection:
         `reset` tells a client whose reply has no other end that it is not whole.
         """
         self.state = CLOSED
-        self.outbox.close()
-        self.body.close()
+        if self.outbox.size:
+            self.outbox.close()
+        self._close_body()
         try:
             if reset:
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)

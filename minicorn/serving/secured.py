@@ -13,7 +13,7 @@ import ssl
 from minicorn.config.settings import Settings
 from minicorn.errors import ClientGone
 from minicorn.http.heads import Heads
-from minicorn.serving.connection import HEAD, PREFACE, REPLY
+from minicorn.serving.connection import HEAD, LINGER, PREFACE, REPLY
 from minicorn.serving.preface import PrefacedConnection
 from minicorn.serving.tls import TlsOutbox, TlsSocket, describe
 from minicorn.system import poller
@@ -96,5 +96,5 @@ class TlsConnection(PrefacedConnection):
                 self.deadline = now + self.settings.send_timeout
             self.interest = poller.WRITE
         else:
-            self._linger = True  # its own close_notify, to a socket that is closed, would reset what it has not read
+            self._next = LINGER  # its own close_notify, to a socket that is closed, would reset what it has not read
             super()._end(now)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from minicorn.serving import spool
-from minicorn.serving.connection import BODY_IN_MEMORY
+from minicorn.serving.upload import MEMORY_MOST
 
 BLOCK = b"x" * 2**16
 
@@ -183,9 +183,25 @@ def test_a_large_body_that_would_take_the_last_of_the_disk_is_told_503(serve, mo
     monkeypatch.setattr(spool, "LEFT_PART", 1)
     monkeypatch.setattr(spool, "LEFT_MOST", 2**62)
     server = serve(app, max_body_size=2**22)
-    size = BODY_IN_MEMORY + 1
+    size = MEMORY_MOST + 1
     assert server.ask("/", method="POST", body=b"x" * size).status == 503
     assert server.ask("/", method="POST", body=b"x" * (size - 1)).status == 200
+
+
+@pytest.mark.parametrize("patience", [0.3, 60], ids=["it is refused", "it leaves"])
+def test_a_large_body_that_never_comes_whole_leaves_no_file(serve, open_descriptors, wait_until, patience):
+    server = serve(app, recv_timeout=patience, max_body_size=2**22)
+    before = open_descriptors()
+    client = server.connect()
+    begin(client, 2**21)
+    client.send(b"x" * (MEMORY_MOST + 1))
+    wait_until(lambda: open_descriptors() == before + 3)  # both ends, and the file
+    if patience < 1:
+        assert client.reply().status == 408
+        assert open_descriptors() == before + 2
+    else:
+        client.close()
+        wait_until(lambda: open_descriptors() == before)
 
 
 def test_over_the_limit_of_memory_the_slowest_readers_are_cut_off(serve, log, wait_until):

@@ -1,0 +1,157 @@
+"""A connection over a real socket: what of a body goes with it to another worker, and how it ends."""
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from minicorn.config.settings import Settings
+from minicorn.errors import ClientGone
+from minicorn.serving.connection import APP, BODY, CLOSED, IDLE, LINGER, LINGER_BYTES, Connection, State
+from minicorn.serving.handoff import INPUT_MOST
+from minicorn.serving.reception import Reception
+from minicorn.serving.upload import MEMORY_MOST
+from minicorn.system.listeners import Listener
+
+Welcome = Callable[[Settings], tuple[Connection, socket.socket]]
+
+
+@pytest.fixture
+def welcome() -> Iterator[Welcome]:
+    """Makes connections, each with its client's end."""
+    opened: list[Connection | socket.socket | Listener] = []
+
+    def welcome(settings: Settings) -> tuple[Connection, socket.socket]:
+        ours, client = socket.socketpair()
+        ours.setblocking(False)
+        listener = Listener(socket.create_server(("127.0.0.1", 0)))
+        reception = Reception(settings)
+        reception.expect(listener, {})
+        connection = reception.welcome(ours, ("192.0.2.1", "4711"), listener, 0.0)
+        opened.extend((connection, client, listener))
+        return connection, client
+
+    yield welcome
+    for thing in opened:
+        thing.close()
+
+
+def post(length: int) -> bytes:
+    return b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % length
+
+
+def send(connection: Connection, client: socket.socket, data: bytes) -> None:
+    """As much at once as the sockets take."""
+    for at in range(0, len(data), 65536):
+        client.sendall(data[at : at + 65536])
+        connection.receive(0.0)
+
+
+# In the middle of a body
+
+
+@pytest.mark.parametrize("size", [10, 2 * INPUT_MOST, 2 * MEMORY_MOST])
+def test_with_reload_a_half_read_body_goes_to_the_next_worker_with_all_that_has_come(
+    welcome: Welcome, size: int
+) -> None:
+    settings = Settings(reload=True, max_body_size=0)
+    content = os.urandom(size)
+    giver, client = welcome(settings)
+    send(giver, client, post(size) + content[: size // 2])
+    send(giver, client, content[size // 2 : -1])
+    assert giver.state is BODY
+    parcel = giver.parcel()
+    assert parcel is not None and parcel.input == post(size) + content[:-1]
+    taker, client = welcome(settings)
+    assert not taker.resume(parcel, 0.0)
+    send(taker, client, content[-1:])
+    assert taker.state is APP
+    assert taker.body.read() == content
+
+
+def test_without_reload_a_half_read_body_stays(welcome: Welcome) -> None:
+    connection, client = welcome(Settings())
+    send(connection, client, post(10) + b"12345")
+    assert connection.state is BODY
+    assert connection.parcel() is None
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_whole_request_goes_with_its_body_as_far_as_the_queue_takes_it(welcome: Welcome, more: int) -> None:
+    connection, client = welcome(Settings())
+    size = INPUT_MOST - len(post(INPUT_MOST)) + more
+    send(connection, client, post(size) + b"x" * (size - 1))
+    send(connection, client, b"x")
+    assert connection.state is APP
+    assert (connection.parcel() is None) is bool(more)
+
+
+def test_who_has_let_go_of_a_half_read_body_keeps_no_file(welcome: Welcome) -> None:
+    connection, client = welcome(Settings(reload=True, max_body_size=0))
+    before = len(os.listdir("/dev/fd"))
+    send(connection, client, post(2 * MEMORY_MOST) + b"x" * (MEMORY_MOST + 1))
+    assert len(os.listdir("/dev/fd")) == before + 1
+    connection.release()
+    assert len(os.listdir("/dev/fd")) == before - 1  # nor the socket
+
+
+# How it ends
+
+
+@pytest.mark.parametrize(
+    ("line", "behind", "keep_alive", "state"),
+    [
+        ("keep-alive", b"", True, IDLE),
+        ("keep-alive", b"", False, LINGER),  # its next request may be on its way
+        ("close", b"", False, CLOSED),
+        ("close", b"GET", False, LINGER),
+    ],
+    ids=["it stays", "it did not ask for the close", "it did", "it did, and sent more"],
+)
+def test_a_close_lingers_where_the_client_may_be_sending(
+    welcome: Welcome, line: str, behind: bytes, keep_alive: bool, state: State
+) -> None:
+    connection, client = welcome(Settings())
+    send(connection, client, f"GET / HTTP/1.1\r\nHost: h\r\nConnection: {line}\r\n\r\n".encode() + behind)
+    connection.take_up()
+    connection.finish(keep_alive, 0.0)
+    assert connection.state is state
+
+
+def test_a_close_lingers_over_what_has_not_been_read(welcome: Welcome) -> None:
+    connection, client = welcome(Settings())
+    send(connection, client, b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+    client.sendall(b"x")
+    connection.take_up()
+    connection.finish(False, 0.0)
+    assert connection.state is LINGER
+
+
+def test_a_refusal_lingers_even_where_the_client_has_asked_for_the_close(welcome: Welcome) -> None:
+    connection, client = welcome(Settings())
+    send(connection, client, post(10)[:-2] + b"Connection: close\r\n\r\n")
+    connection.refuse(408, "", 0.0)
+    assert connection.state is LINGER
+
+
+def test_who_lingers_may_send_so_much_and_no_more(welcome: Welcome) -> None:
+    connection, client = welcome(Settings())
+    send(connection, client, post(10))
+    connection.refuse(408, "", 0.0)
+    for _ in range(LINGER_BYTES // 65536):
+        send(connection, client, b"x" * 65536)
+    client.sendall(b"x")
+    with pytest.raises(ClientGone):
+        connection.receive(0.0)
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_only_a_reply_that_does_not_tell_its_end_can_be_cut_unseen(welcome: Welcome, bounded: bool) -> None:
+    connection, client = welcome(Settings())
+    send(connection, client, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    connection.take_up()
+    connection.outbox.send(b"x" * 8_000_000)
+    assert not connection.is_cut  # the application's still
+    connection.finish(False, 0.0, bounded=bounded)
+    assert connection.is_cut is not bounded
