@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from minicorn.http.mould import Mould, field_lines
-from minicorn.http.request import REQUEST_LINE, Framing, Request, parse_head
+from minicorn.http.request import Request, find_line, parse_head
 from minicorn.record import Record, fresh
 from minicorn.typed import TYPE_CHECKING
 
@@ -83,11 +83,12 @@ class Heads:
 
     def _note(self, request: Request) -> None:
         """Keep a head that was parsed line by line, until there are enough of its kind for a mould."""
-        look, meta = _glance(request.head), request.meta
-        kept = len(meta) - len(REQUEST_LINE) + len(request.aside)
-        if look[1] - 2 != kept + (request.framing is Framing.CHUNKED):
-            return  # a field has several lines, or the target names the host
-        name = (*look, request.version, *meta)
+        look = _glance(request.head)
+        keys = [find_line(line)[0] for line in field_lines(request.head)]
+        named = [key for key in keys if key]
+        if len(set(named)) < len(named):
+            return  # a field has several lines
+        name = (*look, request.version, *keys)
         kind = self._kinds.get(name)
         if kind is None:
             if len(self._kinds) >= KINDS:
