@@ -25,6 +25,7 @@ QUEUE = 8
 TABLE = QUEUE + BUCKETS
 # Where the row of a status begins, by its first digit
 ROWS = {name[0]: TABLE + row * BUCKETS for row, name in enumerate(STATUSES)}
+ROWS |= dict.fromkeys("6789", ROWS["5"])  # RFC 9110 15: whoever gets one takes it for a 5xx
 FIELDS = TABLE + len(STATUSES) * BUCKETS
 TOTALS = "ddQQ"  # the first four of the block
 BLOCK = struct.Struct(f"@2d{FIELDS - 2}Q")
@@ -116,7 +117,7 @@ class Counters(Value):
     @property
     def latency(self) -> Histogram:
         """Of requests: in the application, and in handing its reply over."""
-        rows = [self._cells(start) for start in ROWS.values()]
+        rows = [self._cells(ROWS[name[0]]) for name in STATUSES]
         return Histogram(tuple(map(sum, zip(*rows, strict=True))), self.values[TOOK])
 
     @property

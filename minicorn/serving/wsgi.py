@@ -7,10 +7,13 @@ visibly: never a false end, never a second reply behind it.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import signal
 import stat
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
@@ -33,6 +36,7 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None,
 
 _END: Any = object()
 _SEQUENCES = (list, tuple)
+_FILES = (io.FileIO, io.BufferedReader, io.BufferedRandom)
 
 LOGGER = logging.getLogger("minicorn")
 
@@ -77,7 +81,11 @@ class Stopwatch:
 
 
 class FileWrapper:
-    """`wsgi.file_wrapper`: a file, sent by the kernel where it is a real one, else block by block."""
+    """`wsgi.file_wrapper`: a file, sent by the kernel where it is a real one, else block by block.
+
+    What has a file's descriptor may read otherwise than the file (gzip's objects): only the io module's own
+    are what they seem.
+    """
 
     def __init__(self, filelike: IO[bytes], block_size: int = 65536) -> None:
         self.filelike = filelike
@@ -91,11 +99,13 @@ class FileWrapper:
 
     def span(self) -> tuple[int, int, int] | None:
         """Descriptor, offset and length of what is left of a regular file; None for anything else."""
+        if type(self.filelike) not in _FILES or type(getattr(self.filelike, "raw", self.filelike)) is not io.FileIO:
+            return None
         try:
             fd = self.filelike.fileno()
             status = os.fstat(fd)
             offset = self.filelike.tell()
-        except (AttributeError, OSError, ValueError):
+        except (OSError, ValueError):
             return None
         # The system does not tell the size of some that are made as they are read (/proc)
         if not stat.S_ISREG(status.st_mode) or not status.st_size:
@@ -131,6 +141,12 @@ def base_environ(listener: Listener, multiprocess: bool, sendfile: bool = True) 
         "wsgi.input": None,
         **dict.fromkeys((*REQUEST_LINE, "REMOTE_ADDR", "REMOTE_PORT"), ""),
     }
+
+
+def _is_interruptible() -> bool:
+    """Whether Ctrl-C comes as an exception here: where it does not, the application has raised it."""
+    in_main = threading.current_thread() is threading.main_thread()
+    return in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 class Exchange:
@@ -231,9 +247,11 @@ class Exchange:
                 self._send_whole(result[0] or b"")
             else:
                 self._deliver(result)
-        except (ClientGone, KeyboardInterrupt):
+        except ClientGone:
             raise
         except BaseException as error:  # SystemExit and its kin are an application's error, no order to us
+            if isinstance(error, KeyboardInterrupt) and _is_interruptible():
+                raise
             self._fail(error)
 
     def _deliver(self, result: Iterable[bytes]) -> None:

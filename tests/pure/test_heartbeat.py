@@ -95,13 +95,14 @@ def test_what_a_request_costs_and_brings_is_counted(page: Page) -> None:
     page.end(1.0, 11.0, "200 OK", took=0.003, waited=0.0001, received=120, sent=4000)
     page.end(2.0, 12.0, "404 Not Found", took=0.3, waited=0.5, received=80, sent=200)
     page.end(3.0, 13.0, None, took=70.0, waited=0.0, received=1, sent=0)
+    page.end(4.0, 14.0, "999 Odd", took=0.0, waited=0.5, received=0, sent=0)  # RFC 9110 15: as a 5xx
     page.refused(received=9)
     page.accepted()
     page.given()
     page.taken()
     counted = page.read_counters()
-    assert (counted.requests, counted.refused) == (3, 1)
-    assert counted.by_status == {"1xx": 0, "2xx": 1, "3xx": 0, "4xx": 1, "5xx": 0, "none": 1}
+    assert (counted.requests, counted.refused) == (4, 1)
+    assert counted.by_status == {"1xx": 0, "2xx": 1, "3xx": 0, "4xx": 1, "5xx": 1, "none": 1}
     assert (counted.received, counted.sent) == (210, 4200)
     assert (counted.accepted, counted.given, counted.taken) == (1, 1, 1)
     assert counted.latency.counts[BOUNDS.index(0.005)] == 1
@@ -109,7 +110,7 @@ def test_what_a_request_costs_and_brings_is_counted(page: Page) -> None:
     assert counted.latency.counts[-1] == 1
     assert counted.latency.total == pytest.approx(70.303)
     assert counted.queue.counts[BOUNDS.index(0.0001)] == 2  # up to and with the bound
-    assert counted.queue.count == 3
+    assert counted.queue.count == 4
 
 
 def test_the_arbiter_writes_whose_page_it_is(page: Page) -> None:

@@ -85,7 +85,14 @@ class OfItsOwn(BaseException):
 @pytest.mark.parametrize("make", EARLY)
 @pytest.mark.parametrize(
     "error",
-    [ValueError(SECRET), SystemExit(SECRET), SystemExit(3), asyncio.CancelledError(SECRET), OfItsOwn(SECRET)],
+    [
+        ValueError(SECRET),
+        SystemExit(SECRET),
+        SystemExit(3),
+        KeyboardInterrupt(SECRET),
+        asyncio.CancelledError(SECRET),
+        OfItsOwn(SECRET),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_an_error_before_the_first_block_is_500_and_the_server_lives(serve, make, error):

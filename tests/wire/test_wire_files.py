@@ -1,5 +1,6 @@
 """`wsgi.file_wrapper`: whatever the file, the client gets what reading it from its position gives."""
 
+import gzip
 import io
 import os
 import tempfile
@@ -125,6 +126,26 @@ def test_a_pipe_is_sent_as_it_reads(serve):
         return environ["wsgi.file_wrapper"](open(reading, "rb"))
 
     assert serve(app).ask().body == b"through a pipe"
+
+
+@pytest.mark.parametrize("buffered", [False, True])
+def test_what_has_a_files_descriptor_and_reads_otherwise_is_sent_as_it_reads(serve, tmp_path, buffered):
+    with gzip.open(tmp_path / "packed", "wb") as file:
+        file.write(CONTENT)
+
+    def unpacked():
+        file = gzip.open(tmp_path / "packed")
+        return io.BufferedReader(file) if buffered else file
+
+    assert serve(serving(unpacked)).ask().body == CONTENT
+
+
+def test_a_file_class_of_the_applications_own_is_sent_as_it_reads(serve, path):
+    class Reversed(io.FileIO):
+        def read(self, size=-1):
+            return super().read(size)[::-1]
+
+    assert serve(serving(lambda: Reversed(path), block_size=len(CONTENT))).ask().body == CONTENT[::-1]
 
 
 def test_an_object_with_read_alone_will_do(serve):

@@ -324,6 +324,17 @@ def test_a_status_that_is_none_is_500(serve, status):
     assert b"Injected" not in raw
 
 
+@pytest.mark.parametrize("code", [299, 599, 600, 777, 999])
+def test_any_other_status_is_sent_even_of_a_class_that_there_is_not(serve, code):
+    def app(environ, start_response):
+        start_response(f"{code} Odd", [TEXT])
+        return [b"body"]
+
+    client = serve(app).connect()
+    for _ in range(2):
+        assert client.ask().status == code
+
+
 @pytest.mark.parametrize(
     ("status", "headers"),
     [("200 OK", [("X-A", "1\r\nX-Injected: 1")]), ("200 OK", [("Connection", "close")]), ("200", [TEXT])],
