@@ -17,7 +17,7 @@ from typing import TypeVar
 from wsgiref.types import WSGIEnvironment
 
 from minicorn.errors import ConfigError
-from minicorn.record import Record, Value
+from minicorn.record import Record, Value, replace
 
 JSON = "json"
 
@@ -168,10 +168,9 @@ def render(entry):
     environ = entry.environ
     try:
         {values}
-    except TypeError as error:
-        _make_text(entry, error)
-        return render(entry)
-    line = {line}
+        line = {line}
+    except Exception as error:
+        return render(_as_text(entry, error))
     if entry.cause:
         line = line[:-1] + " killed=" + entry.cause + "\\n"
     return line.encode("ascii", "backslashreplace")
@@ -219,11 +218,31 @@ def _literal(text: str, format: str) -> str:
     return text.replace("{", "{{").replace("}", "}}")
 
 
-def _make_text(entry: Entry, error: TypeError) -> None:
-    """Of the environ, into which the application may have put anything; `error` where it is text already."""
-    if all(isinstance(value, str) for value in entry.environ.values()):
+class _Texts(dict[str, object]):
+    """What is left of an environ that has been the application's: what is asked of it is text."""
+
+    def get(self, key: str, default: object = None) -> object:
+        value = super().get(key, default)
+        return value if value is default else _text(value)
+
+
+def _text(value: object) -> str:
+    try:
+        return str.__str__(str(value))  # a plain one, where it gives a str of its own kind
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
+def _as_text(entry: Entry, error: Exception) -> Entry:
+    """The same, after the application has put anything into environ and headers, which were its own, and so
+    no line came of it; `error` where it is text already."""
+    if isinstance(entry.environ, _Texts):
         raise error
-    entry.environ = {key: str(value) for key, value in entry.environ.items()}
+    # Copies first, each made in one step: a thread of the application may still be at it
+    environ = _Texts((key, value) for key, value in list(entry.environ.items()) if type(key) is str)
+    pairs = [pair for pair in list(entry.headers) if type(pair) in (tuple, list) and len(pair) == 2]
+    headers = [(_text(name), _text(value)) for name, value in pairs]
+    return replace(entry, environ=environ, headers=headers)
 
 
 _encode = json.encoder.encode_basestring_ascii
@@ -287,11 +306,10 @@ def render_json(entry: Entry) -> bytes:
             f"{_outcomes[entry.status[:3]]}{_port[get('REMOTE_PORT')]}{_size[get('CONTENT_LENGTH')]}"
             f"{_host[get('HTTP_HOST')]}{_agent[get('HTTP_USER_AGENT')]}{_referer[get('HTTP_REFERER')]}"
         )
-    except TypeError as error:
-        _make_text(entry, error)
-        return render_json(entry)
+        if "HTTP_AUTHORIZATION" in environ and (user := _user(environ)):
+            line += f',"user.name":{_encode(user)}'
+    except Exception as error:
+        return render_json(_as_text(entry, error))
     if entry.cause:
         line += f',"error.type":{_encode(entry.cause)}'
-    if "HTTP_AUTHORIZATION" in environ and (user := _user(environ)):
-        line += f',"user.name":{_encode(user)}'
     return f"{line}}}\n".encode("ascii")

@@ -121,6 +121,29 @@ def test_a_request_has_a_name_of_its_own_that_the_application_knows(start: Start
     assert lines(log, 3) == names
 
 
+MEDDLES = """
+def app(environ, start_response):
+    headers = [("Content-Length", "2")]
+    start_response("200 OK", headers)
+    headers[:] = [None, ("a", "b", "c")]
+    if environ["PATH_INFO"] == "/clear":
+        environ.clear()
+    environ |= {"CONTENT_LENGTH": 5, "REMOTE_PORT": 80, "SERVER_PROTOCOL": None, 7: 8}
+    return [b"ok"]
+"""
+
+
+def test_what_an_application_leaves_in_environ_and_headers_ends_no_worker(start: Starter) -> None:
+    start.write("meddles.py", MEDDLES)
+    log = start.cwd / "access.log"
+    server = start("meddles:app", "--access-logfile", str(log), "--access-logformat", "json")
+    assert [server.get(path).text for path in ("/first", "/clear")] == ["ok", "ok"]
+    first, clear = entries(log, 2)
+    assert (first["url.path"], first["http.request.body.size"], first["client.port"]) == ("/first", 5, 80)
+    assert (clear["url.path"], clear["http.response.status_code"]) == ("", 200)
+    assert first["process.pid"] == clear["process.pid"]
+
+
 # Requests that die
 
 

@@ -190,6 +190,58 @@ def test_what_the_application_has_put_in_place_of_text_is_shown_as_text(format: 
     assert b"['no', 'text']" in made and b"{}" in made
 
 
+class Unprintable:
+    """Werkzeug's proxies are such, outside of a request."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("not now")
+
+
+class Odd(str):
+    """A str that is none: whoever works on it gets what he does not expect."""
+
+    def __str__(self) -> str:
+        return self
+
+    def _fail(self, *arguments: object) -> object:
+        raise RuntimeError("odd")
+
+    isascii = isprintable = translate = removeprefix = partition = lower = __hash__ = __format__ = _fail  # type: ignore
+
+
+ANYTHING = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.binary(max_size=3) | st.text(max_size=5)
+    | st.lists(st.integers(), max_size=2) | st.builds(Unprintable) | st.builds(Odd, st.just("a\nb"))
+    | st.sampled_from([basic(b"a:b"), basic(b"\n"), "Basic \ud800", "\ud800", 10**5000])
+)  # fmt: skip
+KEYS = st.sampled_from([*ENVIRON, "HTTP_AUTHORIZATION", "HTTP_HOST", "REMOTE_PORT", "wsgi.url_scheme", "x"])
+HEADERS = ANYTHING | st.lists(ANYTHING, max_size=3) | st.tuples(ANYTHING, ANYTHING) | st.tuples(*[st.text()] * 3)
+EVERY_ATOM = " ".join(f"%({atom})s" for atom in [*ATOMS, *(f"{{{name}}}x" for name in EXTRAS)])
+EVERY_ATOM += " ".join(f" %({{{key}}}e)s" for key in ENVIRON) + " %({Content-Length}i)s %({X-Cache}o)s %({x}o)9s"
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.dictionaries(KEYS | st.integers() | st.none(), ANYTHING, max_size=12),
+    st.sets(st.sampled_from([*ENVIRON])),
+    st.lists(HEADERS, max_size=3),
+)
+def test_whatever_the_application_leaves_in_environ_and_headers_is_one_line(
+    put: dict[str, object], deleted: set[str], headers: list[tuple[str, str]]
+) -> None:
+    environ = {key: value for key, value in ENVIRON.items() if key not in deleted} | put
+    made = Entry(environ, "200 OK", headers, 512, 1.25, ORIGIN)
+    assert re.fullmatch(r"[\t\x20-\x7e]*", line(EVERY_ATOM, made))
+    assert parsed(made)["http.response.status_code"] == 200
+
+
+@pytest.mark.parametrize(("value", "size"), [(5, {"http.request.body.size": 5}), (None, {}), (Unprintable(), {})])
+def test_a_number_in_environ_is_as_good_as_its_text(value: object, size: dict[str, int]) -> None:
+    found = parsed(entry(CONTENT_LENGTH=value))
+    assert {key: found[key] for key in found.keys() & {"http.request.body.size"}} == size
+    assert found["url.path"] == "/caf\xc3\xa9"
+
+
 def test_what_clients_choose_is_remembered_within_bounds() -> None:
     for number in range(3000):
         line("%(a)s", entry(HTTP_USER_AGENT=f"browser {number}"))
