@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
+from collections.abc import Callable
 from wsgiref.types import WSGIApplication
 
 from minicorn import app
-from minicorn.config.settings import DEFAULTS, Settings, from_options
+from minicorn.config.settings import DEFAULTS, OPTIONS, Settings, from_options
+from minicorn.errors import ConfigError
 from minicorn.logs.log import LOGGER
 from minicorn.server import Server
 from minicorn.serving.loader import load_app
+from minicorn.serving.worker import pythonpath
 from minicorn.system import listeners, spawn
 from minicorn.system.signals import Signals
+from minicorn.system.title import set_title
 
 
 def serve(
@@ -22,12 +27,16 @@ def serve(
     """Load `app_path` ("main:app") and serve it until a signal, with `workers` processes.
 
     `options` are the other settings by name (`timeout=60`, `bind=["unix:/run/x"]`, ...). One worker
-    serves in this process; more are forked by an arbiter, for which this must be the main thread.
+    serves in this process, unless they ask for what takes an arbiter, as `timeout` and `user` do. Workers
+    of their own are forked by one, for which this must be the main thread.
     Raises ConfigError, AppLoadError, or SystemExit with the arbiter's exit code when that is not 0.
     """
     settings = from_options(app_path, host=host, port=port, workers=workers, **options)
-    if settings.workers == 1:
-        _serve_here(load_app(app_path), settings)
+    managed = _managed(settings, options)
+    if managed and threading.current_thread() is not threading.main_thread():
+        raise ConfigError(f"{', '.join(managed)}: that takes an arbiter, which forks from the main thread only")
+    if not managed:
+        _serve_here(lambda: load_app(app_path), settings)
     else:
         code = app.run_arbiter(settings)
         # What came as the arbiter ended was meant for it
@@ -39,13 +48,30 @@ def serve(
 
 
 def run(application: WSGIApplication, host: str = DEFAULTS.host, port: int = DEFAULTS.port, **options: object) -> None:
-    """Serve `application` in this process until a signal; `options` are the other settings by name."""
-    _serve_here(application, from_options("", host=host, port=port, **options))
+    """Serve `application` in this process until a signal; `options` are the other settings by name.
+
+    Raises ConfigError for one that takes an arbiter, as `timeout` and `user` do: that is for `serve`.
+    """
+    settings = from_options("", host=host, port=port, **options)
+    if managed := _managed(settings, options):
+        raise ConfigError(f"{', '.join(managed)}: run() serves in this process, which cannot do that; use serve()")
+    _serve_here(lambda: application, settings)
 
 
-def _serve_here(application: WSGIApplication, settings: Settings) -> None:
+def _managed(settings: Settings, options: dict[str, object]) -> list[str]:
+    """What is asked for and takes an arbiter; that there be none of it, such as `timeout=0`, does not."""
+    asked = [name for name, value in options.items() if value is not None and getattr(settings, name)]
+    return ["workers"] * (settings.workers != 1) + [name for name in asked if OPTIONS[name].managed]
+
+
+def _serve_here(load: Callable[[], WSGIApplication], settings: Settings) -> None:
     """Serve in this thread; in the main one, INT and TERM end it gracefully."""
     app.enter(settings)
+    os.environ.update(settings.variables)
+    sys.path[:0] = pythonpath(settings)
+    if settings.name:
+        set_title(f"minicorn: server [{settings.name}]")
+    application = load()
     access = app.open_outputs(settings)[1:]
     if settings.has_log_handlers:
         from minicorn.logs import logconfig

@@ -54,6 +54,7 @@ class Option(Value, quick=True):
     repeatable: bool = False
     switch: bool = False
     bare: str = ""  # its value when the flag is given without one
+    managed: bool = False  # takes an arbiter: a server in its caller's process cannot do it
 
     @property
     def off(self) -> str:
@@ -70,21 +71,22 @@ def setting(
     called: str = "",
     fixed: bool = False,
     bare: str = "",
+    managed: bool = False,
 ) -> D | T:
     """One line of the table."""
-    return Option(default, flags, kind, metavar, help, called, fixed, bare=bare)  # type: ignore[return-value, arg-type]
+    return Option(default, flags, kind, metavar, help, called, fixed, bare=bare, managed=managed)  # type: ignore[return-value, arg-type]
 
 
 def repeatable(
-    kind: Kind[T], *flags: str, metavar: str, help: str, called: str = "", fixed: bool = False
+    kind: Kind[T], *flags: str, metavar: str, help: str, called: str = "", fixed: bool = False, managed: bool = False
 ) -> tuple[T, ...]:
     """One line of the table whose flag may be given several times."""
-    return Option((), flags, kind, metavar, help, called, fixed, repeatable=True)  # type: ignore[return-value, arg-type]
+    return Option((), flags, kind, metavar, help, called, fixed, repeatable=True, managed=managed)  # type: ignore[return-value, arg-type]
 
 
-def switch(default: bool, *flags: str, help: str, called: str = "", fixed: bool = False) -> bool:
+def switch(default: bool, *flags: str, help: str, called: str = "", fixed: bool = False, managed: bool = False) -> bool:
     """One line of the table that is on or off: its last flag, and the same with --no-."""
-    return Option(default, flags, SWITCH, "", help, called, fixed, switch=True)  # type: ignore[return-value, arg-type]
+    return Option(default, flags, SWITCH, "", help, called, fixed, switch=True, managed=managed)  # type: ignore[return-value, arg-type]
 
 
 def seconds(least: float = 0.0) -> Kind[float]:
@@ -278,10 +280,10 @@ class Settings(Value):
     port: int = setting(8000, PORT, "--port", metavar="P", help="Port to listen on; 0 takes a free one.", fixed=True)
     bind: tuple[Address, ...] = repeatable(ADDRESS, "-b", "--bind", metavar="ADDR", help="Listen on host:port, [v6]:port, unix:/path or fd://N instead; repeatable.", fixed=True)
     workers: int | Literal["auto"] = setting(1, WORKERS, "-w", "--workers", metavar="N", help="Worker processes; auto: one for each CPU that we may use, where memory is limited one for each 64 MiB at most.")
-    timeout: float = setting(30.0, seconds(), "-t", "--timeout", metavar="S", help="Longest a request may take in the application; 0: no limit.")
-    boot_timeout: float = setting(60.0, seconds(0.1), "--boot-timeout", metavar="S", help="Longest a worker may take to start.")
+    timeout: float = setting(30.0, seconds(), "-t", "--timeout", metavar="S", help="Longest a request may take in the application; 0: no limit.", managed=True)
+    boot_timeout: float = setting(60.0, seconds(0.1), "--boot-timeout", metavar="S", help="Longest a worker may take to start.", managed=True)
     graceful_timeout: float = setting(30.0, seconds(), "--graceful-timeout", metavar="S", help="Longest a retiring worker may take.")
-    drain_delay: float = setting(0.0, seconds(), "--drain-delay", metavar="S", help="On TERM, go on serving for so long before the stop begins.")
+    drain_delay: float = setting(0.0, seconds(), "--drain-delay", metavar="S", help="On TERM, go on serving for so long before the stop begins.", managed=True)
     recv_timeout: float = setting(10.0, seconds(0.1), "--recv-timeout", metavar="S", help="Longest for a request's whole head, then for each wait for its body.")
     send_timeout: float = setting(30.0, seconds(0.1), "--send-timeout", metavar="S", help="Longest without progress in sending a reply.")
     keep_alive: float = setting(15.0, seconds(), "--keep-alive", metavar="S", help="Idle time between requests; 0: close after each.", called="keepalive")
@@ -295,13 +297,13 @@ class Settings(Value):
     worker_connections: int = setting(10000, count(0), "--worker-connections", metavar="N", help="Connections of one worker; the oldest idle or the slowest make room; 0: as many as it may have descriptors.")
     max_buffered_size: int = setting(128 * 2**20, size(), "--max-buffered-size", metavar="BYTES", help="Memory that clients may make one worker hold; beyond it the slowest are dropped; 0: no limit.")
     backlog: int = setting(2048, count(1), "--backlog", metavar="N", help="Connections the system queues for us.", fixed=True)
-    max_requests: int = setting(0, count(0), "--max-requests", metavar="N", help="Replace a worker after so many requests; 0: never.")
+    max_requests: int = setting(0, count(0), "--max-requests", metavar="N", help="Replace a worker after so many requests; 0: never.", managed=True)
     max_requests_jitter: int = setting(0, count(0), "--max-requests-jitter", metavar="N", help="Up to so many more, by chance.")
-    max_worker_memory: int = setting(0, size(), "--max-worker-memory", metavar="BYTES", help="Replace a worker above this, kill it at twice this; 0: no limit.")
-    max_boot_failures: int = setting(0, count(0), "--max-boot-failures", metavar="N", help="Exit with code 4 after so many failed boots in a row; 0: never.")
-    warmup: tuple[str, ...] = repeatable(TARGET, "--warmup", metavar="PATH", help="Request this inside a new worker before it serves; repeatable.")
+    max_worker_memory: int = setting(0, size(), "--max-worker-memory", metavar="BYTES", help="Replace a worker above this, kill it at twice this; 0: no limit.", managed=True)
+    max_boot_failures: int = setting(0, count(0), "--max-boot-failures", metavar="N", help="Exit with code 4 after so many failed boots in a row; 0: never.", managed=True)
+    warmup: tuple[str, ...] = repeatable(TARGET, "--warmup", metavar="PATH", help="Request this inside a new worker before it serves; repeatable.", managed=True)
     config_timeout: float = setting(10.0, seconds(0.1), "--config-timeout", metavar="S", help="Longest that reading the configuration file, or a hook of the arbiter, may take.")
-    preload: bool = switch(False, "--preload", help="Import the application once, in a template from which workers are forked.", called="preload_app", fixed=True)
+    preload: bool = switch(False, "--preload", help="Import the application once, in a template from which workers are forked.", called="preload_app", fixed=True, managed=True)
     preload_strict: bool = switch(False, "--preload-strict", help="With --preload, refuse an application whose import leaves threads, sockets or files open.")
     refork_after: tuple[int, ...] = setting((), COUNTS, "--refork-after", metavar="N[,N...]", help="With --preload, fork all workers anew from one that has answered so many requests: what those have loaded is shared too; each number counts once.", fixed=True)
     queue_timeout: float = setting(0.0, seconds(), "--queue-timeout", metavar="S", help="Answer 503 to a request that has waited longer for a worker; 0: never.")
@@ -318,7 +320,7 @@ class Settings(Value):
     cert_reqs: str = setting("none", CERT_REQS, "--cert-reqs", metavar="R", help="Whether clients show a certificate: none, optional, required (0, 1, 2).")
     ciphers: str | None = setting(None, PATH, "--ciphers", metavar="LIST", help="Ciphers up to TLS 1.2, as OpenSSL writes them.")
     ssl_version: str = setting("1.2", TLS_VERSION, "--ssl-version", metavar="V", help="Least version of TLS: 1.2, 1.3.")
-    reload: bool = switch(False, "--reload", fixed=True, help="Development: serve new code as soon as a file is saved; errors are shown in the browser.")
+    reload: bool = switch(False, "--reload", fixed=True, help="Development: serve new code as soon as a file is saved; errors are shown in the browser.", managed=True)
     reload_dir: tuple[str, ...] = repeatable(TEXT, "--reload-dir", fixed=True, metavar="DIR", help="Watch this directory too; repeatable.")
     reload_include: tuple[str, ...] = repeatable(TEXT, "--reload-include", fixed=True, metavar="GLOB", help="Watch files with names like this instead of *.py; repeatable: *.py and *.html for templates too.")
     reload_exclude: tuple[str, ...] = repeatable(TEXT, "--reload-exclude", fixed=True, metavar="GLOB", help="Never watch files or directories with names or paths like this; repeatable.")
@@ -327,31 +329,31 @@ class Settings(Value):
     debug_page: bool = switch(True, "--debug-page", help="With --reload, show the traceback of a request's exception in the browser; --no-debug-page does not.")
     debug_page_remote: bool = switch(False, "--debug-page-remote", help="With --reload, show tracebacks to other machines too.")
     chdir: str | None = setting(None, PATH, "--chdir", metavar="DIR", help="Directory to run in; importable.")
-    pid: str | None = setting(None, PATH, "-p", "--pid", metavar="FILE", help="Write the arbiter's pid here.", called="pidfile", fixed=True)
+    pid: str | None = setting(None, PATH, "-p", "--pid", metavar="FILE", help="Write the arbiter's pid here.", called="pidfile", fixed=True, managed=True)
     name: str | None = setting(None, NAME, "-n", "--name", metavar="NAME", help="Name in process titles, instead of APP.", called="proc_name")
     env: tuple[str, ...] = repeatable(VARIABLE, "-e", "--env", metavar="K=V", help="Set this variable for the application; repeatable.", called="raw_env")
     pythonpath: str | None = setting(None, PATH, "--pythonpath", metavar="DIRS", help="Directories to import from as well, with commas between.")
-    user: str | None = setting(None, NAME, "-u", "--user", metavar="USER", help="Whom workers are, by name or number; needs root.", fixed=True)
-    group: str | None = setting(None, NAME, "-g", "--group", metavar="GROUP", help="Their group, by name or number.", fixed=True)
+    user: str | None = setting(None, NAME, "-u", "--user", metavar="USER", help="Whom workers are, by name or number; needs root.", fixed=True, managed=True)
+    group: str | None = setting(None, NAME, "-g", "--group", metavar="GROUP", help="Their group, by name or number.", fixed=True, managed=True)
     initgroups: bool = switch(False, "--initgroups", help="Give workers all groups of --user.")
     umask: int | None = setting(None, UMASK, "-m", "--umask", metavar="MODE", help="File mode creation mask, octal.")
-    worker_tmp_dir: str | None = setting(None, PATH, "--worker-tmp-dir", metavar="DIR", help="Where heartbeat files live; in memory by default.", fixed=True)
+    worker_tmp_dir: str | None = setting(None, PATH, "--worker-tmp-dir", metavar="DIR", help="Where heartbeat files live; in memory by default.", fixed=True, managed=True)
     access_logfile: str | None = setting(None, LOGFILE, "--access-logfile", metavar="FILE", help="Access log; - is standard output.", called="accesslog", fixed=True)
     access_logformat: str = setting(ACCESS_FORMAT, TEXT, "--access-logformat", metavar="FMT", help="Its format, in gunicorn's atoms; or json, one object a line.", called="access_log_format")
     error_logfile: str = setting("-", TEXT, "--log-file", "--error-logfile", metavar="FILE", help="Error log; - is standard error.", called="errorlog", fixed=True)
     log_level: str = setting("info", LEVEL, "--log-level", metavar="L", help="Least level logged: debug, info, warning, error, critical.", called="loglevel")
     log_format: str = setting("text", choice("text", "json"), "--log-format", metavar="F", help="Of the error log: text, or json, one object a line.", fixed=True)
-    slow_request: float = setting(0.0, seconds(), "--slow-request", metavar="S", help="Log the stack of a request that has been in the application so long, once; it goes on. 0: never.")
+    slow_request: float = setting(0.0, seconds(), "--slow-request", metavar="S", help="Log the stack of a request that has been in the application so long, once; it goes on. 0: never.", managed=True)
     log_config: str | None = setting(None, PATH, "--log-config", "--log-config-json", metavar="FILE", help="Handlers and formatters of Python's logging: dictConfig as .json or .toml, or an ini file.", called="logconfig", fixed=True)
     log_syslog: bool = switch(False, "--log-syslog", help="Send the logs to syslog too.", called="syslog", fixed=True)
     log_syslog_to: str = setting("udp://localhost:514", TEXT, "--log-syslog-to", metavar="ADDR", help="Where syslog listens: unix:///dev/log, udp://host:port or tcp://host:port.", called="syslog_addr", fixed=True)
     log_syslog_prefix: str | None = setting(None, NAME, "--log-syslog-prefix", metavar="NAME", help="Name in syslog, behind minicorn.", called="syslog_prefix", fixed=True)
     log_syslog_facility: str = setting("user", FACILITY, "--log-syslog-facility", metavar="F", help="Facility in syslog.", called="syslog_facility", fixed=True)
     disable_redirect_access_to_syslog: bool = switch(False, "--disable-redirect-access-to-syslog", help="The access log does not go to syslog.", fixed=True)
-    capture_output: bool = switch(False, "--capture-output", help="What the application prints goes to the error log.")
-    monitor: Address | None = setting(None, ADDRESS, "--monitor", metavar="ADDR", help="Serve metrics, status and a page about this server here: host:port, unix:/path or fd://N.", fixed=True)
+    capture_output: bool = switch(False, "--capture-output", help="What the application prints goes to the error log.", managed=True)
+    monitor: Address | None = setting(None, ADDRESS, "--monitor", metavar="ADDR", help="Serve metrics, status and a page about this server here: host:port, unix:/path or fd://N.", fixed=True, managed=True)
     monitor_allow: bool = switch(False, "--monitor-allow", help="Let the monitor listen where other machines reach it.", fixed=True)
-    statsd_host: str | None = setting(None, STATSD, "--statsd-host", metavar="HOST:PORT", help="Send figures to statsd here, once a second.", fixed=True)
+    statsd_host: str | None = setting(None, STATSD, "--statsd-host", metavar="HOST:PORT", help="Send figures to statsd here, once a second.", fixed=True, managed=True)
     statsd_prefix: str = setting("", METRIC, "--statsd-prefix", metavar="NAME", help="Before their names.", fixed=True)
     dogstatsd_tags: str = setting("", TAGS, "--dogstatsd-tags", metavar="TAGS", help="DogStatsD tags on each: name:value, with commas between.", fixed=True)
     # fmt: on

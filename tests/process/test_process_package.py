@@ -1,12 +1,14 @@
 """The package as it is found: not installed, alone, from a script, under other Pythons."""
 
+import json
+import os
 import re
 import sys
 from pathlib import Path
 from signal import SIGINT, SIGTERM, Signals
 
 import pytest
-from harness import ANY_PORT, CHECKOUT, Server, Starter, wait_until
+from harness import ANY_PORT, CHECKOUT, Server, Starter, free_port, wait_until
 
 FROM_CHECKOUT = f"""
 import sys
@@ -109,3 +111,71 @@ def test_serve_says_the_same_with_one_worker_and_with_two(start: Starter) -> Non
         wait_until(lambda access=access: access.exists() and "GET /version" in access.read_text(), "the access log")
         assert f"Listening on http://127.0.0.1:{port}" in server.log.text
         assert server.stop() == 0
+
+
+SEEN = """
+import os, time
+def app(environ, start_response):
+    time.sleep(60 * (environ["PATH_INFO"] == "/nap"))
+    start_response("200 OK", [])
+    return [f"{os.getpid()} {os.getuid()} {os.environ['A']}".encode()]
+"""
+
+
+def test_serve_with_one_worker_does_all_that_its_options_ask_for(start_in_the_open: Starter) -> None:
+    start = start_in_the_open
+    start.cwd.chmod(0o755)
+    monitor, user = free_port(), 65534 if os.geteuid() == 0 else os.geteuid()
+    options = f'workers=1, env=["A=1"], pid="pid", monitor="127.0.0.1:{monitor}", user={user}, timeout=0.5'
+    start.write("seen.py", SEEN)
+    start.write("script.py", SCRIPT.replace("plain:", "seen:").format(options=options))
+    server = start.command(sys.executable, "script.py")
+    server.wait_ready()
+    assert (start.cwd / "pid").read_text() == f"{server.pid}\n"
+    assert server.get("/live", at=monitor).status == 200
+    worker, *rest = server.get("/").text.split()
+    assert (int(worker) != server.pid, rest) == (True, [str(user), "1"])
+    nap = server.send("/nap")
+    server.wait_log(rf"worker {worker} .* was late by .* in GET /nap")
+    nap.close()
+    assert server.stop() == 0
+    assert server.output.finish() == "served\n"
+
+
+def test_one_process_runs_where_and_with_what_its_options_say(start: Starter) -> None:
+    start.write("library/extra.py", "NAME = 'extra'")
+    start.write("there/fitted.py", "import os, extra\nfrom plain import app\nos.environ['B'] = extra.NAME")
+    options = 'chdir="there", pythonpath="../library", env=["A=1"]'
+    start.write("script.py", f"from minicorn import serve\nserve('fitted:app', port=0, {options})")
+    server = start.command(sys.executable, "script.py")
+    seen = json.loads(server.get("/environment", at=server.listening_port()).text)
+    assert (seen["A"], seen["B"]) == ("1", "extra")
+    assert (start.cwd / "there" / f"boot-{server.pid}").exists()
+
+
+REFUSING = """
+import threading
+from minicorn import run, serve
+from minicorn.errors import ConfigError
+def refused(start):
+    try:
+        start()
+    except ConfigError as error:
+        print(error)
+refused(lambda: run(print, port=0, user="nobody", timeout=30, reload=False))
+refused(lambda: run(print, port=0, workers=2))
+thread = threading.Thread(target=refused, args=[lambda: serve("plain:app", port=0, pid="pid", timeout=0)])
+thread.start()
+thread.join()
+"""
+
+
+def test_what_a_server_in_this_process_cannot_do_is_refused_and_not_dropped(start: Starter) -> None:
+    start.write("script.py", REFUSING)
+    server = start.command(sys.executable, "script.py")
+    assert server.wait() == 0
+    assert server.output.finish().splitlines() == [
+        "user, timeout: run() serves in this process, which cannot do that; use serve()",
+        "workers: run() serves in this process, which cannot do that; use serve()",
+        "pid: that takes an arbiter, which forks from the main thread only",
+    ]
