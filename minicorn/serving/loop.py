@@ -185,7 +185,10 @@ class Loop:
             if connection.state is APP:
                 if connection.holds:
                     self._holdings.forget(connection)  # the application's now
-                dispatch(connection)
+                try:
+                    dispatch(connection)
+                except Exception:
+                    self._own_up(connection)
                 if sharing:
                     self._pace.note(self.took)
                 if taking and self.took > SLOW:
@@ -224,6 +227,8 @@ class Loop:
             self.refuse(connection, error, now)
         except ClientGone as gone:
             self.part(connection, gone)
+        except Exception:
+            self._own_up(connection)
 
     def _advance(self, connection: Connection, now: float) -> bool:
         """Parse a further request from what a connection has sent already."""
@@ -237,6 +242,8 @@ class Loop:
             self.refuse(connection, error, now)
         except ClientGone as gone:
             self.part(connection, gone)
+        except Exception:
+            self._own_up(connection)
         return False
 
     def _expire(self, connection: Connection, now: float) -> None:
@@ -336,6 +343,12 @@ class Loop:
         """The client has gone, or must go."""
         LOGGER.debug("%r has gone: %s", connection, gone)
         self._drop(connection, reset)
+
+    def _own_up(self, connection: Connection) -> None:
+        """A defect of ours, or of what is called beside the application: it costs one client, and not them all."""
+        LOGGER.exception("%r is closed: minicorn has a defect, please report it", connection)
+        if self.connections.get(connection.fd) is connection:
+            self._drop(connection)
 
     def _drop(self, connection: Connection, reset: bool = False) -> None:
         self._forget(connection)

@@ -5,6 +5,11 @@ import threading
 
 import pytest
 
+from minicorn.figures.heartbeat import Page
+from minicorn.http.heads import Heads
+from minicorn.serving.connection import Connection
+from minicorn.serving.wsgi import Exchange
+
 TEXT = ("Content-Type", "text/plain")
 SECRET = "the reason is nobody's business"
 
@@ -310,3 +315,24 @@ def test_close_is_called_before_the_client_has_read_its_reply(serve):
     client.send(client.render())
     client.until(b"\r\n\r\n")
     assert bodies[0].closed.wait(5)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(Heads, "read"), (Page, "begin"), (Page, "end"), (Connection, "advance"), (Exchange, "run")]
+)
+def test_a_defect_of_the_servers_own_costs_one_client_and_is_logged(serve, log, monkeypatch, owner, name):
+    server = serve(good)
+    other = server.connect()
+    assert other.ask().body == b"good"
+
+    def fail(*arguments):
+        raise RuntimeError("a defect")
+
+    with monkeypatch.context() as patches:
+        patches.setattr(owner, name, fail)
+        client = server.connect()
+        client.send(client.render())
+        client.rest()  # it comes to its end
+    assert any("minicorn has a defect" in line for line in log)
+    assert other.ask().body == b"good"
+    assert server.ask().body == b"good"
