@@ -117,6 +117,7 @@ class WorkerHooks:
         self.server = make_server(settings, os.getppid(), size, address)
         self.worker = make_worker(settings, os.getpid(), slot, os.getppid())
         self._request: SimpleNamespace | None = None
+        self._answered = 0
 
     def guard(self, name: str, *args: object) -> None:
         """Run the hook, if there is one; HookFailed when it raises."""
@@ -128,12 +129,12 @@ class WorkerHooks:
         return name not in self._hooks or run_hook(name, self._hooks[name], *args)
 
     def wrap(self, app: WSGIApplication) -> WSGIApplication:
-        """The application behind pre_request; itself, where there is none."""
-        if "pre_request" not in self._hooks:
+        """The application behind pre_request; itself, where no hook is told of requests."""
+        if not {"pre_request", "post_request"} & set(self._hooks):
             return app
 
         def application(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
-            self._request = make_request(environ)
+            self._request = make_request(environ)  # for post_request too: later the application may have changed it
             self.guard("pre_request", self.worker, self._request)
             return app(environ, start_response)
 
@@ -145,7 +146,8 @@ class WorkerHooks:
         return self._after if "post_request" in self._hooks else None
 
     def _after(self, environ: WSGIEnvironment, status: str, headers: list[tuple[str, str]], sent: int) -> None:
-        self.worker.nr += 1
+        self._answered += 1
+        self.worker.nr = self._answered  # which a hook may have made anything
         request, self._request = self._request or make_request(environ), None
         response = SimpleNamespace(status=status, status_code=int(status[:3]), headers=headers, sent=sent)
         self.tell("post_request", self.worker, request, environ, response)

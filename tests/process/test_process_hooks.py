@@ -135,6 +135,22 @@ def test_pre_request_that_raises_is_a_500_and_the_next_is_asked_again(start: Sta
     assert server.get("/").status == 200
 
 
+def test_post_request_is_told_of_the_request_as_it_came_whatever_the_application_made_of_it(start: Starter) -> None:
+    start.write(
+        "minicorn.conf.py",
+        "def post_request(worker, req, environ, resp):\n"
+        "    worker.log.info('told of %s %s %d', req.path, environ, worker.nr)\n    worker.nr = None",
+    )
+    start.write(
+        "clears.py",
+        "def app(environ, start_response):\n"
+        "    environ.clear()\n    start_response('204 No Content', [])\n    return []\n",
+    )
+    server = start("clears:app")
+    assert [server.get(path).status for path in ("/one", "/two")] == [204, 204]
+    server.wait_log(r"told of /one \{\} 1\n(.*\n)*.*told of /two \{\} 2")
+
+
 def test_a_hook_that_hangs_is_killed_and_the_server_goes_on(start: Starter) -> None:
     start.write("minicorn.conf.py", "import time\ndef child_exit(server, worker): time.sleep(99)")
     server = start("plain:app", "--workers", "2", "--config-timeout", "1")
