@@ -23,6 +23,7 @@ from minicorn.arbiter.births import Births, Life
 from minicorn.arbiter.chronicle import Chronicle
 from minicorn.arbiter.deaths import Deaths
 from minicorn.arbiter.hookline import HookLine
+from minicorn.arbiter.regimes import Regimes
 from minicorn.arbiter.rereading import Rereading
 from minicorn.arbiter.rounds import Rounds
 from minicorn.arbiter.succession import Estate
@@ -81,9 +82,9 @@ class Arbiter:
         """`boot` is run in each worker that is forked here, `template` in each template, if workers come from
         such; they give the exit code. `estate` is what the arbiter's image before has left; `config` is what
         HUP reads again."""
-        self._settings = settings
         self._belongings = belongings
         self._pool = _make_pool(size, settings)
+        self._regimes = Regimes(settings, self._pool.rolls)
         self._chronicle = Chronicle(belongings.directory.ledger(), settings, belongings.listeners, estate is not None)
         complaints.collect(self._chronicle.complain)
         self._deaths = Deaths(self._pool, belongings, self._chronicle)
@@ -95,7 +96,7 @@ class Arbiter:
             self._reloading = reloading.Reloading(settings, self._pool)
         ground = self._reloading.ground if self._reloading else None
         self._births = Births(self._pool, belongings, boot, partial(template, ground))
-        self._rereading = Rereading(config, belongings, self._take_on, self._refuse_reload) if config else None
+        self._rereading = Rereading(config, belongings, self._propose, self._refuse_reload) if config else None
         self._hooks = HookLine(settings, [listener.name for listener in belongings.listeners])
         self._logger = None
         if settings.has_log_handlers:
@@ -115,6 +116,11 @@ class Arbiter:
         if estate is not None:
             self._pool.rolls.wishes = self._chronicle.reloads
             inherit(self._pool, estate)
+
+    @property
+    def _settings(self) -> Settings:
+        """What the arbiter goes by: the settings of what serves."""
+        return self._regimes.serving
 
     def run(self) -> ExitCode:
         """Supervise until a signal ends it; the exit code."""
@@ -165,7 +171,10 @@ class Arbiter:
             if self._settings.refork_after:
                 self._rounds.count()
         news = self._reloading.turn(now) if self._reloading else ""
-        for action in self._pool.plan(now, self._rounds.promises()):
+        self._follow_rolls()
+        actions = self._pool.plan(now, self._rounds.promises())
+        self._follow_rolls()  # whoever is spawned may be of a roll that has just begun
+        for action in actions:
             self._perform(action)
         if news:
             LOGGER.info("%s", news)  # once it is true that nothing is answered by the old code any more
@@ -209,7 +218,8 @@ class Arbiter:
             case Say(level, text):
                 LOGGER.log(logging.getLevelNamesMapping()[level.upper()], text)
             case Spawn():
-                self._births.spawn(action, self._settings, self._deaths.why_hopeless(action.generation))
+                settings = self._regimes.of(action.generation)
+                self._births.spawn(action, settings, self._deaths.why_hopeless(action.generation))
             case Tell(pid):
                 if isinstance(action, Seal):
                     self._belongings.close_listeners()
@@ -267,7 +277,8 @@ class Arbiter:
             case channel.FAILED if self._reloading and pid in self._pool.nursery.templates:
                 self._reloading.template_failed(message.text)
             case channel.FAILED:
-                self._deaths.boot_failed(pid, message.text, self._settings.app)
+                generation = self._pool.children[pid].generation
+                self._deaths.boot_failed(pid, message.text, self._regimes.of(generation).app)
             case channel.DEBUGGING:
                 self._pool.debugging(pid)
             case channel.IMPORTED if self._reloading:
@@ -325,29 +336,38 @@ class Arbiter:
             self._refused = True
             self._pool.stop(Stop.QUICK)
 
-    def _take_on(self, new: Settings) -> None:
-        """The settings that HUP has read, then a roll."""
-        old = self._settings
-        self._settings, held = keep_fixed(new, old)
+    def _propose(self, read: Settings) -> None:
+        """The settings that HUP has read, then a roll to them."""
+        new, held = keep_fixed(read, self._settings)
         if held:
             LOGGER.warning("HUP does not change %s: restart, or send USR2 where no listener changes", ", ".join(held))
+        self._regimes.propose(new)
+        self._hooks.renew(new)
+        self._hooks.tell("on_reload", then=partial(self._roll, new))
+
+    def _roll(self, new: Settings, well: bool) -> None:
+        if not well:
+            LOGGER.error("reload is off, all serve on as before: on_reload has failed")
+        if self._regimes.answered(new, well):
+            self._pool.reload()
+
+    def _follow_rolls(self) -> None:
+        """What serves by now tells what to go by, and what has failed whose hooks to run."""
+        before = self._settings
+        if self._regimes.follow():
+            self._take_on(self._settings, before)
+        self._hooks.renew(self._regimes.newest)
+
+    def _take_on(self, new: Settings, old: Settings) -> None:
         LOGGER.setLevel(new.log_level.upper())
         self._pool.configure(new.graceful_timeout, new.max_worker_memory, new.max_boot_failures)
         if new.workers != old.workers:
             size = count_workers() if new.workers == "auto" else new.workers
             self._resize(size - self._pool.size)
-        self._hooks.renew(self._settings)
-        self._hooks.tell("on_reload", then=self._roll)
 
     def _refuse_reload(self, error: str) -> None:
         self._chronicle.refused_reload(error)
         LOGGER.error("reload is off, all serve on as before: %s", error)
-
-    def _roll(self, well: bool) -> None:
-        if well:
-            self._pool.reload()
-        else:
-            LOGGER.error("reload is off, all serve on as before: on_reload has failed")
 
     def _replace_image(self) -> None:
         """Become the next image when that is due, once pre_exec has agreed."""

@@ -8,6 +8,7 @@ is told, and wants again.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 
@@ -100,6 +101,7 @@ class Births:
 
     def _fork(self, action: Spawn, post: Post, ours: Channel, settings: Settings, now: float) -> None:
         def be() -> int:
+            logging.getLogger("minicorn").setLevel(settings.log_level.upper())
             ours.close()
             self._belongings.let_go()
             if action.template:

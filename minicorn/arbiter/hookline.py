@@ -52,7 +52,9 @@ class HookLine:
         self._appoint()
 
     def renew(self, settings: Settings) -> None:
-        """The file has been read again: a new child takes over."""
+        """Those of other settings, though they read the same: a new child takes over."""
+        if settings is self._settings:
+            return
         self._settings = settings
         if self.attendant.channel is not None and self.attendant.pid != self._leaving:
             self._leaving = self.attendant.pid

@@ -4,11 +4,11 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from signal import SIGHUP
+from signal import SIGHUP, SIGKILL
 from typing import Any
 
 import pytest
-from harness import MINICORN, Starter, environment, free_port
+from harness import ANY_PORT, MINICORN, Server, Starter, environment, free_port, wait_until
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -374,3 +374,64 @@ def test_a_file_that_hangs_at_hup_stops_nothing(start: Starter) -> None:
     server.signal(SIGHUP)
     assert server.get("/").status == 200
     assert server.stop() == 0
+
+
+SITE = """
+import os
+from plain import app
+assert "BREAK" not in os.environ
+"""
+SERVING = """
+workers = 2
+wsgi_app = "site_app:app"
+accesslog = "access.log"
+timeout = 0.5
+"""
+
+
+def serve(start: Starter, *flags: str) -> Server:
+    """Two workers by the file's settings, the application's name among them."""
+    start.write("site_app.py", SITE)
+    start.write("minicorn.conf.py", SERVING)
+    server = start.command(*MINICORN, *ANY_PORT, *flags)
+    server.wait_ready(2)
+    return server
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "certfile = '/nope.pem'",
+        "chdir = '/nonexistent'",
+        "wsgi_app = 'nosuch:app'",
+        "raw_env = ['BREAK=1']",
+        "raw_env = ['BREAK=1'] # --preload",
+    ],
+)
+def test_settings_that_no_worker_can_live_by_are_no_ones(start: Starter, bad: str) -> None:
+    """Whoever dies of the old generation is replaced by its like, and so is the template."""
+    server = serve(start, *bad.split("# ")[1:])
+    before = server.workers()
+    start.write("minicorn.conf.py", f"{SERVING}\n{bad}\nworkers = 3")
+    server.signal(SIGHUP)
+    server.wait_log("roll to generation 2 is off.*; generation 1 serves on")
+    for pid in before:
+        os.kill(pid, SIGKILL)
+    server.wait_log(r"\(slot \d, gen 1\) is ready after", count=4)
+    assert server.get("/").status == 200
+    assert len(server.workers()) == len(before)
+    start.write("minicorn.conf.py", f"{SERVING}\nworkers = 3")
+    server.signal(SIGHUP)
+    server.wait_log("generation 3 serves: 3 workers replaced")
+
+
+def test_the_arbiter_goes_by_no_settings_but_those_of_what_serves(start: Starter) -> None:
+    server = serve(start)
+    start.write("minicorn.conf.py", f"{SERVING}\naccess_log_format = '%(h)s %(duration)s'\nloglevel = 'error'")
+    server.signal(SIGHUP)
+    server.wait_log("roll to generation 2 is off.*; generation 1 serves on")
+    server.hold()
+    log = start.cwd / "access.log"
+    wait_until(lambda: "GET /hold" in log.read_text(), "the request that ran late is in the access log")
+    server.wait_ready(3)
+    assert server.get("/").status == 200

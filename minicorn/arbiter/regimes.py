@@ -1,0 +1,57 @@
+"""Regimes: the settings that each generation lives by, its workers and the arbiter alike.
+
+New settings are as little trusted as new code. HUP proposes them, on_reload may object, the next
+roll tries them; the arbiter itself goes by them once a worker serves by them. So they have been
+judged by a whole boot, and of a roll that is off nothing stays behind: whoever dies of the old
+generation is replaced by its like.
+"""
+
+from __future__ import annotations
+
+from minicorn.config.settings import Settings
+from minicorn.pool.rolls import Roll, Rolls
+
+
+class Regimes:
+    """Those of one arbiter's generations: that which serves, and that which is to come."""
+
+    def __init__(self, settings: Settings, rolls: Rolls) -> None:
+        self._rolls = rolls
+        self.serving = settings
+        self._wished = settings  # of the next roll
+        self._proposed: Settings | None = None  # on_reload is asked about them
+        self._roll: Roll | None = None  # the last that has begun
+        self._coming = settings  # its settings
+
+    @property
+    def newest(self) -> Settings:
+        """What was last proposed and has not failed."""
+        return self._proposed or self._wished
+
+    def of(self, generation: int) -> Settings:
+        """What a worker of `generation` boots with."""
+        return self._coming if self._roll and generation == self._roll.generation else self.serving
+
+    def propose(self, new: Settings) -> None:
+        """HUP has read them."""
+        self._proposed = new
+
+    def answered(self, new: Settings, well: bool) -> bool:
+        """on_reload has run for `new`: whether the next roll is to that. Of two the later alone counts."""
+        if new is not self._proposed:
+            return False
+        self._proposed = None
+        if well:
+            self._wished = new
+        return well
+
+    def follow(self) -> bool:
+        """See what has become of the rolls; whether what serves lives by other settings now."""
+        before, roll = self.serving, self._rolls.current
+        if self._roll and self._rolls.generation == self._roll.generation:
+            self.serving = self._coming
+        if roll is not None and roll is not self._roll:
+            self._roll, self._coming = roll, self.serving if roll.promoted else self._wished
+        elif roll is None and not self._rolls.wished:
+            self._wished = self.serving
+        return self.serving is not before
