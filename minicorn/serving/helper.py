@@ -6,8 +6,8 @@ helper takes the lock and runs one turn of the server's own loop, again and agai
 main thread is back. It never runs application code, and C code that keeps the GIL stops it too.
 
 It sleeps while nothing happens, so it costs an idle process no wake-up; a request costs it
-two lock operations. It is joined before a fork, and started again in the parent: no lock of
-its own is held across one.
+two lock operations. It is joined before a fork, and started again in the parent when no thread
+is forking any more: several may at once. No lock of its own is held across one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Helper:
         self._asleep = True
         self._stopping = False
         self._thread: threading.Thread | None = None
-        _HELPERS.add(self)
+        with _DOOR:
+            _HELPERS.add(self)
 
     # The main thread
 
@@ -54,22 +55,23 @@ class Helper:
 
     def stop(self) -> None:
         """End the thread and wait for its end; the next `leave` starts another."""
-        thread = self._thread
-        if thread is None:
-            return
-        self._stopping = True
-        if self._asleep:
+        with _DOOR:
+            thread = self._thread
+            if thread is None:
+                return
+            self._stopping = True
             self._wake()
-        thread.join()
-        self._call.acquire(blocking=False)  # a call that it did not hear
-        self._thread = None
-        self._asleep = True
-        self._stopping = False
+            thread.join()
+            self._call.acquire(blocking=False)  # a call that it did not hear
+            self._thread = None
+            self._asleep = True
+            self._stopping = False
 
     def end(self) -> None:
         """There is nothing to help any more, whoever forks from now on."""
-        _HELPERS.discard(self)
-        self.stop()
+        with _DOOR:
+            _HELPERS.discard(self)
+            self.stop()
 
     def resume(self) -> None:
         """After `stop`: go on if the main thread is in the application still."""
@@ -77,15 +79,21 @@ class Helper:
             self._wake()
 
     def _wake(self) -> None:
+        """Whoever comes second finds it awake; while a thread forks, none is started: `resume` follows."""
+        with _DOOR:
+            if self._asleep and self._thread is not None:
+                self._asleep = False
+                self._call.release()
+            elif self._asleep and not _FORKING:
+                self._start()
+
+    def _start(self) -> None:
         self._asleep = False
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="minicorn-helper", daemon=True)
-            try:
-                self._thread.start()
-            except RuntimeError:  # EAGAIN: clients wait for the application this time
-                self._thread, self._asleep = None, True
-        else:
-            self._call.release()
+        self._thread = threading.Thread(target=self._run, name="minicorn-helper", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # EAGAIN: clients wait for the application this time
+            self._thread, self._asleep = None, True
 
     # The thread
 
@@ -116,17 +124,32 @@ class Helper:
 
 
 _HELPERS: weakref.WeakSet[Helper] = weakref.WeakSet()
+_FORKING: set[int] = set()  # the threads that are about to fork, or have just done so
+# Held by who begins, calls or ends a thread; not by that thread, nor by who finds it awake. A signal's
+# handler may fork where its thread holds it
+_DOOR = threading.RLock()
 
 
 def _before_fork() -> None:
-    for helper in list(_HELPERS):
-        helper.stop()
+    _FORKING.add(threading.get_ident())
+    with _DOOR:
+        for helper in list(_HELPERS):
+            helper.stop()
 
 
 def _after_fork_in_parent() -> None:
-    for helper in list(_HELPERS):
-        helper.resume()
+    _FORKING.discard(threading.get_ident())
+    with _DOOR:
+        for helper in list(_HELPERS):
+            helper.resume()
 
 
-# In the child there is nobody to help, nor in a fork of its own
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_HELPERS.clear)
+def _after_fork_in_child() -> None:
+    """There is nobody to help here, nor in a fork of its own; another thread may have held the door."""
+    global _DOOR
+    _DOOR = threading.RLock()
+    _FORKING.clear()
+    _HELPERS.clear()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
