@@ -15,7 +15,7 @@ from minicorn.errors import ConfigError
 from minicorn.logs.log import LOGGER
 from minicorn.server import Server
 from minicorn.serving.loader import load_app
-from minicorn.serving.worker import pythonpath
+from minicorn.serving.surroundings import pythonpath
 from minicorn.system import listeners, spawn
 from minicorn.system.signals import Signals
 from minicorn.system.title import set_title
@@ -68,7 +68,7 @@ def _serve_here(load: Callable[[], WSGIApplication], settings: Settings) -> None
     """Serve in this thread; in the main one, INT and TERM end it gracefully."""
     app.enter(settings)
     os.environ.update(settings.variables)
-    sys.path[:0] = pythonpath(settings)
+    sys.path[:0] = pythonpath(settings, os.getcwd())
     if settings.name:
         set_title(f"minicorn: server [{settings.name}]")
     application = load()

@@ -25,7 +25,7 @@ from minicorn.logs.log import LOGGER, Output, Sink
 from minicorn.offspring import Offspring, directory
 from minicorn.serving.loader import explain, load_app
 from minicorn.serving.reception import Reception
-from minicorn.serving.worker import pythonpath
+from minicorn.serving.surroundings import provide
 from minicorn.system import activation, listeners, shell, spawn, systemd, terminal
 from minicorn.system.cgroup import count_workers
 from minicorn.system.listeners import Listener
@@ -208,8 +208,7 @@ def check(settings: Settings) -> ExitCode:
 def _load(settings: Settings) -> ExitCode:
     _judge(settings)
     try:
-        sys.path[:0] = [os.getcwd(), *pythonpath(settings)]
-        os.environ.update(settings.variables)
+        provide(settings, os.getcwd())
         load_app(settings.app)
     except BaseException as error:
         sys.stderr.write(f"{explain(error)}\n")

@@ -16,7 +16,8 @@ from minicorn.logs.log import LOGGER, Sink
 from minicorn.pool.life import USHER
 from minicorn.server import Seat, Server
 from minicorn.serving.loader import load_app
-from minicorn.serving.worker import Worker, enter
+from minicorn.serving.surroundings import enter
+from minicorn.serving.worker import Worker
 from minicorn.system import channel
 from minicorn.system.spawn import Post
 from minicorn.typed import TYPE_CHECKING

@@ -25,6 +25,7 @@ from minicorn.config.settings import Settings
 from minicorn.errors import ConfigError
 from minicorn.logs import complaints
 from minicorn.logs.log import LOGGER, Output, OwnHandler, reopen_handlers
+from minicorn.serving.surroundings import provide
 from minicorn.system import spawn
 from minicorn.system.channel import REOPEN, Channel
 
@@ -159,7 +160,7 @@ def parse_syslog(text: str) -> tuple[str | tuple[str, int], socket.SocketKind | 
 
 
 def check(settings: Settings) -> None:
-    """Whether it can be applied, tried in a child; ConfigError in one line."""
+    """Whether it can be applied in the application's directory, tried in a child; ConfigError in one line."""
     told, tell = os.pipe()
     try:
         pid = spawn.fork(lambda: _try(settings, tell))
@@ -174,6 +175,7 @@ def check(settings: Settings) -> None:
 
 def _try(settings: Settings, tell: int) -> int:
     try:
+        provide(settings, os.getcwd())
         apply(settings)
     except ConfigError as error:
         os.write(tell, " ".join(str(error).split()).encode()[:4096])
@@ -232,9 +234,11 @@ def _plain(record: logging.LogRecord) -> dict[str, object]:
 
 
 def attend(settings: Settings) -> Attendant:
-    """The logger of an arbiter, which sends it its records from now on."""
+    """The logger of an arbiter in the application's directory, which sends it its records from now on."""
+    directory = os.getcwd()  # a logger that comes later may not find it any more
 
     def run(channel: Channel) -> int:
+        provide(settings, directory)
         apply(settings)
         LOGGER.handlers[:] = [handler for handler in LOGGER.handlers if not isinstance(handler, OwnHandler)]
         while _serve(channel):

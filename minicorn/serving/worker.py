@@ -13,7 +13,6 @@ import logging
 import math
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from minicorn.pool.life import USHER
 from minicorn.record import as_dict
 from minicorn.server import Seat, Server
 from minicorn.serving.loader import explain, load_app
+from minicorn.serving.surroundings import enter
 from minicorn.system import channel, signals, spawn
 from minicorn.system.privileges import find_owner
 from minicorn.system.signals import Signals
@@ -47,20 +47,6 @@ TAKEN = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP, signal.SI
 
 # Seconds between our own end and the arbiter's SIGKILL
 LEAVE_MARGIN = 0.5
-
-
-def pythonpath(settings: Settings) -> list[str]:
-    """What --pythonpath asks for, absolute."""
-    return [os.path.abspath(entry) for entry in (settings.pythonpath or "").split(",") if entry]
-
-
-def enter(settings: Settings, directory: str) -> None:
-    """Make this process's surroundings those of the application that is about to be imported."""
-    os.environ.update(settings.variables)
-    # `python -m` has put the directory there by its real path, which may be the last release's
-    sys.path[:] = [directory, *(entry for entry in sys.path if entry not in ("", os.getcwd()))]
-    sys.path[1:1] = pythonpath(settings)
-    os.chdir(directory)
 
 
 class Worker:

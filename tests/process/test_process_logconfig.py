@@ -4,6 +4,7 @@ import json
 import os
 import re
 import socket
+import sys
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGUSR1, SIGWINCH
 
@@ -147,6 +148,43 @@ def test_syslog_gets_what_arbiter_and_worker_say(start: Starter, access: bool) -
     assert re.search(r"^<155>minicorn\.shop\.error: \[\d+\] GET /fail: the application raised", said, re.MULTILINE)
     assert bool(re.search(r'^<158>minicorn\.shop\.access: \[\d+\] .*"GET /fail', said, re.MULTILINE)) == access
     assert "Started arbiter" in server.log.finish()  # and the error log as ever
+
+
+OWN = """
+import logging, os
+from shape import SHAPE
+class Own(logging.Formatter):
+    def format(self, record):
+        return SHAPE % (os.environ["PLACE"], record.process, record.getMessage())
+"""
+OWN_CONFIG = """
+chdir, pythonpath, raw_env = "project", "../library", ["PLACE=here"]
+errorlog, accesslog, loglevel = "-", None, "info"
+logconfig_dict = {
+    "formatters": {"own": {"()": "own.Own"}},
+    "handlers": {"errors": {"class": "logging.FileHandler", "filename": "errors", "formatter": "own"}},
+    "loggers": {"gunicorn.error": {"handlers": ["errors"]}},
+}
+"""
+
+
+def test_a_configuration_may_name_classes_of_the_project(start: Starter) -> None:
+    """Called as the installed command is, which finds nothing in the current directory by itself."""
+    start.write("gunicorn.conf.py", OWN_CONFIG)
+    start.write("library/shape.py", "SHAPE = 'own %s %d %s'")
+    start.write("project/own.py", OWN)
+    (start.cwd / "project/plain.py").symlink_to(start.cwd / "plain.py")
+    command = (sys.executable, "-P", "-m", "minicorn", "-c", "gunicorn.conf.py", "plain:app", "--port", "0")
+    assert start.command(*command, "--check-config").wait() == 0
+    server = start.command(*command)
+    errors = start.cwd / "project/errors"
+    wait_until(
+        lambda: has(errors, rf"^own here {server.pid} worker .* is ready after"), "the arbiter's record is there"
+    )
+    worker = server.get("/", at=server.listening_port()).text
+    assert server.get("/fail", at=server.listening_port()).status == 500
+    wait_until(lambda: has(errors, rf"^own here {worker} GET /fail: the application raised"), "the worker's too")
+    assert server.stop() == 0
 
 
 HANGS = """

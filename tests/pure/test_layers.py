@@ -28,10 +28,10 @@ LAYERS = {
         figures.directory figures.heartbeat figures.ledger figures.survey figures.top figures.traces
         figures.usage logs.accesslog logs.capture logs.complaints logs.log logs.unanswered reload.failure
         reload.groundwork reload.imports reload.places reload.sweep serving.forksafety serving.handoff
-        serving.loader serving.outbox serving.spool serving.tls serving.upload system.activation system.cgroup
-        system.channel system.listeners system.memory system.pidfile system.poller system.privileges
-        system.queues system.rights system.scratch system.shell system.signals system.spawn system.systemd
-        system.terminal system.title system.wakeup
+        serving.loader serving.outbox serving.spool serving.surroundings serving.tls serving.upload
+        system.activation system.cgroup system.channel system.listeners system.memory system.pidfile
+        system.poller system.privileges system.queues system.rights system.scratch system.shell system.signals
+        system.spawn system.systemd system.terminal system.title system.wakeup
     """,
     "one client, one request": """
         logs.requestlog reload.showing serving.claims serving.connection serving.preface serving.reception
