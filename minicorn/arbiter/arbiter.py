@@ -295,8 +295,7 @@ class Arbiter:
                 self._stop(Stop.QUICK, signum)
             case signal.SIGTERM:
                 self._stop(Stop.GRACEFUL, signum, self._settings.drain_delay)
-            case signal.SIGHUP if self._foreground and terminal.is_lost():
-                # The terminal that started us has gone: its user is no operator who wants new code
+            case signal.SIGHUP if self._hung_up:
                 self._stop(Stop.GRACEFUL, signum)
             case signal.SIGHUP if self._rereading is not None:
                 self._rereading.begin()
@@ -315,6 +314,12 @@ class Arbiter:
                     self._logger.tell(channel.REOPEN)
             case signal.SIGUSR2:
                 self._upgrade.wish()
+
+    @property
+    def _hung_up(self) -> bool:
+        """Whether the terminal that started us has gone: its user is no operator who wants new code. Who
+        wrote nohup wants us to go on."""
+        return self._foreground and terminal.is_lost() and not self._belongings.signals.was_ignored(signal.SIGHUP)
 
     def _stop(self, how: Stop, signum: signal.Signals, delay: float = 0.0) -> None:
         if self._pool.stop(how, time.monotonic() + delay):

@@ -85,11 +85,11 @@ class Upgrade:
         serving = sum(not worker.template for worker in estate.workers)
         LOGGER.info("upgrade: replacing the arbiter's program, %d workers serve on", serving)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, spawn.MANAGED)
-        for signum in signals.take():
-            os.kill(os.getpid(), signum)
+        signals.hand_on()
         try:
             succession.bequeath(estate)
         except OSError as error:
+            signals.install()
             self._fail(error.strerror or str(error))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

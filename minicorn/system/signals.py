@@ -6,6 +6,7 @@ numbers are never read from the wakeup's pipe, which is drained before the set i
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterable
 from types import FrameType
@@ -44,7 +45,7 @@ class Signals:
         """Take the signals, and let those in that were held back; main thread only."""
         signal.set_wakeup_fd(self._wakeup.write_fd, warn_on_full_buffer=False)
         for signum in self._managed:
-            self._previous[signum] = signal.signal(signum, self._record)
+            self._previous.setdefault(signum, signal.signal(signum, self._record))
             # EINTR cancels queries inside C libraries (libpq)
             signal.siginterrupt(signum, False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._managed)
@@ -58,6 +59,19 @@ class Signals:
         came = [signum for signum in URGENCY if signum in self._pending]
         self._pending.difference_update(came)
         return came
+
+    def was_ignored(self, signum: signal.Signals) -> bool:
+        """Whether it was when we were started, as nohup does with HUP."""
+        return self._previous.get(signum) == signal.SIG_IGN
+
+    def hand_on(self) -> None:
+        """Before an exec, signals blocked: what came meanwhile waits for the next image, which finds
+        ignored what we found so. `install` undoes it."""
+        came = self.take()
+        for signum in filter(self.was_ignored, self._managed):
+            signal.signal(signum, signal.SIG_IGN)  # drops what waits
+        for signum in came:
+            os.kill(os.getpid(), signum)
 
     def restore(self) -> None:
         """Give the signals back to whoever had them, and close the pipe."""

@@ -38,7 +38,7 @@ ANY_PORT = ("--bind", "127.0.0.1:0")
 _PORTS = itertools.count(os.getpid() * 50)  # others for each process of tests
 # Run in front of the server, in its process: `limit` descriptors, `affinity`, `subreaper`, `cgroup`, `terminal`
 PRELUDE = """
-import ctypes, fcntl, os, resource, sys, termios
+import ctypes, fcntl, os, resource, signal, sys, termios
 steps, command = sys.argv[1].split(), sys.argv[2:]
 for step in steps:
     name, _, value = step.partition("=")
@@ -53,6 +53,8 @@ for step in steps:
             file.write("0")
     elif name == "terminal":
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    elif name == "nohup":
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 os.execv(command[0], command)
 """
 

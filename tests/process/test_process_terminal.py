@@ -1,6 +1,7 @@
 """In the foreground of a terminal: its signals are no operator's, and its log has colours."""
 
-from signal import SIGTTIN
+import re
+from signal import SIGHUP, SIGTTIN, SIGUSR2
 
 from harness import Server, Starter, read, resize_terminal, wait_until
 
@@ -46,6 +47,25 @@ def test_a_lost_terminal_stops_a_server_whose_log_is_elsewhere(start: Starter) -
         each.log.close()
         assert each.wait() == 0
     assert "stopping gracefully" in error.read_text()
+
+
+def test_nohup_outlives_its_terminal_after_an_upgrade_too(start: Starter) -> None:
+    """There HUP is always an operator's: it rolls, as under gunicorn."""
+    error = start.cwd / "error.log"
+    server = start("plain:app", "--error-logfile", str(error), prelude="terminal nohup", ready=0)
+
+    def says(pattern: str) -> None:
+        wait_until(lambda: error.exists() and re.search(pattern, error.read_text()), pattern)
+
+    says("is ready after")
+    server.signal(SIGUSR2)
+    says("generation 2 serves")
+    server.log.close()
+    says("generation 3 serves")
+    server.signal(SIGHUP)
+    says("generation 4 serves")
+    assert server.get("/", at=server.listening_port()).status == 200
+    assert server.stop() == 0
 
 
 def test_hup_by_hand_rolls_while_the_terminal_is_there(start: Starter) -> None:
