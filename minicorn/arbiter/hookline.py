@@ -1,7 +1,7 @@
 """The arbiter's line to the child that runs its hooks: told in order, answered, judged by a deadline.
 
 The arbiter never waits: what a hook guards is done when its answer comes, or not at all. A child
-that is late is killed, and a new one reads the file again and is told the rest. While there is none,
+that is late is killed, and a new one runs the file again and is told the rest. While there is none,
 calls wait, but not for ever and not without bound: what is not run is said.
 """
 

@@ -102,6 +102,11 @@ def _takes(hook: Callable[..., object], most: int) -> int:
     return min(most, code.co_argcount) if code and not code.co_flags & 0x04 else most
 
 
+def _run(settings: Settings) -> dict[str, object]:
+    """What the file defines: in the state in which the settings were read from it, good or bad as it is now."""
+    return configfile.execute(settings.config, os.path.dirname(settings.config) or os.getcwd(), settings.source)
+
+
 class HookFailed(Exception):
     """A hook has raised, which has been logged: what it guards does not happen."""
 
@@ -110,8 +115,8 @@ class WorkerHooks:
     """A worker's own."""
 
     def __init__(self, settings: Settings, slot: int, address: list[str]) -> None:
-        """Run the file in this process; what that raises passes."""
-        namespace = configfile.execute(settings.config, os.path.dirname(settings.config) or os.getcwd())
+        """Run the file, as it was read, in this process; what that raises passes."""
+        namespace = _run(settings)
         self._hooks: dict[str, Any] = {name: namespace[name] for name in settings.hooks if name in namespace}
         size = settings.workers if isinstance(settings.workers, int) else 0
         self.server = make_server(settings, os.getppid(), size, address)
@@ -158,9 +163,9 @@ def attend(channel: Channel, settings: Settings, address: list[str]) -> int:
     os.environ.update(settings.variables)
     arbiter = os.getppid()
     try:
-        namespace: dict[str, Any] = configfile.execute(settings.config, os.path.dirname(settings.config) or os.getcwd())
+        namespace: dict[str, Any] = _run(settings)
     except BaseException as error:
-        LOGGER.error("%s cannot be read for its hooks\n%s", settings.config, _explain(error))
+        LOGGER.error("%s cannot be run for its hooks\n%s", settings.config, _explain(error))
         return 1
     size = settings.workers if isinstance(settings.workers, int) else 0
     server = make_server(settings, arbiter, size, address)

@@ -8,7 +8,6 @@ whatever goes wrong there is one line. TOML is read in the same way, to have one
 from __future__ import annotations
 
 import enum
-import importlib
 import json
 import os
 import select
@@ -28,6 +27,7 @@ from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:  # dear: imported in the child that reads a Python file
     import ast
+    from importlib.machinery import ModuleSpec
 
 FOUND_ALONE = ("minicorn.conf.py", "minicorn.toml")
 GUNICORNS = "gunicorn.conf.py"
@@ -41,6 +41,7 @@ class FileValues(Value):
 
     values: dict[str, object]
     hooks: tuple[str, ...] = ()
+    source: bytes = b""  # its own, where it defines hooks
 
 
 def find(directory: str) -> str | None:
@@ -96,7 +97,7 @@ class Reading:
             said = json.loads(self._text)
             if "fault" in said:
                 raise ConfigError(f"{self.place}: {said['fault']}")
-            return FileValues(said["values"], tuple(said["hooks"]))
+            return FileValues(said["values"], tuple(said["hooks"]), said["source"].encode("latin-1"))
         if ended:
             self.abandon()
             raise ConfigError(f"{self.place}: it ended the process that read it")
@@ -133,7 +134,10 @@ def _be_reader(place: str, directory: str, environ: dict[str, str], read_fd: int
     signal.pthread_sigmask(signal.SIG_UNBLOCK, spawn.MANAGED)
     os.environ.update(environ)
     try:
-        said: dict[str, object] = _as_data(execute(place, directory), _unread(place, directory))
+        _import_from(directory)
+        source = _load(_locate(place, directory))
+        said: dict[str, object] = _as_data(execute(place, directory, source), _unread(place, source))
+        said["source"] = source.decode("latin-1") if said["hooks"] else ""  # any bytes, in JSON
     except ConfigError as error:
         said = {"fault": str(error)}
     except BaseException as error:  # SystemExit too: a file is no program
@@ -143,30 +147,55 @@ def _be_reader(place: str, directory: str, environ: dict[str, str], read_fd: int
     return 0
 
 
-def execute(place: str, directory: str) -> dict[str, object]:
-    """Run or parse the file: all its names. Whatever it raises passes."""
-    if directory not in sys.path:
-        sys.path.insert(0, directory)
-    if place.startswith("python:"):
-        return vars(importlib.import_module(place.removeprefix("python:")))
-    path = os.path.join(directory, place.removeprefix("file:"))
-    data = _load(path)
+def execute(place: str, directory: str, source: bytes) -> dict[str, object]:
+    """Run or parse the file as it was read, whatever lies in its place by now: all its names. What it raises passes."""
+    _import_from(directory)
+    name = place.removeprefix("python:") if place.startswith("python:") else ""
+    if name in sys.modules:  # by the application, or for it
+        return vars(sys.modules[name])
+    path = _locate(place, directory)
     if path.endswith(".toml"):
         import tomllib
 
         try:
-            document = tomllib.loads(data.decode())
+            document = tomllib.loads(source.decode())
         except ValueError as error:
             raise ConfigError(" ".join(str(error).split())) from None
         table = document.get("tool", {}).get("minicorn") if path.endswith(PROJECT) else document
         if not isinstance(table, dict):
             raise ConfigError("it has no [tool.minicorn]")
         return table
-    module = ModuleType("__config__")
-    module.__file__ = path
-    sys.modules["__config__"] = module
-    exec(compile(data, path, "exec"), vars(module))
+    if name:
+        import importlib.util
+
+        module = importlib.util.module_from_spec(_find(name))
+    else:
+        module = ModuleType("__config__")
+        module.__file__ = path
+    sys.modules[module.__name__] = module
+    exec(compile(source, path, "exec"), vars(module))
     return vars(module)
+
+
+def _import_from(directory: str) -> None:
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
+
+
+def _locate(place: str, directory: str) -> str:
+    """The file's path."""
+    if place.startswith("python:"):
+        return _find(place.removeprefix("python:")).origin or ""
+    return os.path.join(directory, place.removeprefix("file:"))
+
+
+def _find(name: str) -> ModuleSpec:
+    import importlib.util
+
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        raise ModuleNotFoundError(f"No module named {name!r}")
+    return spec
 
 
 def _load(path: str) -> bytes:
@@ -177,18 +206,14 @@ def _load(path: str) -> bytes:
         raise ConfigError(f"cannot be read: {error.strerror}") from None
 
 
-def _unread(place: str, directory: str) -> set[str] | None:
+def _unread(place: str, source: bytes) -> set[str] | None:
     """The names that a Python file sets and never uses: they are meant for us. None: all are."""
     if place.endswith(".toml"):
         return None
-    if place.startswith("python:"):
-        path = getattr(sys.modules[place.removeprefix("python:")], "__file__", None) or ""
-    else:
-        path = os.path.join(directory, place.removeprefix("file:"))
     import ast
 
     bound: set[str] = set()
-    tree = ast.parse(_load(path))
+    tree = ast.parse(source)
     for node in _outermost(tree.body):
         if isinstance(node, ast.FunctionDef):
             bound.add(node.name)

@@ -45,7 +45,8 @@ class Configuration(Value):
         if place is None or values is None:
             return outcome
         path = place if place.startswith("python:") else os.path.join(self.directory, place.removeprefix("file:"))
-        return replace(outcome, settings=replace(outcome.settings, config=path, hooks=values.hooks))
+        said = replace(outcome.settings, config=path, hooks=values.hooks, source=values.source)
+        return replace(outcome, settings=said)
 
     @property
     def notes(self) -> list[str]:

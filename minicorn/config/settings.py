@@ -276,6 +276,7 @@ class Settings(Value):
     app: str = ""
     config: str = ""  # the file that was read, absolute, or python:MODULE
     hooks: tuple[str, ...] = ()  # those that it defines
+    source: bytes = b""  # what it said, if it defines any
     host: str = setting("127.0.0.1", TEXT, "--host", metavar="H", help="Address to listen on.", fixed=True)
     port: int = setting(8000, PORT, "--port", metavar="P", help="Port to listen on; 0 takes a free one.", fixed=True)
     bind: tuple[Address, ...] = repeatable(ADDRESS, "-b", "--bind", metavar="ADDR", help="Listen on host:port, [v6]:port, unix:/path or fd://N instead; repeatable.", fixed=True)

@@ -119,6 +119,44 @@ def test_on_reload_that_raises_stops_the_roll(start: Starter) -> None:
     assert before & server.workers()
 
 
+@pytest.mark.parametrize("place", ["minicorn.conf.py", "python:deployment", "python:deployment HUP"])
+def test_who_is_replaced_runs_the_hooks_that_its_generation_began_with(start: Starter, place: str) -> None:
+    """Whatever the file says by now: broken, or broken by an edit that HUP has refused."""
+    place, _, hup = place.partition(" ")
+    file = place.replace("python:deployment", "deployment.py")
+    start.write(file, ALL)
+    server = start("plain:app", "-c", place, "--workers", "2")
+    first = set(ready(server, 2))
+    start.write(file, f"{ALL}\nworkers = = 2")
+    if hup:
+        server.signal(SIGHUP)
+        server.wait_log("reload is off")
+    for pid in first:
+        os.kill(pid, SIGKILL)
+    wait_until(lambda: len(notes(start.cwd, "child_exit")) == 2, "child_exit runs")
+    second = set(ready(server, 4)) - first
+    assert {int(pid) for pid, *_ in notes(start.cwd, "post_fork")} == first | second
+    assert server.get("/").status == 200
+    wait_until(lambda: notes(start.cwd, "post_request"), "post_request runs")
+    start.write(file, ALL.replace('note("post_fork"', 'note("later"'))
+    server.hup()
+    assert len(notes(start.cwd, "later")) == 2
+
+
+def test_the_arbiters_hooks_are_those_of_what_serves(start: Starter) -> None:
+    """A roll that is off leaves none of its own behind."""
+    start.write("minicorn.conf.py", ALL)
+    server = start("plain:app")
+    new = ALL.replace('note("child_exit"', 'note("later"') + "def post_worker_init(worker): 1 / 0\n"
+    start.write("minicorn.conf.py", new)
+    server.signal(SIGHUP)
+    server.wait_log("roll to generation 2 is off")
+    (victim,) = ready(server, 1)
+    os.kill(victim, SIGKILL)
+    server.wait_log(r"\(slot 1, gen 1\) is ready after", count=2)
+    wait_until(lambda: [str(victim), "1"] in [more for _, *more in notes(start.cwd, "child_exit")], "child_exit runs")
+
+
 @pytest.mark.parametrize("name", ["pre_fork", "post_fork"])
 def test_a_fork_hook_that_raises_is_a_boot_that_failed(start: Starter, name: str) -> None:
     start.write("minicorn.conf.py", f"def {name}(server, worker): 1 / 0")
