@@ -133,6 +133,7 @@ class Worker:
         if owner := find_owner(self._settings):
             owner.become()
         app = self._app or self._load()
+        post.take_stack()
         self._server = Server(
             hooks.wrap(app) if hooks else app,
             settings=self._settings,

@@ -47,9 +47,13 @@ class Post(Value):
 
     def take_up(self) -> None:
         """In the child, as it begins: its stack and its errors go where the arbiter looks; it leads a group."""
-        faulthandler.enable(self.stack_fd)
+        self.take_stack()
         complaints.collect(self.page.erred)
         lead_group()
+
+    def take_stack(self) -> None:
+        """Once more where an application has been imported, since many enable faulthandler then."""
+        faulthandler.enable(self.stack_fd)
 
     def lay_down(self) -> None:
         """In what that child has forked, which has a post of its own."""

@@ -129,6 +129,15 @@ def test_a_segmentation_fault_is_logged_with_its_stack(start: Starter) -> None:
     assert server.get("/").status == 200
 
 
+@pytest.mark.parametrize("call", ["enable()", "enable(open('own', 'w'))"])
+def test_a_stack_is_logged_though_the_application_has_led_it_elsewhere_at_its_import(start: Starter, call: str) -> None:
+    source = (start.cwd / "plain.py").read_text()
+    start.write("enables.py", f"import faulthandler\nfaulthandler.{call}\n{source}")
+    server = start("enables:app")
+    server.send("/crash")
+    server.wait_log(r'^.*which we did not send.*in GET /crash.*\n(.*\n)*?.*File ".*enables\.py", line \d+ in crash')
+
+
 def test_an_application_that_exits_with_3_does_not_stop_the_arbiter(start: Starter) -> None:
     server = start()
     for count in (1, 2):
