@@ -63,7 +63,6 @@ class Offspring:
         with watch.watching():
             app = load_app(settings.app)
             post.take_stack()
-            LOGGER.disabled = False  # logging.config.dictConfig disables the loggers that it does not know
             server = Server(app, settings=settings, bound=post.listeners, seat=Seat(page=post.page))
             server.warm_up()
             server.shutdown()

@@ -19,10 +19,11 @@ from contextlib import suppress
 from functools import partial
 
 from minicorn.errors import ConfigError
+from minicorn.logs.logger import name_of, own, tell
 from minicorn.system.systemd import is_journal
 from minicorn.typed import Protocol
 
-LOGGER = logging.getLogger("minicorn")
+LOGGER = own("minicorn")
 _PENDING_MOST = 65536
 # Seconds between looks whether a log file has been rotated without a signal
 LOOK_EVERY = 1.0
@@ -280,4 +281,7 @@ def reopen_handlers() -> None:
     loggers = [logging.root, *map(logging.getLogger, list(logging.root.manager.loggerDict))]
     for handler in [handler for logger in loggers for handler in logger.handlers]:
         if isinstance(handler, logging.FileHandler):
-            handler.close()  # it opens again with the next record
+            try:
+                handler.close()  # it opens again with the next record
+            except Exception as error:
+                tell(f"log handler {name_of(handler)}", error)

@@ -25,11 +25,12 @@ from minicorn.config.settings import Settings
 from minicorn.errors import ConfigError
 from minicorn.logs import complaints
 from minicorn.logs.log import LOGGER, Output, OwnHandler, reopen_handlers
+from minicorn.logs.logger import own
 from minicorn.serving.surroundings import provide
 from minicorn.system import spawn
 from minicorn.system.channel import REOPEN, Channel
 
-ACCESS = logging.getLogger("minicorn.access")
+ACCESS = own("minicorn.access")
 RECORD = "record"
 _EARLY_MOST = 1000
 # gunicorn's configurations serve as they are
@@ -243,6 +244,7 @@ def attend(settings: Settings) -> Attendant:
         LOGGER.handlers[:] = [handler for handler in LOGGER.handlers if not isinstance(handler, OwnHandler)]
         while _serve(channel):
             select.select([channel.fd], [], [])
+        logging.raiseExceptions = False  # one handler's failure keeps no other from its end
         logging.shutdown()
         return 0
 

@@ -151,7 +151,6 @@ class Worker:
             limit = self._settings.max_requests + random.randint(0, self._settings.max_requests_jitter)
             wish = f"it has served {limit} requests"
             self._server.limit_requests(limit, lambda: post.channel.send(channel.RECYCLE, wish))
-        LOGGER.disabled = False  # logging.config.dictConfig disables the loggers that it does not know
         if hooks is not None:
             self._server.after_request = hooks.after_request
             hooks.guard("post_worker_init", hooks.worker)

@@ -100,6 +100,20 @@ def test_the_applications_logging_configuration_does_not_silence_ours(start: Sta
     server.wait_log("ValueError: as the path says")
 
 
+def test_a_logging_configuration_during_a_request_silences_nothing_of_ours(start: Starter) -> None:
+    start.write(
+        "late.py",
+        "import logging.config\nimport plain\n\n"
+        "def app(environ, start_response):\n"
+        "    logging.config.dictConfig({'version': 1})\n    print('configured')\n"
+        "    return plain.app(environ, start_response)\n",
+    )
+    server = start("late:app", "--capture-output")
+    assert server.get("/fail").status == 500
+    server.wait_log("^INFO: +configured")
+    server.wait_log("^ERROR: .*GET /fail")
+
+
 # The application's end
 
 

@@ -187,6 +187,34 @@ def test_a_configuration_may_name_classes_of_the_project(start: Starter) -> None
     assert server.stop() == 0
 
 
+BREAKS = """
+import logging
+class Broken(logging.Handler):
+    def emit(self, record):
+        1 / 0
+    close = flush = lambda self: 1 / 0
+"""
+
+
+def test_a_handler_that_raises_ends_neither_worker_nor_logger_and_is_told_in_a_line_of_each(start: Starter) -> None:
+    start.write("breaks.py", BREAKS)
+    loggers = {name: {"handlers": ["x", "errors"], "level": "INFO"} for name in ("minicorn", "minicorn.access")}
+    handlers = HANDLERS["handlers"] | {"x": {"class": "breaks.Broken"}}
+    start.write("log.json", json.dumps(HANDLERS | {"handlers": handlers, "loggers": loggers}))
+    server = start("plain:app", "--log-config", "log.json", ready=0, env={"PYTHONPATH": f"{start.cwd}:{CHECKOUT}"})
+    port, errors = server.listening_port(), start.cwd / "errors"
+    worker = server.get("/", at=port).text
+    assert [server.get("/fail", at=port).status for _ in range(2)] == [500, 500]
+    server.signal(SIGUSR1)
+    assert server.get("/", at=port).text == worker
+    assert server.stop() == 0
+    assert has(errors, "Server stopped")
+    assert has(errors, r"(?s)GET /fail: the application raised.*GET /fail: the application raised")
+    assert not has(errors, "logger .* has died")
+    line = r"ERROR:    log handler breaks\.Broken has failed, which is told once a minute: ZeroDivisionError: .*\n"
+    assert re.fullmatch(f"({line}){{2}}", server.log.finish())
+
+
 HANGS = """
 import logging, os, time
 class Hang(logging.Handler):

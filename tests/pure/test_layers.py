@@ -26,7 +26,7 @@ LAYERS = {
     "one fact of the operating system each": """
         arbiter.hooks arbiter.order arbiter.succession config.configfile config.configuration figures.desk
         figures.directory figures.heartbeat figures.ledger figures.survey figures.top figures.traces
-        figures.usage logs.accesslog logs.capture logs.complaints logs.log logs.unanswered reload.failure
+        figures.usage logs.accesslog logs.capture logs.complaints logs.log logs.logger logs.unanswered reload.failure
         reload.groundwork reload.imports reload.places reload.sweep serving.forksafety serving.handoff
         serving.loader serving.outbox serving.spool serving.surroundings serving.tls serving.upload
         system.activation system.cgroup system.channel system.listeners system.memory system.pidfile
