@@ -81,6 +81,7 @@ def _bring(settings: Settings) -> None:
         "minicorn.arbiter.hooks": settings.hooks,
         "minicorn.logs.capture": settings.capture_output,
         "minicorn.logs.requestlog": logged,
+        "minicorn.logs.syslog": settings.log_syslog,
         "minicorn.logs.unanswered": logged,
         "minicorn.serving.forksafety": settings.preload,
         "minicorn.serving.preface": settings.proxy_protocol != "off",

@@ -12,9 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import select
-import socket
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +37,6 @@ _NAMES = {
     "minicorn.error": LOGGER.name,
     "gunicorn.access": ACCESS.name,
 }
-_SYSLOG = re.compile(r"(?:(?P<kind>udp|tcp)://(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]#/]*))(?::(?P<port>[0-9]{1,5}))?)")
 
 
 def takes_access(settings: Settings) -> bool:
@@ -83,9 +80,11 @@ def apply(settings: Settings) -> None:
         LOGGER.propagate = True
         _configure(settings.log_config)
     if settings.log_syslog:
-        LOGGER.addHandler(_syslog(settings, "error"))
+        from minicorn.logs.syslog import Syslog
+
+        LOGGER.addHandler(Syslog(settings, "error"))
         if takes_access(settings):
-            ACCESS.addHandler(_syslog(settings, "access"))
+            ACCESS.addHandler(Syslog(settings, "access"))
     for handler in kept:
         LOGGER.addHandler(handler)
 
@@ -132,34 +131,6 @@ def _configure_by_ini(path: str) -> None:
     logging.config.fileConfig(parser, disable_existing_loggers=False)
 
 
-def _syslog(settings: Settings, log: str) -> logging.Handler:
-    import logging.handlers
-
-    address, kind = parse_syslog(settings.log_syslog_to)
-    facility = logging.handlers.SysLogHandler.facility_names[settings.log_syslog_facility]
-    try:
-        handler = logging.handlers.SysLogHandler(address, facility, kind)
-    except OSError as error:
-        raise ConfigError(f"--log-syslog-to {settings.log_syslog_to}: {error.strerror or error}") from error
-    prefix = settings.log_syslog_prefix or settings.title.replace(":", ".")
-    handler.setFormatter(logging.Formatter(f"minicorn.{prefix.replace('%', '%%')}.{log}: [%(process)d] %(message)s"))
-    return handler
-
-
-def parse_syslog(text: str) -> tuple[str | tuple[str, int], socket.SocketKind | None]:
-    """gunicorn's spelling: unix:///dev/log, with #dgram if wanted, udp://host:514, tcp://host:514. ConfigError."""
-    if text.startswith("unix://"):
-        path, _, kind = text.removeprefix("unix://").partition("#")
-        return path, socket.SOCK_DGRAM if kind == "dgram" else None
-    match = _SYSLOG.fullmatch(text)
-    if match is None:
-        raise ConfigError(
-            f"--log-syslog-to: cannot take {text!r}: it takes unix://PATH, udp://HOST:PORT or tcp://HOST:PORT"
-        )
-    stream = socket.SOCK_STREAM if match["kind"] == "tcp" else socket.SOCK_DGRAM
-    return (match["v6"] or match["host"] or "localhost", int(match["port"] or 514)), stream
-
-
 def check(settings: Settings) -> None:
     """Whether it can be applied in the application's directory, tried in a child; ConfigError in one line."""
     told, tell = os.pipe()
@@ -178,6 +149,10 @@ def _try(settings: Settings, tell: int) -> int:
     try:
         provide(settings, os.getcwd())
         apply(settings)
+        if settings.log_syslog:
+            from minicorn.logs.syslog import Syslog
+
+            Syslog(settings, "error").reach()
     except ConfigError as error:
         os.write(tell, " ".join(str(error).split()).encode()[:4096])
     return 0

@@ -150,6 +150,34 @@ def test_syslog_gets_what_arbiter_and_worker_say(start: Starter, access: bool) -
     assert "Started arbiter" in server.log.finish()  # and the error log as ever
 
 
+@pytest.mark.parametrize("to", ["unix:///nonexistent", "tcp://127.0.0.1:1"])
+def test_a_syslog_that_is_not_there_at_the_start_is_one_line(start: Starter, to: str) -> None:
+    server = start("plain:app", "--log-syslog", "--log-syslog-to", to, "--check-config", ready=0)
+    assert server.wait() == 1
+    assert re.fullmatch(rf"minicorn: error: --log-syslog-to {to}: .*\n", server.log.finish())
+
+
+def test_a_syslog_that_goes_is_missed_in_a_line_and_found_again(start: Starter) -> None:
+    path = start.cwd / "syslog"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as first:
+        first.bind(str(path))
+        server = start("plain:app", "--log-syslog", "--log-syslog-to", f"unix://{path}")
+    path.unlink()
+    assert [server.get("/fail").status for _ in range(3)] == [500, 500, 500]
+    server.hup()  # who boots now has never met it
+    assert server.get("/fail").status == 500
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as second:
+        second.bind(str(path))
+        second.settimeout(10)
+        assert server.get("/fail").status == 500
+        while b"GET /fail: the application raised" not in second.recv(65536):
+            pass
+        assert server.stop() == 0
+    missed = re.findall(r"^ERROR:    --log-syslog-to .* has failed, .*$", server.log.finish(), re.MULTILINE)
+    assert len(missed) == 3  # in two workers and the logger
+    assert "Logging error" not in server.log.text
+
+
 OWN = """
 import logging, os
 from shape import SHAPE

@@ -26,8 +26,8 @@ LAYERS = {
     "one fact of the operating system each": """
         arbiter.hooks arbiter.order arbiter.succession config.configfile config.configuration figures.desk
         figures.directory figures.heartbeat figures.ledger figures.survey figures.top figures.traces
-        figures.usage logs.accesslog logs.capture logs.complaints logs.log logs.logger logs.unanswered reload.failure
-        reload.groundwork reload.imports reload.places reload.sweep serving.forksafety serving.handoff
+        figures.usage logs.accesslog logs.capture logs.complaints logs.log logs.logger logs.syslog logs.unanswered
+        reload.failure reload.groundwork reload.imports reload.places reload.sweep serving.forksafety serving.handoff
         serving.loader serving.outbox serving.spool serving.surroundings serving.tls serving.upload
         system.activation system.cgroup system.channel system.listeners system.memory system.pidfile
         system.poller system.privileges system.queues system.rights system.scratch system.shell system.signals

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from minicorn.errors import ConfigError
-from minicorn.logs.logconfig import parse_syslog
+from minicorn.logs.syslog import parse_syslog
 
 DATAGRAM, STREAM = socket.SOCK_DGRAM, socket.SOCK_STREAM
 
