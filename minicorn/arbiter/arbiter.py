@@ -355,6 +355,8 @@ class Arbiter:
             LOGGER.error("reload is off, all serve on as before: on_reload has failed")
         if self._regimes.answered(new, well):
             self._pool.reload()
+            if self._reloading:
+                self._pool.nursery.renew()  # who is forked by the common template boots with its settings
 
     def _follow_rolls(self) -> None:
         """What serves by now tells what to go by, and what has failed whose hooks to run."""

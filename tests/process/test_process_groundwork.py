@@ -4,9 +4,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from signal import SIGHUP
 
 from harness import CHECKOUT, Starter, wait_until
-from test_process_reload import await_word, serve, write
+from reloading import APP, await_word, serve, write
 
 LAY = """
 import json, logging, sys
@@ -64,6 +65,16 @@ def test_new_workers_come_from_the_template(start: Starter) -> None:
     template = server.wait_log(r"template (\d+) ")[1]
     assert "project" not in server.wait_log("imported for all workers to come: .*")[0].split()
     wait_until(lambda: int(template) in server.workers(), "the template stays")
+
+
+def test_hup_takes_new_settings_past_the_template(start: Starter) -> None:
+    start.write("minicorn.conf.py", "raw_env = ['SAYS=one']")
+    start.write("project.py", APP.format(word="", extra="import flask, os") + "WORD = os.environ['SAYS']\n")
+    server = serve(start, "--log-level", "debug")
+    server.wait_log(r"template \d+ .* is up")
+    start.write("minicorn.conf.py", "raw_env = ['SAYS=two']")
+    server.signal(SIGHUP)
+    await_word(server, "two")
 
 
 def test_without_the_template_nothing_is_imported_ahead(start: Starter) -> None:
