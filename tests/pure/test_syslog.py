@@ -1,11 +1,13 @@
-"""Where syslog listens, in gunicorn's spelling."""
+"""Where syslog listens, in gunicorn's spelling; and one that goes and comes again."""
 
+import logging
 import socket
 
 import pytest
 
+from minicorn.config.settings import Settings
 from minicorn.errors import ConfigError
-from minicorn.logs.syslog import parse_syslog
+from minicorn.logs.syslog import Syslog, parse_syslog
 
 DATAGRAM, STREAM = socket.SOCK_DGRAM, socket.SOCK_STREAM
 
@@ -30,3 +32,20 @@ def test_an_address_of_syslog_is_read(text: str, address: object, kind: object) 
 def test_what_is_no_address_of_syslog_is_named(text: str) -> None:
     with pytest.raises(ConfigError, match="--log-syslog-to: cannot take"):
         parse_syslog(text)
+
+
+def test_a_server_by_tcp_that_goes_is_connected_to_again(capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        settings = Settings(app="app", log_syslog_to=f"tcp://127.0.0.1:{listener.getsockname()[1]}")
+        handler = Syslog(settings, "error")
+        listener.accept()[0].close()
+        for number in range(3):  # the first may still be taken, the second is lost
+            handler.handle(logging.makeLogRecord({"levelname": "ERROR", "msg": f"record {number}"}))
+        listener.settimeout(5)
+        with listener.accept()[0] as again:
+            assert b"record 2" in again.recv(1024)
+        handler.close()
+    assert capfd.readouterr().err.count("\n") == 1
+    Syslog(settings, "error").close()  # nobody listens any more, and a worker must still boot
+    with pytest.raises(ConfigError, match="Connection refused"):
+        Syslog(settings, "error").reach()
