@@ -67,8 +67,9 @@ class Failure(Value):
     frames: tuple[Frame, ...] = ()
 
 
-def render(failure: Failure, accept: str, generation: int) -> tuple[str, str]:
-    """The media type and the content for a client that accepts `accept`."""
+def render(failure: Failure, accept: object, generation: int) -> tuple[str, str]:
+    """The media type and the content for a client that accepts `accept`, of which an application makes anything."""
+    accept = accept if isinstance(accept, str) else ""
     if "text/html" in accept:
         return "text/html", _html(failure, generation)
     if "json" in accept:

@@ -66,6 +66,13 @@ def app(environ, start_response):
 """
 
 
+def test_an_application_that_has_changed_environ_has_its_page(start: Starter) -> None:
+    start.write("meddles.py", "def app(environ, start_response):\n    environ['HTTP_ACCEPT'] = 5\n    1 / 0\n")
+    reply = start("meddles:app", "--reload").get("/")
+    assert (reply.status, reply.headers["Content-Type"]) == (500, "text/plain; charset=utf-8")
+    assert "ZeroDivisionError" in reply.text
+
+
 def test_the_path_that_waits_is_the_applications_without_reload(start: Starter) -> None:
     start.write("project.py", ECHO)
     server = start("project:app")
