@@ -22,7 +22,7 @@ from minicorn.figures.desk import check_desk, open_desk
 from minicorn.figures.directory import Directory
 from minicorn.logs import log
 from minicorn.logs.log import LOGGER, Output, Sink
-from minicorn.offspring import Offspring, directory
+from minicorn.offspring import Offspring
 from minicorn.serving.loader import explain, load_app
 from minicorn.serving.reception import Reception
 from minicorn.serving.surroundings import provide
@@ -247,7 +247,7 @@ def enter(settings: Settings) -> None:
         os.umask(settings.umask)
     _raise_descriptor_limit()
     try:
-        os.chdir(directory(logical_directory(), settings))
+        os.chdir(settings.directory(logical_directory()))
     except OSError as error:
         raise ConfigError(f"--chdir {settings.chdir}: {error.strerror}") from error
 

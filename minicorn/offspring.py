@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from functools import partial
 
 from minicorn.config.settings import Settings
 from minicorn.errors import AppLoadError
@@ -16,7 +17,7 @@ from minicorn.logs.log import LOGGER, Sink
 from minicorn.pool.life import USHER
 from minicorn.server import Seat, Server
 from minicorn.serving.loader import load_app
-from minicorn.serving.surroundings import enter
+from minicorn.serving.surroundings import provide
 from minicorn.serving.worker import Worker
 from minicorn.system import channel
 from minicorn.system.spawn import Post
@@ -34,6 +35,8 @@ class Offspring:
         """`called_in`: the directory in which the server was called, symlinks in it kept."""
         self._outputs = outputs
         self._called_in = called_in
+        # By its real path, under which `python -m` has it in sys.path: it may be the last release's, and gone by now
+        self._began_in = os.getcwd()
 
     def worker(self, post: Post, settings: Settings) -> int:
         """A worker that imports the application itself; an usher has just its page."""
@@ -42,7 +45,7 @@ class Offspring:
             from minicorn.reload.showing import WaitingPage
 
             app = WaitingPage(USHER)
-        return Worker(post, settings, self._outputs, directory(self._called_in, settings), app).run()
+        return Worker(post, settings, self._outputs, partial(self._enter, settings), app).run()
 
     def template(self, ground: Groundwork | None, post: Post, settings: Settings) -> int:
         """A template: of the application, or with --reload of what is not the project's."""
@@ -57,8 +60,8 @@ class Offspring:
         """Import the application, make the warm-up requests; what the template's workers run."""
         from minicorn.serving.forksafety import Watch
 
-        place = directory(self._called_in, settings)
-        enter(settings, place)
+        enter = partial(self._enter, settings)
+        enter()
         watch = Watch()
         with watch.watching():
             app = load_app(settings.app)
@@ -73,7 +76,7 @@ class Offspring:
             raise AppLoadError(f"--preload-strict: {len(findings)} found that a fork breaks or shares, told above")
 
         def boot(post: Post) -> int:
-            return Worker(post, settings, self._outputs, place, app, promote if settings.refork_after else None).run()
+            return Worker(post, settings, self._outputs, enter, app, promote if settings.refork_after else None).run()
 
         def promote(post: Post) -> int:
             from minicorn.serving.template import Template
@@ -84,12 +87,18 @@ class Offspring:
 
     def _lay(self, ground: Groundwork, post: Post, settings: Settings) -> Boot:
         """Import what is not the project's; what the template's workers run."""
-        sys.path[:] = [entry for entry in sys.path if entry not in ("", os.getcwd())]
+        self._leave()
         post.channel.send(channel.REFUSED, json.dumps(ground.lay()))
         return lambda post: self.worker(post, settings)
 
+    def _enter(self, settings: Settings) -> None:
+        """Make this process's surroundings those of the application that is about to be imported; each
+        does so anew, so that a release behind a symlink is seen."""
+        self._leave()
+        directory = settings.directory(self._called_in)
+        provide(settings, directory)
+        os.chdir(directory)
 
-def directory(called_in: str, settings: Settings) -> str:
-    """Where the application lives, its path as it was given, so that whoever enters it again
-    follows a symlink in it anew."""
-    return os.path.join(called_in, settings.chdir or "").rstrip("/") or "/"
+    def _leave(self) -> None:
+        """Import nothing any more from where the arbiter began."""
+        sys.path[:] = [entry for entry in sys.path if entry not in ("", self._began_in)]

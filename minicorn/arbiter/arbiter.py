@@ -8,6 +8,7 @@ decided in `pool`, and this loop has it done: by `births` and `deaths`, with wha
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -212,6 +213,8 @@ class Arbiter:
         """In an attendant, which serves no client."""
         self._belongings.let_go(attendant.listener)
         self._belongings.leave_service()
+        with contextlib.suppress(OSError):  # where there is none now, what it does without one is done all the same
+            os.chdir(self._settings.directory(self._upgrade.cwd))
 
     def _perform(self, action: Action) -> None:
         match action:

@@ -104,11 +104,17 @@ def bequeath(estate: Estate) -> None:
         try:
             for fd in kept:
                 os.set_inheritable(fd, True)
-            os.chdir(estate.cwd)
+            enter(estate.cwd)
             os.execvpe(estate.arguments[0], estate.arguments, environment)
         finally:
             for fd in kept:
                 os.set_inheritable(fd, False)
+
+
+def enter(cwd: str) -> None:
+    """Go where the program was called. If that has gone, it is called from the root: absolute paths lead from there
+    as well, and whatever needs another is not found."""
+    os.chdir(cwd if os.path.isdir(cwd) else os.sep)
 
 
 def inherit() -> Estate | None:

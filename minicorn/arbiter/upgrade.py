@@ -110,7 +110,7 @@ class Upgrade:
     def _check(self) -> int:
         os.dup2(self._said.fileno(), 2)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, spawn.MANAGED)
-        os.chdir(self.cwd)
+        succession.enter(self.cwd)
         told = {succession.CHECK: str(succession.VERSION), "PWD": self.cwd}
         os.execvpe(self.arguments[0], self.arguments, os.environ | told)
 

@@ -7,6 +7,7 @@ whatever goes wrong there is one line. TOML is read in the same way, to have one
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
 import os
@@ -133,6 +134,8 @@ def _be_reader(place: str, directory: str, environ: dict[str, str], read_fd: int
     os.close(read_fd)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, spawn.MANAGED)
     os.environ.update(environ)
+    with contextlib.suppress(OSError):  # it may have gone, and what is read lie elsewhere
+        os.chdir(directory)  # which is another one by now, if its path leads over a symlink
     try:
         _import_from(directory)
         source = _load(_locate(place, directory))

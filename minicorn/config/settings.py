@@ -6,6 +6,7 @@ setting is written anywhere else. Pure: what was given in layers, `Settings` out
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -388,6 +389,11 @@ class Settings(Value):
     def variables(self) -> dict[str, str]:
         """What `env` asks for."""
         return dict(pair.partition("=")[::2] for pair in self.env)
+
+    def directory(self, called_in: str) -> str:
+        """Where the application of a server that was called in `called_in` lives, its path as it was
+        given, so that whoever enters it again follows a symlink in it anew."""
+        return posixpath.join(called_in, self.chdir or "").rstrip("/") or "/"
 
 
 OPTIONS: Mapping[str, Option] = {name: line for name, line in Settings.__fields__.items() if isinstance(line, Option)}

@@ -42,7 +42,7 @@ class Directory:
 
     def __init__(self, base: str | None) -> None:
         """A new one below `base`; ConfigError when there cannot be any."""
-        self._base = base or default_base()
+        self._base = os.path.abspath(base or default_base())  # whoever looks at it may be elsewhere
         self._files: dict[int, _Files] = {}
         self.path, self.lock_fd = "", -1
         try:

@@ -17,11 +17,3 @@ def provide(settings: Settings, directory: str) -> None:
     """In this process: what is in `directory` can be imported, and before all else."""
     os.environ.update(settings.variables)
     sys.path[:0] = [directory, *pythonpath(settings, directory)]
-
-
-def enter(settings: Settings, directory: str) -> None:
-    """Make this process's surroundings those of the application that is about to be imported."""
-    # `python -m` has put the directory there by its real path, which may be the last release's
-    sys.path[:] = [entry for entry in sys.path if entry not in ("", os.getcwd())]
-    provide(settings, directory)
-    os.chdir(directory)

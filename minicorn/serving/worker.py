@@ -25,7 +25,6 @@ from minicorn.pool.life import USHER
 from minicorn.record import as_dict
 from minicorn.server import Seat, Server
 from minicorn.serving.loader import explain, load_app
-from minicorn.serving.surroundings import enter
 from minicorn.system import channel, signals, spawn
 from minicorn.system.privileges import find_owner
 from minicorn.system.signals import Signals
@@ -57,14 +56,14 @@ class Worker:
         post: Post,
         settings: Settings,
         outputs: list[Sink],
-        directory: str,
+        enter: Callable[[], None],
         app: WSGIApplication | None = None,
         be_template: Callable[[Post], int] | None = None,
     ) -> None:
-        """`outputs` are the error log and, where there is one, the access log; `directory` is
-        entered anew by each worker, so that a release behind a symlink is seen. `app` is what its
-        template has imported and warmed up, if it has one; or an usher's page. `be_template`, if it
-        may be promoted, is the life of what it forks then."""
+        """`outputs` are the error log and, where there is one, the access log; `enter` makes the
+        surroundings those of the application, before its import. `app` is what its template, which
+        has entered them, has imported and warmed up, if it has one; or an usher's page. `be_template`,
+        if it may be promoted, is the life of what it forks then."""
         self._post = post
         self._settings = settings
         self._listeners = post.listeners
@@ -72,7 +71,7 @@ class Worker:
         self._be_template = be_template
         self._promotion: Promotion | None = None
         self._outputs = outputs
-        self._directory = directory
+        self._enter = enter
         self._signals = Signals(TAKEN)
         self._leave_by = math.inf
         self._hooks: WorkerHooks | None = None
@@ -123,7 +122,7 @@ class Worker:
         post = self._post
         os.environ["MINICORN_WORKER"] = str(post.slot)
         if self._app is None:
-            enter(self._settings, self._directory)
+            self._enter()
         os.register_at_fork(after_in_child=self._let_go)
         self._lead_output()
         hooks = self._hooks = self._take_hooks()

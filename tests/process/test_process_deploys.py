@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from pathlib import Path
 from signal import SIGHUP, SIGKILL
 
@@ -92,23 +93,59 @@ def test_hup_during_a_hanging_roll_makes_one_more_roll(start: Starter) -> None:
 @pytest.mark.parametrize("how", ["cwd", "chdir"])
 def test_a_release_behind_a_symlink_is_seen(start: Starter, how: str) -> None:
     current = start.cwd / "current"
-    for version in ("1", "2"):
-        start.write(f"releases/{version}/release.py", f"VERSION = {version}\n")
-        start.write(
-            f"releases/{version}/site_app.py",
-            "import os, release\n"
-            "def app(environ, start_response):\n"
-            "    start_response('200 OK', [])\n"
-            "    return [f'{release.VERSION} {os.path.realpath(os.curdir)[-1]}'.encode()]\n",
-        )
+    for version in "12":
+        release(start, f"releases/{version}", version)
     switch(current, "releases/1")
     flags = ("--chdir", "current") if how == "chdir" else ()
-    command = ("site_app:app", "--workers", "2", *flags)
+    command = ("site_app:app", "--workers", "2", "--pythonpath", "lib", *flags)
     server = start(*command) if how == "chdir" else start(*command, cwd=current)
     assert server.get("/").text == "1 1"
     switch(current, "releases/2")
     server.hup()
     assert {server.get("/").text for _ in range(8)} == {"2 2"}
+
+
+@pytest.mark.parametrize("flags", [(), ("--preload",)])
+def test_the_release_that_the_server_began_with_may_be_removed(start: Starter, flags: tuple[str, ...]) -> None:
+    current = start.cwd / "current"
+    for version in "123":
+        release(start, f"releases/{version}", version)
+    switch(current, "releases/1")
+    command = ("site_app:app", "--chdir", str(current), "--pythonpath", "lib", *flags)
+    server = start(*command, cwd=current)
+    for roll, version in enumerate("23", 1):
+        switch(current, f"releases/{version}")
+        shutil.rmtree(start.cwd / "releases/1", ignore_errors=True)
+        server.hup(roll)
+        assert server.get("/").text == f"{version} {version}"
+    *_, victim = re.findall(r"worker (\d+) .*is ready after", server.log.text)
+    os.kill(int(victim), SIGKILL)
+    assert server.get("/").text == "3 3"
+
+
+def test_the_directory_of_the_server_may_be_replaced(start: Starter) -> None:
+    """Also where the file of settings and the arbiter's hooks ask for it."""
+    release(start, "site", "1")
+    server = start("site_app:app", "--pythonpath", "lib", cwd=start.cwd / "site")
+    release(start, "new", "2")
+    start.write("new/minicorn.conf.py", "import os\n_HERE = os.getcwd()\ndef on_reload(server):\n    os.getcwd()\n")
+    (start.cwd / "site").rename(start.cwd / "old")
+    (start.cwd / "new").rename(start.cwd / "site")
+    shutil.rmtree(start.cwd / "old")
+    server.hup()
+    assert server.get("/").text == "2 e"
+
+
+def release(start: Starter, place: str, version: str) -> None:
+    """An application that tells its version and the last letter of where it runs."""
+    start.write(f"{place}/lib/release.py", f"VERSION = {version}\n")
+    start.write(
+        f"{place}/site_app.py",
+        "import os, release\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        "    return [f'{release.VERSION} {os.path.realpath(os.curdir)[-1]}'.encode()]\n",
+    )
 
 
 def switch(link: Path, target: str) -> None:

@@ -240,6 +240,16 @@ def test_a_release_behind_a_symlink_is_seen_by_an_upgrade(start: Starter, how: s
     assert {server.get("/").text for _ in range(8)} == {"2 2"}
 
 
+def test_an_upgrade_does_without_the_directory_of_the_start(start: Starter) -> None:
+    place = start.cwd / "gone"
+    place.mkdir()
+    server = start("plain:app", "--chdir", str(start.cwd), cwd=place)
+    place.rmdir()
+    upgrade(server)
+    assert server.get("/").status == 200
+    server.hup(roll=2)
+
+
 # A new minicorn
 
 
@@ -256,7 +266,7 @@ def test_a_new_version_of_minicorn_is_taken_up(start: Starter) -> None:
 
 BROKEN_PACKAGES = {
     "a syntax error": ("arbiter/arbiter.py", "class Arbiter:", "class Arbiter(:", "SyntaxError"),
-    "an import error": ("app.py", "from minicorn.serving.worker", "from minicorn.nothing import", "minicorn.nothing"),
+    "an import error": ("app.py", "from minicorn.serving.loader", "from minicorn.nothing", "minicorn.nothing"),
     "a flag that has gone": ("config/settings.py", '"-w", "--workers"', '"--processes"', "--workers"),
     "another estate": ("arbiter/succession.py", "\nVERSION = ", "\nVERSION = 1", "version"),
 }
