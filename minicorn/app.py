@@ -9,6 +9,7 @@ import resource
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 
 from minicorn.arbiter import succession
 from minicorn.arbiter.arbiter import Arbiter
@@ -79,6 +80,8 @@ def _bring(settings: Settings) -> None:
     logged = settings.access_logfile is not None or settings.has_log_handlers
     wanted = {
         "minicorn.arbiter.hooks": settings.hooks,
+        "minicorn.arbiter.reloading": settings.reload,
+        "minicorn.figures.monitor": settings.is_monitored,
         "minicorn.logs.capture": settings.capture_output,
         "minicorn.logs.requestlog": logged,
         "minicorn.logs.syslog": settings.log_syslog,
@@ -88,6 +91,7 @@ def _bring(settings: Settings) -> None:
         "minicorn.serving.promotion": settings.refork_after,
         "minicorn.serving.template": settings.preload or settings.reload,
         "minicorn.serving.warmup": settings.warmup,
+        "minicorn.system.pidfile": settings.pid,
         "ipaddress": settings.user or settings.group,  # who may not be allowed to read it when a request needs it
     }
     for name in [name for name, is_wanted in wanted.items() if is_wanted]:
@@ -116,23 +120,25 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, estat
     with contextlib.ExitStack() as ends:
         bound = _bind(settings, manager, estate)
         ends.callback(listeners.close_all, bound)
-        desk = open_desk(settings, estate.desks if estate else [])
+        desk, pidfile_fd = None, -1
+        with _sparing(estate):
+            desk = open_desk(settings, estate.desks if estate else [])
         ends.callback(listeners.close_all, [desk] if desk else [])
-        pidfile_fd = -1
         if settings.pid:
             from minicorn.system.pidfile import PidFile
 
-            pidfile = PidFile(settings.pid, estate.pidfile_fd if estate and estate.pidfile_fd >= 0 else None)
-            ends.callback(pidfile.remove)
-            pidfile_fd = pidfile.fd
+            with _sparing(estate):
+                pidfile = PidFile(settings.pid, estate.pidfile_fd if estate and estate.pidfile_fd >= 0 else None)
+                ends.callback(pidfile.remove)
+                pidfile_fd = pidfile.fd
         set_title(f"minicorn: arbiter [{settings.title}]")
         size = estate.size if estate else count_workers() if settings.workers == "auto" else settings.workers
-        children, upgrade = Offspring(outputs, called_in), Upgrade(called_in, settings.boot_timeout)
+        children, upgrade = Offspring(outputs, called_in), Upgrade(called_in, settings.boot_timeout, desk is not None)
         try:
             belongings = Belongings(settings, bound, outputs, manager, pidfile_fd, estate)
             if owner is not None:
                 belongings.give(owner)
-            if settings.is_monitored:
+            if desk or settings.statsd_host is not None:
                 from minicorn.figures import monitor  # now, lest a later version of it be found; only if it is wanted
 
                 belongings.attendants.members.append(monitor.attend(settings, desk, belongings.directory.path))
@@ -145,6 +151,17 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, estat
         if estate is None:
             _warn_of_shell()
         return arbiter.run()
+
+
+@contextlib.contextmanager
+def _sparing(estate: Estate | None) -> Iterator[None]:
+    """ConfigError of what no server begins without; what serves already goes on without it, which is logged."""
+    try:
+        yield
+    except ConfigError as error:
+        if estate is None:
+            raise
+        LOGGER.error("%s; all serve on without", error)
 
 
 def _tell_of(bound: list[Listener], desk: Listener | None, settings: Settings, config: Configuration | None) -> None:
@@ -178,6 +195,14 @@ def _check_successor(settings: Settings) -> ExitCode:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, spawn.MANAGED)
     if os.environ[succession.CHECK] != str(succession.VERSION):
         raise ConfigError("the arbiter that runs is of a version that cannot hand over to this one")
+    _bring(settings)
+    check_desk(settings)
+    if succession.UNWATCHED in os.environ and (desk := open_desk(settings, [])):
+        listeners.close_all([desk])
+    if settings.pid:
+        from minicorn.system.pidfile import check_pidfile
+
+        check_pidfile(settings.pid, os.getppid())
     return _load(settings)
 
 

@@ -18,6 +18,9 @@ from minicorn.system.scratch import open_scratch
 VARIABLE = "MINICORN_SUCCESSION"
 # Set, to our VERSION, for a child that only sees whether the new program loads
 CHECK = "MINICORN_CHECK"
+# Set for it where that has no monitor, so that the address of one is still to be had; a name that starts with
+# MINICORN_ an older program would take for a setting
+UNWATCHED = "_MINICORN_UNWATCHED"
 VERSION = 6
 
 

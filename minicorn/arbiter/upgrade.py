@@ -2,8 +2,8 @@
 
     IDLE ──USR2──► WANTED ──no roll runs──► CHECKING ──the child says yes──► DUE ──exec
 
-The child runs the new program as it was called, as far as loading the application. A failed
-check leaves all as it was.
+The child runs the new program as it was called, as far as loading the application, and sees whether
+what is new can be had: a pid file, a monitor's address. A failed check leaves all as it was.
 """
 
 from __future__ import annotations
@@ -34,13 +34,15 @@ class State(Enum):
 class Upgrade:
     """One arbiter's wish to become a newer one."""
 
-    def __init__(self, cwd: str, patience: float) -> None:
-        """`cwd`: where the program was called; `patience`: seconds that the check may take."""
+    def __init__(self, cwd: str, patience: float, watched: bool) -> None:
+        """`cwd`: where the program was called; `patience`: seconds that the check may take; `watched`: whether
+        there is a listener of a monitor to be left."""
         self.state = State.IDLE
         self.cwd = cwd
         self.error = ""  # why the last one was off
         self.arguments = [sys.executable, *sys.orig_argv[1:]]
         self._patience = patience
+        self._watched = watched
         self._child = 0
         self._deadline = 0.0
 
@@ -112,6 +114,8 @@ class Upgrade:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, spawn.MANAGED)
         succession.enter(self.cwd)
         told = {succession.CHECK: str(succession.VERSION), "PWD": self.cwd}
+        if not self._watched:
+            told[succession.UNWATCHED] = "1"
         os.execvpe(self.arguments[0], self.arguments, os.environ | told)
 
 

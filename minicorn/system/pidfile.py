@@ -16,45 +16,66 @@ class PidFile:
     """`path` with our pid in it; ConfigError when another live server has it or it cannot be written."""
 
     def __init__(self, path: str, fd: int | None = None) -> None:
-        """`fd`: the locked file of the arbiter's image before, which had this pid."""
+        """`fd`: the locked file of the arbiter's image before, which had this pid; it may have another path."""
         self._path = os.path.abspath(path)
         self._writer = os.getpid()
-        if fd is not None:
+        if fd is not None and self._is_at(fd):
             self.fd = fd
             return
+        if fd is not None:
+            os.close(fd)
         try:
             self.fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             fcntl.lockf(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(self.fd, 0)
             os.write(self.fd, f"{self._writer}\n".encode())
         except BlockingIOError:
-            owner = os.pread(self.fd, 32, 0).decode("ascii", "replace").strip()
+            owner = _read(self.fd)
+            os.close(self.fd)
             raise ConfigError(f"--pid {path}: a server with pid {owner} has it") from None
         except OSError as error:
             raise ConfigError(f"--pid {path}: {error.strerror}") from error
+
+    def _is_at(self, fd: int) -> bool:
+        """Whether the open file is the one at our path."""
+        try:
+            return os.path.samestat(os.fstat(fd), os.stat(self._path))
+        except OSError:
+            return False  # somebody has removed it
 
     def remove(self) -> None:
         """Remove the file if it is still ours."""
         if os.getpid() != self._writer:
             return
-        try:
-            ours, there = os.fstat(self.fd), os.stat(self._path)
-            if (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino):
-                os.unlink(self._path)
-        except FileNotFoundError:
-            pass  # somebody else has tidied up
+        if self._is_at(self.fd):
+            os.unlink(self._path)
         os.close(self.fd)
 
 
-def check_pidfile(path: str) -> None:
-    """ConfigError when it could not be written, whoever has it now. Nothing is left behind."""
+def _read(fd: int) -> str:
+    return os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+
+
+def check_pidfile(path: str, predecessor: int = 0) -> None:
+    """ConfigError when it could not be written, whoever has it now; for one who takes over from the server
+    with the pid `predecessor`, when anybody else has it. Nothing is left behind."""
     import tempfile  # dear
 
     place = os.path.abspath(path)
     try:
-        if os.path.lexists(place):
-            os.close(os.open(place, os.O_RDWR | os.O_CLOEXEC))
-        else:
+        if not os.path.lexists(place):
             tempfile.TemporaryFile(dir=os.path.dirname(place)).close()
+            return
+        with open(place, "rb+", buffering=0) as file:
+            if predecessor:
+                _check_lock(path, file.fileno(), predecessor)
     except OSError as error:
         raise ConfigError(f"--pid {path}: {error.strerror}") from error
+
+
+def _check_lock(path: str, fd: int, predecessor: int) -> None:
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if (owner := _read(fd)) != str(predecessor):
+            raise ConfigError(f"--pid {path}: a server with pid {owner} has it") from None

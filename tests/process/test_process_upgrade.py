@@ -1,5 +1,6 @@
 """USR2, upgrade in place: the same pid, the same sockets and workers, a new program."""
 
+import fcntl
 import json
 import os
 import re
@@ -47,6 +48,12 @@ import os
 if "MINICORN_WORKER" in os.environ:
     raise RuntimeError("as the test wants")
 from plain import app
+"""
+# Makes other settings of the file `later`, once the check has read those that were there
+CHANGES_THE_SETTINGS = """
+import os, pathlib
+if "MINICORN_CHECK" in os.environ:
+    pathlib.Path("later").rename("minicorn.conf.py")
 """
 # What the check may meet: the new application, and what the log must say of it
 BROKEN = {
@@ -333,6 +340,50 @@ def test_a_failed_check_tells_its_reason_where_the_errors_are_logged(start: Star
     assert "ZeroDivisionError" in error.read_text().partition("upgrade is off")[2]
     assert server.stop() == 0
     assert server.log.finish() == ""
+
+
+@pytest.mark.parametrize("name", ["no directory", "another's pid file", "another's address"])
+def test_what_a_new_setting_asks_for_and_cannot_have_is_found_by_the_check(start: Starter, name: str) -> None:
+    """The new program would end at once."""
+    with socket.create_server(("127.0.0.1", 0)) as taken, (start.cwd / "theirs").open("w") as theirs:
+        fcntl.lockf(theirs, fcntl.LOCK_EX)
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        setting, reason = {
+            "no directory": ("pidfile = 'missing/pid'", "--pid missing/pid: No such file"),
+            "another's pid file": ("pidfile = 'theirs'", "--pid theirs: a server with pid  has it"),
+            "another's address": (f"monitor = {address!r}", "the address is in use"),
+        }[name]
+        server = start()
+        start.write("minicorn.conf.py", setting)
+        server.signal(SIGUSR2)
+        assert reason in off(server)
+        assert server.get("/").status == 200
+
+
+def test_new_settings_that_can_be_had_come_with_the_upgrade(start: Starter) -> None:
+    server = start()
+    for count, place in enumerate(("first.pid", "second.pid"), 1):
+        start.write("minicorn.conf.py", f"pidfile = {place!r}\nmonitor = '127.0.0.1:0'")
+        upgrade(server, count)
+        assert (start.cwd / place).read_text() == f"{server.pid}\n"
+    port = int(server.wait_log(r"Monitor on http://127\.0\.0\.1:(\d+)")[1])
+    wait_until(lambda: server.get("/ready", at=port).status == 200, "the monitor answers")
+    assert server.stop() == 0
+    assert not (start.cwd / "second.pid").exists()
+
+
+def test_what_cannot_be_had_after_the_check_is_done_without(start: Starter) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        server = start()
+        start.write("minicorn.conf.py", "pidfile = 'missing/pid'\nmonitor = " + repr(address)).rename(
+            start.cwd / "later"
+        )
+        start.write("plain.py", CHANGES_THE_SETTINGS + (start.cwd / "plain.py").read_text())
+        upgrade(server)
+        server.wait_log("ERROR: .*--pid missing/pid: No such file")
+        server.wait_log("ERROR: .*--monitor: .*the address is in use")
+        assert server.get("/").status == 200
 
 
 def test_a_log_file_that_cannot_be_opened_again_is_found_by_the_check(start: Starter) -> None:
