@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from minicorn.pool.backoff import backoff, strike
+from minicorn.pool.obituary import name_signal
 from minicorn.record import Record, fresh
 from minicorn.system import channel, spawn
 from minicorn.system.channel import Channel, Message
@@ -84,7 +85,7 @@ class Attendant(Record):
         self.listen()  # its last words
         if self.channel is not None:
             self.channel.close()
-        name, cause = str(self), f"with exit code {code}" if code >= 0 else f"of {signal.Signals(-code).name}"
+        name, cause = str(self), f"with exit code {code}" if code >= 0 else f"of {name_signal(-code)}"
         delay = self.missed(now)
         if wanted:
             LOGGER.warning("the %s has died %s; the next comes in %g s", name, cause, delay)

@@ -15,6 +15,7 @@ import sys
 from enum import Enum
 
 from minicorn.arbiter import succession
+from minicorn.pool.obituary import name_signal
 from minicorn.system import spawn
 from minicorn.system.scratch import open_scratch
 from minicorn.system.signals import Signals
@@ -122,4 +123,4 @@ class Upgrade:
 def _cause(code: int, patience: float) -> str:
     if code == -signal.SIGKILL:
         return f"it took longer than {patience:g} s, or was killed"
-    return f"exit code {code}" if code > 0 else signal.Signals(-code).name
+    return f"exit code {code}" if code > 0 else name_signal(-code)

@@ -10,6 +10,11 @@ from minicorn.pool.life import Exit, Worker
 _NAMES = {int(signum): signum.name for signum in signal.Signals}
 
 
+def name_signal(number: int) -> str:
+    """What it is called; most of the real-time ones have no name."""
+    return _NAMES.get(number, f"signal {number}")
+
+
 def cause_of(worker: Worker, exit: Exit, out_of_memory: bool) -> str:
     """A word for why a worker has gone, by which such ends are counted."""
     if worker.cause:
@@ -28,7 +33,7 @@ def cause_of(worker: Worker, exit: Exit, out_of_memory: bool) -> str:
 def cause_of_death(exit: Exit) -> str:
     """A word for an end that was not the arbiter's doing."""
     if exit.signum:
-        return _NAMES.get(exit.signum, f"signal-{exit.signum}")
+        return name_signal(exit.signum).replace(" ", "-")
     return f"exit-{exit.code}" if exit.code else "stopped"
 
 
@@ -41,7 +46,7 @@ def obituary(worker: Worker, exit: Exit, doing: str, requests: int, verdict: str
     if worker.memory:
         life += f", {worker.memory >> 20} MiB"
     if exit.signum:
-        end = f"killed by {_NAMES.get(exit.signum, f'signal {exit.signum}')}"
+        end = f"killed by {name_signal(exit.signum)}"
     else:
         end = f"exit code {exit.code}"
     if verdict:
