@@ -73,8 +73,7 @@ class Deaths:
         """Why a worker could not boot, once: what the next one says of the same is not said again."""
         self._verdicts[pid] = BOOT_FAILED
         self._pool.stumbled(pid)
-        *_, last = text.splitlines()
-        self.boot_failure = last
+        last = self.boot_failure = text.rpartition("\n")[2]
         gap = "\n" if "\n" in text else ""
         if text != self._failure:
             LOGGER.error("%s could not load %s: %s%s", self._pool.children[pid], app, gap, text)

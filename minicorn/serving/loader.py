@@ -177,7 +177,7 @@ def _is_asgi(found: object) -> bool:
 def explain(error: BaseException) -> str:
     """What to log of a failed load: one line for a known mistake, else the application's traceback."""
     if isinstance(error, (AppLoadError, ConfigError)):
-        return str(error)
+        return str(error).strip() or type(error).__name__
     error.__traceback__ = _outside(error.__traceback__)
     return "".join(traceback.format_exception(error)).rstrip()
 

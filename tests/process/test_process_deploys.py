@@ -57,6 +57,16 @@ def test_the_old_code_serves_on_when_the_new_is_broken(start: Starter, name: str
     assert {server.get("/version").text for _ in range(5)} == {"fixed"}
 
 
+@pytest.mark.parametrize("flags", [(), ("--preload",)])
+def test_an_error_without_a_text_is_told_by_its_name(start: Starter, flags: tuple[str, ...]) -> None:
+    server = boot(start, *flags)
+    start.write("site_app.py", "from minicorn.errors import ConfigError\nraise ConfigError('')\n")
+    server.signal(SIGHUP)
+    server.wait_log("could not load site_app:app: ConfigError$")
+    server.wait_log("roll to generation 2 is off")
+    assert server.get("/version").text == "old"
+
+
 def test_a_roll_that_is_off_is_not_tried_again_and_again(start: Starter) -> None:
     server = boot(start)
     start.write("site_app.py", "1 / 0\n")
