@@ -188,6 +188,7 @@ class Arbiter:
         self._tell_standing(now)
         self._replace_image()
         if self._pool.stopping is None:
+            self._hooks.step(now)  # whether it wants another child
             for attendant in self._belongings.attendants.due(now):
                 attendant.start(partial(self._leave, attendant), now)
         timeout = min(TICK, max(0.0, self._next_due(now) - now))
@@ -197,7 +198,7 @@ class Arbiter:
     def _next_due(self, now: float) -> float:
         return min(
             self._pool.wake_at,
-            self._belongings.attendants.wake_at,
+            self._belongings.attendants.wake_at if self._pool.stopping is None else math.inf,
             self._herald.wake_at,
             self._reloading.wake_at if self._reloading else math.inf,
             self._hooks.step(now),

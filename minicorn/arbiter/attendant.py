@@ -37,6 +37,7 @@ class Attendant(Record):
     channel: Channel | None = None
     born: float = 0.0
     strikes: int = 0
+    dismissed: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} {self.pid}"
@@ -44,6 +45,7 @@ class Attendant(Record):
     def spawned(self, pid: int, channel: Channel, now: float) -> None:
         """It has been forked."""
         self.pid, self.channel, self.born, self.due = pid, channel, now, math.inf
+        self.dismissed = False
 
     def missed(self, now: float) -> float:
         """It has died, or could not be forked; the seconds until it is tried again."""
@@ -80,12 +82,22 @@ class Attendant(Record):
             for message in self.channel.receive()[0]:
                 self.hear(message)
 
+    def dismiss(self) -> None:
+        """Another is to take its place: it ends by itself, which is no death."""
+        if self.channel is not None:
+            self.dismissed = True
+            self.channel.finish()
+
     def bury(self, code: int, wanted: bool, now: float) -> None:
         """It has been reaped; another comes if it is still `wanted`."""
         self.listen()  # its last words
         if self.channel is not None:
             self.channel.close()
         name, cause = str(self), f"with exit code {code}" if code >= 0 else f"of {name_signal(-code)}"
+        if self.dismissed:
+            self.pid, self.channel, self.due = 0, None, now
+            LOGGER.debug("the %s has ended %s, as it was told", name, cause)
+            return
         delay = self.missed(now)
         if wanted:
             LOGGER.warning("the %s has died %s; the next comes in %g s", name, cause, delay)

@@ -58,7 +58,7 @@ class HookLine:
         self._settings = settings
         if self.attendant.channel is not None and self.attendant.pid != self._leaving:
             self._leaving = self.attendant.pid
-            self.attendant.channel.finish()
+            self.attendant.dismiss()
         self._appoint()
 
     def _appoint(self) -> None:

@@ -52,6 +52,20 @@ def ready(server: Server, count: int) -> list[int]:
     return [int(server.wait_log(r"worker (\d+) \(slot.*is ready after", count=nth + 1)[1]) for nth in range(count)]
 
 
+def test_a_new_file_makes_a_new_hooks_process_at_once(start: Starter) -> None:
+    """The end of the old one is no death: nobody is warned, and the next does not have to wait."""
+    start.write("minicorn.conf.py", ALL)
+    server = start("plain:app")
+    for roll in (1, 2, 3):
+        server.hup(roll)
+    ran = [pid for pid, *_ in notes(start.cwd, "on_reload")]
+    assert len(set(ran)) == 3
+    assert "hooks process" not in server.log.text
+    start.write("minicorn.conf.py", "")
+    server.hup(4)
+    wait_until(lambda: len(server.workers()) == 1, "without hooks there is none")
+
+
 def test_every_hook_runs_where_it_should(start: Starter) -> None:
     start.write("minicorn.conf.py", ALL)
     server = start("plain:app")
