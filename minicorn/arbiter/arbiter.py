@@ -30,7 +30,7 @@ from minicorn.arbiter.rounds import Rounds
 from minicorn.arbiter.succession import Estate
 from minicorn.arbiter.upgrade import State, Upgrade
 from minicorn.config.configuration import Configuration
-from minicorn.config.settings import Settings, keep_fixed
+from minicorn.config.settings import Settings, keep_fixed, retold
 from minicorn.errors import ExitCode
 from minicorn.logs import complaints
 from minicorn.pool.actions import Abort, Action, Drain, Excuse, Hold, Kill, Quit, Retire, Say, Seal, Spawn, Tell
@@ -84,8 +84,9 @@ class Arbiter:
         such; they give the exit code. `estate` is what the arbiter's image before has left; `config` is what
         HUP reads again."""
         self._belongings = belongings
-        self._pool = _make_pool(size, settings)
-        self._regimes = Regimes(settings, self._pool.rolls)
+        serving = retold(estate.settings, settings) if estate else settings
+        self._pool = _make_pool(size, serving)
+        self._regimes = Regimes(serving, settings, self._pool.rolls)
         self._chronicle = Chronicle(belongings.directory.ledger(), settings, belongings.listeners, estate is not None)
         complaints.collect(self._chronicle.complain)
         self._deaths = Deaths(self._pool, belongings, self._chronicle)
@@ -392,7 +393,7 @@ class Arbiter:
     def _exec(self, well: bool) -> None:
         self._asked_to_exec = False
         if well:
-            estate = self._belongings.bequeath(self._pool, self._upgrade)
+            estate = self._belongings.bequeath(self._pool, self._upgrade, self._settings)
             self._upgrade.carry_out(estate, self._belongings.signals)
         else:
             self._upgrade.refuse("pre_exec has failed")

@@ -13,7 +13,7 @@ from minicorn.arbiter.attendant import Attendants
 from minicorn.arbiter.succession import Estate, Heirloom
 from minicorn.arbiter.upgrade import Upgrade
 from minicorn.config.configfile import Reading
-from minicorn.config.settings import Settings
+from minicorn.config.settings import Settings, tell
 from minicorn.figures.directory import Directory
 from minicorn.logs.log import Sink
 from minicorn.pool.actions import Spawn
@@ -123,7 +123,7 @@ class Belongings:
 
     # Upgrade in place
 
-    def bequeath(self, pool: Pool, upgrade: Upgrade) -> Estate:
+    def bequeath(self, pool: Pool, upgrade: Upgrade, settings: Settings) -> Estate:
         """All that the next image must know."""
         heirs = [(child, self.channels[child.pid].fd) for child in pool.children.values() if child.pid in self.channels]
         return Estate(
@@ -140,6 +140,7 @@ class Belongings:
             size=pool.size,
             generation=pool.rolls.generation,
             newest=pool.rolls.newest,
+            settings=tell(settings),
             manager=self.manager.variables,
             arguments=upgrade.arguments,
             cwd=upgrade.cwd,

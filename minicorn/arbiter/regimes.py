@@ -15,13 +15,14 @@ from minicorn.pool.rolls import Roll, Rolls
 class Regimes:
     """Those of one arbiter's generations: that which serves, and that which is to come."""
 
-    def __init__(self, settings: Settings, rolls: Rolls) -> None:
+    def __init__(self, serving: Settings, wished: Settings, rolls: Rolls) -> None:
+        """`wished`: those of the next roll, which an upgrade begins; else the same."""
         self._rolls = rolls
-        self.serving = settings
-        self._wished = settings  # of the next roll
+        self.serving = serving
+        self._wished = wished
         self._proposed: Settings | None = None  # on_reload is asked about them
         self._roll: Roll | None = None  # the last that has begun
-        self._coming = settings  # its settings
+        self._coming = wished  # its settings
 
     @property
     def newest(self) -> Settings:

@@ -21,7 +21,7 @@ CHECK = "MINICORN_CHECK"
 # Set for it where that has no monitor, so that the address of one is still to be had; a name that starts with
 # MINICORN_ an older program would take for a setting
 UNWATCHED = "_MINICORN_UNWATCHED"
-VERSION = 6
+VERSION = 7
 
 
 class Heirloom(Value):
@@ -82,6 +82,7 @@ class Estate(Value):
     size: int
     generation: int
     newest: int
+    settings: dict[str, object]  # of what serves, as `settings.tell` has them
     manager: dict[str, str]  # the service manager's variables, which no child may see
     arguments: list[str]  # how the program was called
     cwd: str

@@ -113,6 +113,20 @@ def test_an_upgrade_asks_pre_exec(start: Starter) -> None:
     server.wait_log(r"generation \d+ serves")
 
 
+def test_after_an_upgrade_whose_roll_is_off_the_old_workers_are_replaced_by_their_like(start: Starter) -> None:
+    start.write("minicorn.conf.py", ALL + "workers = 1\n")
+    server = start("plain:app")
+    start.write("minicorn.conf.py", ALL + "workers = 2\ndef post_worker_init(worker): 1 / 0\n")
+    server.signal(SIGUSR2)
+    server.wait_log("roll to generation 2 is off.*; generation 1 serves on")
+    os.kill(ready(server, 1)[0], SIGKILL)
+    server.wait_log(r"\(slot 1, gen 1\) is ready after", count=2)
+    assert server.get("/").status == 200
+    start.write("minicorn.conf.py", ALL + "workers = 2\n")
+    server.signal(SIGUSR2)
+    server.wait_log("generation 3 serves: 2 workers replaced")
+
+
 # What raises stops what it guards
 
 

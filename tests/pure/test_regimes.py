@@ -14,7 +14,7 @@ class Server:
 
     def __init__(self):
         self.rolls = Rolls(Agenda())
-        self.regimes = Regimes(OLD, self.rolls)
+        self.regimes = Regimes(OLD, OLD, self.rolls)
 
     def hup(self, settings, well=True):
         self.regimes.propose(settings)
