@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 
 from minicorn.arbiter.attendant import Attendant
@@ -34,9 +35,10 @@ class Reloading:
         self._templates_help = settings.reload_template and spawn.become_subreaper()
         self._places: dict[str, bool] = {}  # that workers import from, each with whether what is below counts
         began = coarse_time()
+        here = os.getcwd()  # as it is called now: it may be renamed, and another one come in its place
 
         def watch(line: Channel) -> int:
-            return Watcher(settings, began).run(line, self._places)
+            return Watcher(settings, here, began).run(line, self._places)
 
         self.watcher = Attendant("watcher", watch, self._hear_watcher)
 

@@ -35,5 +35,12 @@ def _frame(path: str, line: int | None, function: str) -> Frame:
     first = max(1, number - AROUND)
     lines = tuple(enumerate((each.rstrip("\n") for each in source[first - 1 : number + AROUND]), first))
     own = not (path.startswith("<") or is_installed(path))
-    shown = os.path.relpath(path) if own and path.startswith(os.getcwd() + os.sep) else path
-    return Frame(shown, number, "" if function == "<module>" else function, lines, own)
+    return Frame(_shorten(path) if own else path, number, "" if function == "<module>" else function, lines, own)
+
+
+def _shorten(path: str) -> str:
+    try:
+        here = os.getcwd() + os.sep
+    except FileNotFoundError:  # it has been removed, as code was that still runs
+        return path
+    return path.removeprefix(here)

@@ -18,9 +18,10 @@ Marks = dict[str, tuple[int, int]]
 
 
 class Listing(Value):
-    """What counts of a directory, listed when its time was `stamp`."""
+    """What counts of a directory, listed when its time was `stamp`; another one may come under its name."""
 
     stamp: int
+    inode: int
     files: list[str]
     below: list[str]
 
@@ -59,8 +60,9 @@ class Sweep:
         files: list[str] = []
         below: list[str] = []
         try:
-            stamp = os.stat(directory).st_mtime_ns
-            if known is not None and known.stamp == stamp:
+            status = os.stat(directory)
+            stamp, inode = status.st_mtime_ns, status.st_ino
+            if known is not None and (known.stamp, known.inode) == (stamp, inode):
                 return known
             with os.scandir(directory) as entries:
                 for entry in entries:
@@ -70,7 +72,7 @@ class Sweep:
                     elif self._wants(entry.path):
                         files.append(entry.path)
         except OSError:  # it has gone, or is not ours to read
-            stamp = 0
+            stamp = inode = 0
         trusted = stamp if time.time_ns() - stamp > FRESH else 0
-        listing = self._listings[directory] = Listing(trusted, files, below)
+        listing = self._listings[directory] = Listing(trusted, inode, files, below)
         return listing

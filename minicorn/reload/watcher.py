@@ -10,6 +10,9 @@ directories are watched one by one, and what is free of such is watched as a who
 system cannot tell of changes, or a thread of watchdog's has died, all files are looked at every two
 seconds. After a loss of events the watch is begun anew, as new directories may be among what was
 lost, and all files are looked at once.
+
+No event tells that a directory has been renamed which is watched, or one above it: whether each is
+still the one that has its name is looked at every two seconds.
 """
 
 from __future__ import annotations
@@ -47,6 +50,7 @@ LOSS_PATIENCE = 0.5
 # More watches than this, and the whole tree is one
 WATCHES_MOST = 48
 _CLOCK_REALTIME_COARSE = 5  # linux/time.h
+Identity = tuple[int, int]
 _WHOLE = frozenset({"closed", "moved"})
 _TOLD = frozenset({"created", "modified", "moved", "deleted", "closed"})
 
@@ -54,15 +58,16 @@ _TOLD = frozenset({"created", "modified", "moved", "deleted", "closed"})
 class Watcher:
     """One watcher process, from its fork to its end."""
 
-    def __init__(self, settings: Settings, began: float) -> None:
-        """`began`: what the system's clock said before the first import."""
-        here = os.getcwd()
+    def __init__(self, settings: Settings, here: str, began: float) -> None:
+        """`here`: where relative paths begin; `began`: what the system's clock said before the first import."""
+        self._here = here
         extra = [os.path.join(here, path) for path in settings.reload_extra_file]
         # A glob with a slash in it means a path from here
         exclude = [os.path.join(here, glob) if "/" in glob.rstrip("/") else glob for glob in settings.reload_exclude]
         self._filter = Filter(settings.reload_include, exclude, map(os.path.normpath, extra))
         given = (os.path.realpath(os.path.join(here, path)) for path in settings.reload_dir)
         self._roots = dict.fromkeys(outermost([here, *given]), True)  # each with whether what is below counts
+        self._identities: dict[str, Identity] = {}  # of the roots when they were begun to be watched
         self._flat: set[str] = set()  # directories watched without what is below
         self._began = int(began * 1e9)
         self._prints: dict[str, Print] = {}
@@ -70,6 +75,7 @@ class Watcher:
         self._sweep = Sweep(self._filter.wants, self._filter.enters)
         self._seen: Marks = {}  # by the last sweep
         self._next_sweep = math.inf
+        self._next_identifying = 0.0
         self._polling = False
         self._crowd = 0  # events since the watch was begun
         self._lost = False  # some may have been, since then
@@ -88,6 +94,7 @@ class Watcher:
         self._observe()
         for directory, recursive in self._places.items():
             self._begin(directory, recursive)
+        self._identities[self._here] = identify(os.curdir)  # where workers began; another may have its name by now
         if imported:
             self._widen(imported.items())
         poll = select.poll()
@@ -95,14 +102,16 @@ class Watcher:
             poll.register(fd, select.POLLIN)
         while True:
             self._look()
-            wait = min([*self._due.values(), self._next_sweep]) - time.monotonic()
-            poll.poll(None if wait == math.inf else max(0, wait) * 1000)
+            wait = min([*self._due.values(), self._next_sweep, self._next_identifying]) - time.monotonic()
+            poll.poll(max(0, wait) * 1000)
             messages, alive = line.receive()
             if not alive:
                 return ExitCode.OK
             for message in messages:
                 self._widen(json.loads(message.text))
             self._listen()
+            if time.monotonic() >= self._next_identifying:
+                self._identify()
             if time.monotonic() >= self._next_sweep:
                 self._look_everywhere()
 
@@ -151,6 +160,7 @@ class Watcher:
             self._take(path)
 
     def _watch(self, directory: str, recursive: bool) -> None:
+        self._identities[directory] = identify(directory)
         self._try(self._schedule, directory, recursive)
         self._try(self._probe, directory)
 
@@ -162,8 +172,6 @@ class Watcher:
         self._observe()
         for directory, recursive in self._places.items():
             self._watch(directory, recursive)
-            if not os.path.isdir(directory):
-                self._poll_instead(f"{directory} has gone")
 
     def _try(self, watch: Callable[..., None], *where: object) -> None:
         """Do what takes watches; once they are not to be had, all files are looked at instead."""
@@ -190,10 +198,11 @@ class Watcher:
 
     def _replace(self, directory: str) -> None:
         """Watch what has come under this name, and nothing any more that had it before."""
+        recursive = self._places.get(directory, True)
         for watch in [emitter.watch for emitter in self._observer.emitters]:
-            if watch.path == directory or watch.path.startswith(directory + os.sep):
+            if watch.path == directory or (recursive and watch.path.startswith(directory + os.sep)):
                 self._observer.unschedule(watch)
-        self._schedule(directory, self._roots.get(directory, True))
+        self._schedule(directory, recursive)
 
     def _probe(self, directory: str) -> None:
         """OSError when the system does not tell of all changes in `directory`."""
@@ -210,6 +219,7 @@ class Watcher:
             if self._is_reached(directory):
                 continue
             self._roots = {**self._roots, directory: recursive}  # a new one, as watchdog's threads read it
+            self._identities[directory] = identify(directory)
             if recursive or directory not in self._flat:
                 self._begin(directory, recursive)
         for path, known in list(self._prints.items()):
@@ -263,7 +273,10 @@ class Watcher:
         come = ""
         while self._heard:
             kind, path, is_directory = self._heard.popleft()
-            if is_directory:
+            if path in self._places:
+                self._identities.pop(path, None)  # a number may have been given again to what came next
+                self._next_identifying = now
+            elif is_directory:
                 come = path if self._enter(path, now) else come
             else:
                 whole = kind in _WHOLE and os.path.exists(path)
@@ -274,15 +287,29 @@ class Watcher:
     def _enter(self, directory: str, now: float) -> bool:
         """A directory has come or gone; whether it is to be watched from now on."""
         inside = [path for path in self._prints if path.startswith(directory + os.sep)]
-        come = os.path.isdir(directory) and self._is_reached(directory)
+        come = os.path.isdir(directory) and (directory in self._places or self._is_reached(directory))
         if come:
-            if os.path.dirname(directory) in self._flat or directory in self._roots:
+            if os.path.dirname(directory) in self._flat or directory in self._places:
                 self._try(self._replace, directory)
-            inside += self._sweep.look({directory: True})
-        elif directory in self._roots:
-            self._poll_instead(f"{directory} has gone")
+            inside += self._sweep.look({directory: self._places.get(directory, True)})
         self._due |= dict.fromkeys(inside, now + HALF)
         return come
+
+    def _identify(self) -> None:
+        """Take up the roots that are others than those that are watched."""
+        now = time.monotonic()
+        self._next_identifying = now + POLL_INTERVAL
+        for root in sorted(self._places):
+            was, identity = self._identities.get(root), identify(root)
+            self._identities[root] = identity
+            if identity == was:
+                continue
+            if self._enter(root, now):
+                self._try(self._probe, root)
+                if root == self._here:  # workers are in the old one, whatever files are in the new
+                    self._due[root] = now + HALF
+            else:
+                LOGGER.warning("%s has gone: it is looked for every %g s", root, POLL_INTERVAL)
 
     def _is_reached(self, directory: str) -> bool:
         """Whether it is a root, or below one of which that counts."""
@@ -313,12 +340,14 @@ class Watcher:
         for path in due:
             del self._due[path]
             if kind := self._compare(path):
-                kinds[os.path.relpath(path)] = kind
+                kinds[path if path == self._here else os.path.relpath(path, self._here)] = kind
         if kinds:
             self._line.send(channel.CHANGED, json.dumps(kinds))
 
     def _compare(self, path: str) -> str:
         """How the file has changed: "modified", "created", "deleted", or "" for not at all."""
+        if path == self._here:
+            return "created"
         known, now = self._prints.get(path), read_print(path)
         if now is None:
             return "deleted" if self._prints.pop(path, None) else ""
@@ -337,6 +366,15 @@ class _Ear(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._lose()
+
+
+def identify(directory: str) -> Identity:
+    """Which directory has this name now; the same for none."""
+    try:
+        status = os.stat(directory)
+    except OSError:
+        return (0, 0)
+    return (status.st_dev, status.st_ino)
 
 
 def read_print(path: str) -> Print | None:

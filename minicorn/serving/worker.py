@@ -122,7 +122,11 @@ class Worker:
         post = self._post
         os.environ["MINICORN_WORKER"] = str(post.slot)
         if self._app is None:
-            self._enter()
+            try:
+                self._enter()
+            except OSError:  # the directory has gone
+                if not post.failure:  # which is that, to be shown
+                    raise
         os.register_at_fork(after_in_child=self._let_go)
         self._lead_output()
         hooks = self._hooks = self._take_hooks()

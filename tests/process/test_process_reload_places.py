@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from harness import CHECKOUT, MINICORN, Starter, wait_until
-from reloading import await_word, serve, settle, write
+from reloading import await_status, await_word, get, serve, settle, write
 
 USES = """
 import library
@@ -78,10 +78,50 @@ def test_a_root_that_comes_again_is_watched_again(start: Starter, elsewhere: Pat
     server = serve(start, "--reload-dir", str(elsewhere), env=path(elsewhere))
     settle(server, start)
     shutil.rmtree(elsewhere)
-    server.wait_log(rf"files are looked at every 2 s, as the system cannot tell of changes: {elsewhere} has gone")
+    server.wait_log(rf"{elsewhere} has gone: it is looked for every 2 s")
     (elsewhere / "library").mkdir(parents=True)
     (elsewhere / "library" / "__init__.py").write_text("WORD = 'two'\n")
     wait_until(lambda: server.get().text == "two", "it is served")
+    (elsewhere / "library" / "__init__.py").write_text("WORD = 'three'\n")
+    await_word(server, "three")
+    assert "files are looked at" not in server.log.text  # for the system tells of changes
+
+
+@pytest.mark.parametrize(("how", "renamed"), [("cwd", "project"), ("chdir", "project/below")])
+def test_a_directory_that_another_one_takes_the_place_of_is_left_for_it(start: Starter, how: str, renamed: str) -> None:
+    write(start, "one", name="project/below/project.py")
+    write(start, "two", name="new/below/project.py")
+    place = start.cwd / "project" / "below"
+    flags, at = ((), place) if how == "cwd" else (("--chdir", "project/below"), start.cwd)
+    server = start.command(*MINICORN, "project:app", "--reload", "--bind", "127.0.0.1:0", *flags, cwd=at)
+    await_word(server, "one")
+    (start.cwd / renamed).rename(start.cwd / "old")
+    (start.cwd / renamed.replace("project", "new")).rename(start.cwd / renamed)
+    await_word(server, "two")
+    assert f"created: {place}" in server.log.text
+    write(start, "three", name="project/below/project.py")
+    await_word(server, "three")
+
+
+@pytest.mark.parametrize("how", ["renamed", "removed"])
+def test_a_directory_that_has_gone_is_told_and_awaited(start: Starter, how: str) -> None:
+    write(start, "one", name="project/project.py")
+    place = start.cwd / "project"
+    server = start.command(*MINICORN, "project:app", "--reload", "--bind", "127.0.0.1:0", cwd=place)
+    await_word(server, "one")
+    write(start, "two", name="project/project.py")
+    await_word(server, "two")
+    if how == "renamed":
+        place.rename(start.cwd / "old")
+    else:
+        shutil.rmtree(place)
+    server.wait_log(f"{place} has gone: it is looked for every 2 s")
+    assert "No such file or directory" in await_status(server, 500).text
+    write(start, "three", name="project/project.py")
+    wait_until(lambda: get(server).text == "three", "it is served")
+    write(start, "four", name="project/project.py")
+    await_word(server, "four")
+    assert "the watcher" not in server.log.text
 
 
 def test_symlinks_that_lead_nowhere_hide_no_other_file(start: Starter) -> None:
