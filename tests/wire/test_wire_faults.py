@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from minicorn.figures.heartbeat import Page
+from minicorn.figures.heartbeat import Page, private_page
 from minicorn.http.heads import Heads
 from minicorn.serving.connection import Connection
 from minicorn.serving.wsgi import Exchange
@@ -320,10 +320,12 @@ def test_close_is_called_before_the_client_has_read_its_reply(serve):
 @pytest.mark.parametrize(
     ("owner", "name"), [(Heads, "read"), (Page, "begin"), (Page, "end"), (Connection, "advance"), (Exchange, "run")]
 )
-def test_a_defect_of_the_servers_own_costs_one_client_and_is_logged(serve, log, monkeypatch, owner, name):
-    server = serve(good)
+def test_a_defect_of_the_servers_own_costs_one_client_and_is_logged(serve, log, monkeypatch, wait_until, owner, name):
+    page = private_page()
+    server = serve(good, page=page)
     other = server.connect()
     assert other.ask().body == b"good"
+    wait_until(lambda: page.requests == 1)  # nothing of it is to be done still
 
     def fail(*arguments):
         raise RuntimeError("a defect")
