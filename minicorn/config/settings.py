@@ -408,8 +408,12 @@ NAMES: Mapping[str, str] = (
 PREFIX = "MINICORN_"
 # Variables of ours that are no settings
 OWN_VARIABLES = {"MINICORN_WORKER", "MINICORN_CMD_ARGS", "MINICORN_CONFIG", "MINICORN_SUCCESSION", "MINICORN_CHECK"}
-# What Kubernetes sets in each pod beside a service that is called minicorn
-_SERVICE_LINK = r"MINICORN_(?:\w+_)?(?:SERVICE_(?:HOST|PORT)\w*|PORT_[0-9]+_(?:TCP|UDP|SCTP)\w*)"
+# What Kubernetes sets in each pod beside a service that is called minicorn; what is called as a setting is one, unless
+# it has a link's value
+_SERVICE_LINK = (
+    r"(?s)MINICORN_(?:\w+_)?"
+    r"(?:(?:SERVICE_(?:HOST|PORT)\w*|PORT_[0-9]+_(?:TCP|UDP|SCTP)\w*)=.*|PORT=(?:tcp|udp|sctp)://.*)"
+)
 DEFAULTS = Settings()
 
 
@@ -473,7 +477,7 @@ def from_environ(environ: Mapping[str, str]) -> Layer:
     for variable, text in environ.items():
         if not variable.startswith(PREFIX) or variable in OWN_VARIABLES or not text:
             continue
-        if re.fullmatch(_SERVICE_LINK, variable) or text.startswith(("tcp://", "udp://")):
+        if re.fullmatch(_SERVICE_LINK, f"{variable}={text}"):
             continue
         name = NAMES.get(variable.removeprefix(PREFIX).lower())
         if name is None:

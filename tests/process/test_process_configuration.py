@@ -105,7 +105,15 @@ raw_env = ["A=1", "B=2"]
 
 def test_what_kubernetes_sets_beside_a_service_of_our_name_is_no_setting(run: Run) -> None:
     links = {"MINICORN_PORT": "tcp://10.0.0.1:80", "MINICORN_SERVICE_HOST": "10.0.0.1", "MINICORN_PORT_80_TCP": "x"}
+    links |= {"MINICORN_WEB_PORT": "sctp://10.0.0.1:80"}
     assert shown(run("--print-config", **links))["port"] == ("8000", "default")
+
+
+def test_an_address_with_its_scheme_is_no_link_but_where_a_link_has_its_own(run: Run) -> None:
+    said = {"MINICORN_BIND": "tcp://127.0.0.1:9412", "MINICORN_LOG_SYSLOG_TO": "udp://10.0.0.1:514"}
+    found = shown(run("--print-config", **said))
+    assert found["bind"] == ("['127.0.0.1:9412']", "MINICORN_BIND")
+    assert found["syslog_addr"] == ("'udp://10.0.0.1:514'", "MINICORN_LOG_SYSLOG_TO")
 
 
 def test_a_port_above_a_files_bind_replaces_it(run: Run) -> None:
