@@ -90,6 +90,11 @@ def switch(default: bool, *flags: str, help: str, called: str = "", fixed: bool 
     return Option(default, flags, SWITCH, "", help, called, fixed, switch=True, managed=managed)  # type: ignore[return-value, arg-type]
 
 
+def _show_number(value: float) -> str:
+    """All its digits, without a fraction that is none."""
+    return repr(value).removesuffix(".0")
+
+
 def seconds(least: float = 0.0) -> Kind[float]:
     """A duration in seconds, fractions allowed."""
 
@@ -99,11 +104,11 @@ def seconds(least: float = 0.0) -> Kind[float]:
             raise ValueError(text)
         return value
 
-    return Kind(f"seconds, {least:g} or more", parse, "{:g}".format, (int, float))
+    return Kind(f"seconds, {least:g} or more, at most 1e9", parse, _show_number, (int, float))
 
 
-def count(least: int, most: int = 2**31) -> Kind[int]:
-    """A whole number from `least` to `most`."""
+def count(least: int, most: int = 2**31 - 1) -> Kind[int]:
+    """A whole number from `least` to `most`, by default what a C int holds."""
 
     def parse(text: str) -> int:
         value = int(text)
@@ -111,7 +116,7 @@ def count(least: int, most: int = 2**31) -> Kind[int]:
             raise ValueError(text)
         return value
 
-    return Kind(f"a whole number, {least} or more", parse, types=(int,))
+    return Kind(f"a whole number from {least} to {most}", parse, types=(int,))
 
 
 def size(least: int = 0) -> Kind[int]:
@@ -127,7 +132,7 @@ def size(least: int = 0) -> Kind[int]:
     def parse(text: str) -> int:
         unit = units.get(text[-1:].upper(), 1)
         value = int(text[:-1] if unit > 1 else text) * unit
-        if value < least:
+        if not least <= value < 2**63:
             raise ValueError(text)
         return value
 
@@ -206,7 +211,7 @@ def _parse_umask(text: str) -> int:
 
 
 def _parse_counts(text: str) -> tuple[int, ...]:
-    return tuple(count(1).parse(each) for each in text.split(","))
+    return tuple(count(1).parse(each) for each in text.split(",") if text)
 
 
 def _show_counts(value: int | Sequence[int]) -> str:
@@ -241,9 +246,9 @@ ADDRESS: Kind[Address] = Kind("host:port, [v6]:port, unix:/path or fd://N", pars
 WORKERS: Kind[int | Literal["auto"]] = Kind("a whole number from 1 to 1000, or auto", _parse_workers, types=(int,))
 UMASK: Kind[int] = Kind("an octal mode such as 027", _parse_umask, "{:03o}".format, (int,))
 COUNTS: Kind[tuple[int, ...]] = Kind(
-    "whole numbers, 1 or more, with commas", _parse_counts, _show_counts, (int, tuple, list)
+    "whole numbers from 1 to 2147483647, with commas", _parse_counts, _show_counts, (int, tuple, list)
 )
-MILLISECONDS = Kind("milliseconds, 0 or more", seconds().parse, "{:g}".format, (int, float))
+MILLISECONDS = Kind("milliseconds, 0 or more", seconds().parse, _show_number, (int, float))
 PEERS = Kind("addresses, networks such as 10.0.0.0/8, unix, or *, with commas", _parse_peers)
 # With the spellings of gunicorn and the numbers of Python's ssl, which its files have
 CERT_REQS = choice("none", "optional", "required", also={"0": "none", "1": "optional", "2": "required"})
@@ -408,8 +413,7 @@ NAMES: Mapping[str, str] = (
 PREFIX = "MINICORN_"
 # Variables of ours that are no settings
 OWN_VARIABLES = {"MINICORN_WORKER", "MINICORN_CMD_ARGS", "MINICORN_CONFIG", "MINICORN_SUCCESSION", "MINICORN_CHECK"}
-# What Kubernetes sets in each pod beside a service that is called minicorn; what is called as a setting is one, unless
-# it has a link's value
+# What Kubernetes sets in each pod beside a service that is called minicorn: under a name that is a setting's too, a link
 _SERVICE_LINK = (
     r"(?s)MINICORN_(?:\w+_)?"
     r"(?:(?:SERVICE_(?:HOST|PORT)\w*|PORT_[0-9]+_(?:TCP|UDP|SCTP)\w*)=.*|PORT=(?:tcp|udp|sctp)://.*)"
@@ -586,15 +590,20 @@ def retold(told: Mapping[str, object], settings: Settings) -> Settings:
 
 
 def render(outcome: Outcome) -> str:
-    """All settings as a file would have them, each with where it came from."""
-    lines = []
-    for name in ("app", *OPTIONS):
-        option, value = OPTIONS.get(name), getattr(outcome.settings, name)
-        shown: object = value
-        if option and option.repeatable:
-            shown = [option.kind.show(each) for each in value]
-        elif name == "umask" and value is not None:
-            shown = option.kind.show(value) if option else value
-        label = "wsgi_app" if name == "app" else (option and option.called) or name
-        lines.append(f"{f'{label} = {shown!r}':<40}  # {outcome.origins.get(name, 'default')}")
-    return "\n".join(lines)
+    """All settings as a file would have them, and takes them back, each with where it came from."""
+    told = {"app": ("wsgi_app", outcome.settings.app or None)}
+    for name, option in OPTIONS.items():
+        told[name] = option.called or name, _literal(option, getattr(outcome.settings, name))
+    return "\n".join(
+        # An origin may be a file of any name: as repr has it, it is part of one line
+        f"{f'{label} = {value!r}':<40}  # {repr(outcome.origins.get(name, 'default'))[1:-1]}"
+        for name, (label, value) in told.items()
+    )
+
+
+def _literal(option: Option, value: object) -> object:
+    if option.repeatable:
+        return [option.kind.show(each) for each in value]  # type: ignore[attr-defined]
+    if option.kind in (ADDRESS, UMASK) and value is not None:  # no literals, or hard to read
+        return option.kind.show(value)
+    return value

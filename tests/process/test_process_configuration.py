@@ -116,6 +116,15 @@ def test_an_address_with_its_scheme_is_no_link_but_where_a_link_has_its_own(run:
     assert found["syslog_addr"] == ("'udp://10.0.0.1:514'", "MINICORN_LOG_SYSLOG_TO")
 
 
+@pytest.mark.parametrize("argv", [(), ("m:app", "-m", "027", "--monitor", ":0", "--preload", "--refork-after", "5,9")])
+def test_what_is_printed_is_a_file(run: Run, argv: tuple[str, ...]) -> None:
+    printed = run("--print-config", *argv)
+    again = run("--print-config", "-c", "printed.py", files={"printed.py": printed[1]})
+    assert {name: value for name, (value, _) in shown(again).items()} == {
+        name: value for name, (value, _) in shown(printed).items()
+    }
+
+
 def test_a_port_above_a_files_bind_replaces_it(run: Run) -> None:
     found = shown(run("--print-config", "--port", "81", files={"minicorn.conf.py": 'bind = "unix:/run/x"'}))
     assert (found["bind"][0], found["port"][0]) == ("[]", "81")

@@ -1,16 +1,29 @@
 """Settings and the command line: the contract's defaults, one line for each mistake."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 import minicorn
 from minicorn.cli import main
 from minicorn.config.address import Descriptor, Tcp, Unix
-from minicorn.config.settings import ACCESS_FORMAT, OPTIONS, Settings, from_argv, from_environ, from_options, settle
+from minicorn.config.settings import (
+    ACCESS_FORMAT,
+    OPTIONS,
+    Settings,
+    from_argv,
+    from_environ,
+    from_options,
+    from_values,
+    render,
+    settle,
+)
 from minicorn.errors import ConfigError, UsageError
 
 GUNICORN_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
@@ -189,7 +202,7 @@ WRONG: dict[str, list[str]] = {
     "warmup": ["", "health", "/a b", "/a\r\nHost: b", "/ä", "/#top"],
     "preload": ["", "perhaps"],
     "preload_strict": ["", "perhaps"],
-    "refork_after": ["", "0", "-1", "1,,2", "1,", "soon", "1.5", "1 2"],
+    "refork_after": ["0", "-1", "1,,2", "1,", "soon", "1.5", "1 2"],
     "queue_timeout": ["-1", "nan", "x"],
     "handoff_after": ["-1", "nan", "x"],
     "recv_timeout": ["0", "nan", "x"],
@@ -197,14 +210,14 @@ WRONG: dict[str, list[str]] = {
     "keep_alive": ["-1", "nan", "x"],
     "max_keepalive_requests": ["-1", "1.5", "many", "99999999999"],
     "max_header_size": ["0", "255", "-1", "1X", "K", "1.5K", ""],
-    "max_body_size": ["-1", "-1M", "M", "big", "1MB", ""],
+    "max_body_size": ["-1", "-1M", "M", "big", "1MB", "", "8589934592G"],
     "limit_request_fields": ["-1", "x"],
     "limit_request_line": ["-1", "x", "4K"],
     "limit_request_field_size": ["-1", "x"],
     "min_body_rate": ["-1", "1.5", "fast"],
     "worker_connections": ["-1", "all"],
     "max_buffered_size": ["-1", "big"],
-    "backlog": ["0", "-1", "x"],
+    "backlog": ["0", "-1", "x", "2147483648"],
     "reload": ["", "maybe", "2"],
     "reload_dir": ["", "a\0b"],
     "reload_include": ["", "a\0b"],
@@ -409,7 +422,38 @@ def test_sizes_and_durations_are_shown_as_a_person_writes_them_and_read_back_as_
     size, seconds = OPTIONS["max_body_size"].kind, OPTIONS["timeout"].kind
     for value, shown in ((0, "0"), (1000, "1000"), (1024, "1K"), (1536, "1536"), (3 * 2**20, "3M"), (2**31, "2G")):
         assert (size.show(value), size.parse(shown)) == (shown, value)
-    assert (seconds.show(30.0), seconds.show(0.5)) == ("30", "0.5")
+    assert (seconds.show(30.0), seconds.show(0.5), seconds.show(1234567.25)) == ("30", "0.5", "1234567.25")
+
+
+POOL = ["1", "auto", "true", "h:80", "unix:/run/x", "[::1]:0", "fd://3", "0.125", "1234567", "50,1000", "/a", "A=1", ""]
+
+
+def said_of(name: str) -> st.SearchStrategy[tuple[str, list[str]]]:
+    """The setting with one or two texts that it takes."""
+    option = OPTIONS[name]
+
+    def is_taken(text: str) -> bool:
+        try:
+            option.kind.parse(text)
+        except ValueError:
+            return False
+        return True
+
+    pool = [*POOL, *option.kind.words, *(text for setting, text, _ in GOOD if setting == name)]
+    texts = st.sampled_from(list(filter(is_taken, pool)))
+    if is_taken("any text"):
+        texts |= st.text(min_size=1, max_size=9).filter(is_taken)
+    return st.tuples(st.just(name), st.lists(texts, min_size=1, max_size=2))
+
+
+@hypothesis.given(st.lists(st.sampled_from(list(OPTIONS)).flatmap(said_of), max_size=4).map(dict))
+def test_what_is_printed_is_a_file_with_the_same_settings(values: dict[str, list[str]]) -> None:
+    if "refork_after" in values:
+        values["preload"] = ["true"]
+    outcome = settle([from_argv({"app": ["main:app"], **values})], {})
+    said: dict[str, object] = {}
+    exec(render(outcome), {}, said)
+    assert settle([from_values("file", json.loads(json.dumps(said)))], {}).settings == outcome.settings
 
 
 def test_who_is_believed_may_stand_in_the_environment() -> None:
