@@ -245,9 +245,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    if not 1 <= int(text) <= 1000:
-        raise ValueError(text)
-    return int(text)
+    if text.isdecimal() and 1 <= int(text) <= 1000:
+        return int(text)
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is no number from 1 to 1000; none serve after kill -WINCH, which keeps the sockets, or `stop`"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -60,6 +60,8 @@ def parse_port(text: str) -> int:
 
 def parse_address(text: str) -> Address:
     """The address that `text` names; ValueError when it names none."""
+    if "\0" in text:
+        raise ValueError(text)
     if text.startswith("unix:") and len(text) > len("unix:"):
         return Unix(text.removeprefix("unix:"))
     text = text.removeprefix("tcp://")
@@ -71,7 +73,7 @@ def parse_address(text: str) -> Address:
             raise ValueError(text)
         return Named(number)
     host, colon, port = text.rpartition(":")
-    if not colon:
+    if not colon or text.endswith("]"):
         host, port = text, "8000"
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]

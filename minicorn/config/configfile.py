@@ -139,14 +139,15 @@ def _be_reader(place: str, directory: str, environ: dict[str, str], read_fd: int
     try:
         _import_from(directory)
         source = _load(_locate(place, directory))
-        said: dict[str, object] = _as_data(execute(place, directory, source), _unread(place, source))
-        said["source"] = source.decode("latin-1") if said["hooks"] else ""  # any bytes, in JSON
+        values = _as_data(execute(place, directory, source), _unread(place, source))
+        values["source"] = source.decode("latin-1") if values["hooks"] else ""  # any bytes, in JSON
+        said = json.dumps(values)
     except ConfigError as error:
-        said = {"fault": str(error)}
+        said = json.dumps({"fault": str(error)})
     except BaseException as error:  # SystemExit too: a file is no program
-        said = {"fault": _where(error, place, directory)}
+        said = json.dumps({"fault": _where(error, place, directory)})
     with os.fdopen(write_fd, "wb") as file:
-        file.write(json.dumps(said).encode() + b"\n")
+        file.write(said.encode() + b"\n")
     return 0
 
 

@@ -136,5 +136,6 @@ def nearest(name: str, flags: list[str]) -> str:
     """What a flag that is none may have been meant to be."""
     import difflib  # for mistakes alone
 
-    near = difflib.get_close_matches(name, flags, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    named = {flag.lstrip("-"): flag for flag in flags}  # dashes alike are no likeness
+    near = difflib.get_close_matches(name.lstrip("-"), named, n=1)
+    return f"; did you mean {named[near[0]]}?" if near else ""

@@ -174,6 +174,11 @@ def _parse_text(text: str) -> str:
     return text
 
 
+def _parse_name(text: str) -> str:
+    _parse_text(text).encode()  # a UnicodeEncodeError, which is a ValueError, for bytes that were no UTF-8
+    return text
+
+
 def _parse_target(text: str) -> str:
     if not text.startswith("/") or not text.isascii() or not text.isprintable() or " " in text or "#" in text:
         raise ValueError(text)
@@ -240,7 +245,8 @@ TEXT: Kind[str] = Kind("a text", _parse_text)
 TARGET: Kind[str] = Kind("a path of the application, such as /health", _parse_target)
 PATH: Kind[str] = Kind("a path", _parse_text)
 LOGFILE: Kind[str] = Kind("a path, or - for the terminal", _parse_text)
-NAME: Kind[str] = Kind("a text", _parse_text, types=(int,))
+NAME: Kind[str] = Kind("a text", _parse_name, types=(int,))
+APP: Kind[str] = Kind("a text", _parse_name)
 PORT: Kind[int] = Kind("a port from 0 to 65535", parse_port, types=(int,))
 ADDRESS: Kind[Address] = Kind("host:port, [v6]:port, unix:/path or fd://N", parse_address, render_address)
 WORKERS: Kind[int | Literal["auto"]] = Kind("a whole number from 1 to 1000, or auto", _parse_workers, types=(int,))
@@ -441,7 +447,7 @@ def _from_value(name: str, value: object, origin: str) -> Given:
 def convert(name: str, given: Given) -> object:
     """The setting's value; an error in one line when it cannot be."""
     option = OPTIONS.get(name)
-    kind: Kind[object] = option.kind if option else TEXT  # type: ignore[assignment]  # APP
+    kind: Kind[object] = option.kind if option else APP  # type: ignore[assignment]
     values: list[object] = []
     for raw in given.raw:
         typed = isinstance(raw, kind.types) and (bool in kind.types or not isinstance(raw, bool))
@@ -591,7 +597,7 @@ def retold(told: Mapping[str, object], settings: Settings) -> Settings:
 
 def render(outcome: Outcome) -> str:
     """All settings as a file would have them, and takes them back, each with where it came from."""
-    told = {"app": ("wsgi_app", outcome.settings.app or None)}
+    told: dict[str, tuple[str, object]] = {"app": ("wsgi_app", outcome.settings.app or None)}
     for name, option in OPTIONS.items():
         told[name] = option.called or name, _literal(option, getattr(outcome.settings, name))
     return "\n".join(

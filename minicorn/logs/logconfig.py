@@ -140,9 +140,9 @@ def check(settings: Settings) -> None:
         os.close(tell)
     with os.fdopen(told, "rb") as file:
         text = file.read().decode("utf-8", "replace")
-    os.waitpid(pid, 0)
-    if text:
-        raise ConfigError(text)
+    _, status = os.waitpid(pid, 0)
+    if text or status:
+        raise ConfigError(text or "--log-config, --log-syslog: what they name ends the process that tries it")
 
 
 def _try(settings: Settings, tell: int) -> int:
@@ -153,8 +153,9 @@ def _try(settings: Settings, tell: int) -> int:
             from minicorn.logs.syslog import Syslog
 
             Syslog(settings, "error").reach()
-    except ConfigError as error:
-        os.write(tell, " ".join(str(error).split()).encode()[:4096])
+    except BaseException as error:  # SystemExit too, which is no end of the server
+        said = str(error) if isinstance(error, ConfigError) else f"--log-config: {type(error).__name__} {error}"
+        os.write(tell, " ".join(said.split()).encode("utf-8", "backslashreplace")[:4096])
     return 0
 
 

@@ -12,6 +12,7 @@ import sys
 from contextlib import suppress
 from logging.handlers import SysLogHandler
 
+from minicorn.config.address import parse_port
 from minicorn.config.settings import Settings
 from minicorn.errors import ConfigError
 from minicorn.logs.logger import tell
@@ -65,9 +66,13 @@ def parse_syslog(text: str) -> tuple[str | tuple[str, int], socket.SocketKind | 
         path, _, kind = text.removeprefix("unix://").partition("#")
         return path, socket.SOCK_DGRAM if kind == "dgram" else None
     match = _ADDRESS.fullmatch(text)
-    if match is None:
+    try:
+        if match is None:
+            raise ValueError(text)
+        host, port = match["v6"] or match["host"] or "localhost", parse_port(match["port"] or "514")
+        host.encode("idna")  # a..b is no name of a host: UnicodeError, which is a ValueError
+    except ValueError:
         raise ConfigError(
             f"--log-syslog-to: cannot take {text!r}: it takes unix://PATH, udp://HOST:PORT or tcp://HOST:PORT"
-        )
-    stream = socket.SOCK_STREAM if match["kind"] == "tcp" else socket.SOCK_DGRAM
-    return (match["v6"] or match["host"] or "localhost", int(match["port"] or 514)), stream
+        ) from None
+    return (host, port), socket.SOCK_STREAM if match["kind"] == "tcp" else socket.SOCK_DGRAM

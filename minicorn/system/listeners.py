@@ -143,7 +143,10 @@ def resolve(address: Tcp) -> tuple[socket.AddressFamily, tuple[object, ...]]:
     """The family and the name that the system has for it; OSError for none."""
     # As bytes, where that is the same: Python's codec for international names takes a while to load
     host = address.host.encode() if address.host.isascii() else address.host
-    found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:
+        found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except UnicodeError as error:
+        raise OSError(errno.EINVAL, "that is no name of a host") from error
     # A name such as localhost has both: IPv4 is what its clients try everywhere
     family, *_, name = min(found, key=lambda entry: entry[0] != socket.AF_INET)
     return family, name

@@ -52,9 +52,9 @@ def _user(text: str) -> tuple[str, int, int]:
     import pwd
 
     try:
-        found = pwd.getpwuid(int(text)) if text.isdecimal() else pwd.getpwnam(text)
+        found = pwd.getpwuid(int(text)) if _is_number(text) else pwd.getpwnam(text)
     except KeyError:
-        if text.isdecimal():
+        if _is_number(text):
             return "", int(text), os.getegid()  # containers have users without a name
         raise ConfigError(f"--user {text}: there is no such user") from None
     return found.pw_name, found.pw_uid, found.pw_gid
@@ -64,6 +64,11 @@ def _group(text: str) -> int:
     import grp
 
     try:
-        return int(text) if text.isdecimal() else grp.getgrnam(text).gr_gid
+        return int(text) if _is_number(text) else grp.getgrnam(text).gr_gid
     except KeyError:
         raise ConfigError(f"--group {text}: there is no such group") from None
+
+
+def _is_number(text: str) -> bool:
+    """Whether it is one of a user or a group; the last of 32 bits is chown's "as it is"."""
+    return text.isdecimal() and len(text) <= 10 and int(text) < 2**32 - 1

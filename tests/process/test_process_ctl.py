@@ -130,7 +130,8 @@ def test_scale_goes_up_and_down(start: Starter) -> None:
     assert len(server.workers()) == 5
     assert ctl(server, "scale", "1").returncode == 0
     assert len(server.workers()) == 1
-    assert ctl(server, "scale", "0").returncode == 2
+    none = ctl(server, "scale", "0")
+    assert (none.returncode, "'0' is no number from 1 to 1000" in none.stderr) == (2, True)
 
 
 def test_reopen_logs_follows_a_rotation(start: Starter) -> None:
