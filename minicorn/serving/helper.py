@@ -60,7 +60,8 @@ class Helper:
             if thread is None:
                 return
             self._stopping = True
-            self._wake()
+            if self._call.locked():  # else it has been called, and hears that
+                self._call.release()  # also while it waits for its patience's end, which may be long
             thread.join()
             self._call.acquire(blocking=False)  # a call that it did not hear
             self._thread = None

@@ -703,3 +703,10 @@ def read_pipelined(connection: http.client.HTTPConnection, count: int) -> list[s
             fields = http.client.parse_headers(file)
             bodies.append(file.read(int(fields["Content-Length"])).decode())
     return bodies
+
+
+def test_a_long_patience_holds_up_neither_a_fork_nor_the_end(start: Starter) -> None:
+    server = start("plain:app", "--handoff-after", "60000")
+    assert json.loads(server.get("/child").text)["descriptors"] == [0, 1, 2]
+    assert server.get("/").status == 200
+    assert server.stop() == 0
