@@ -262,7 +262,7 @@ BAD["two files"] = (("m:app",), {"minicorn.conf.py": "", "minicorn.toml": ""}, {
 PLACES_TAKEN = {
     "--pid missing/pid": "--pid missing/pid: No such file",
     "--pid .": "--pid .: Is a directory",
-    "--worker-tmp-dir missing": "--worker-tmp-dir: cannot use missing: No such file",
+    "--worker-tmp-dir missing": "/missing: No such file",
     "--access-logfile missing/log": "missing/log",
     "--bind unix:missing/s": "cannot listen on unix:missing/s: No such file",
     "--bind unix:.": "cannot listen on unix:.: a file that is no socket is there",
@@ -302,7 +302,7 @@ PLAIN_USER = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if os.geteuid
         ("--bind unix:closed/s", "cannot listen on unix:closed/s: Permission denied"),
         ("--pid closed/pid", "--pid closed/pid: Permission denied"),
         ("--pid theirs", "--pid theirs: Permission denied"),
-        ("--worker-tmp-dir closed", "--worker-tmp-dir: cannot use closed: Permission denied"),
+        ("--worker-tmp-dir closed", "/closed: Permission denied"),
         ("--error-logfile closed/log", "closed/log: Permission denied"),
     ],
 )
