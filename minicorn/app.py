@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from minicorn.arbiter import succession
 from minicorn.arbiter.arbiter import Arbiter
+from minicorn.arbiter.attendant import Attendant
 from minicorn.arbiter.belongings import Belongings
 from minicorn.arbiter.succession import Estate
 from minicorn.arbiter.upgrade import Upgrade
@@ -79,7 +80,6 @@ def _bring(settings: Settings) -> None:
     version may lie in its place, which does not fit the one that runs."""
     logged = settings.access_logfile is not None or settings.has_log_handlers
     wanted = {
-        "minicorn.arbiter.hooks": settings.hooks,
         "minicorn.arbiter.reloading": settings.reload,
         "minicorn.figures.monitor": settings.is_monitored,
         "minicorn.logs.capture": settings.capture_output,
@@ -87,6 +87,7 @@ def _bring(settings: Settings) -> None:
         "minicorn.logs.syslog": settings.log_syslog,
         "minicorn.logs.unanswered": logged,
         "minicorn.serving.forksafety": settings.preload,
+        "minicorn.serving.hooks": settings.hooks,
         "minicorn.serving.preface": settings.proxy_protocol != "off",
         "minicorn.serving.promotion": settings.refork_after,
         "minicorn.serving.template": settings.preload or settings.reload,
@@ -139,9 +140,7 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, estat
             if owner is not None:
                 belongings.give(owner)
             if desk or settings.statsd_host is not None:
-                from minicorn.figures import monitor  # now, lest a later version of it be found; only if it is wanted
-
-                belongings.attendants.members.append(monitor.attend(settings, desk, belongings.directory.path))
+                belongings.attendants.members.append(_make_monitor(settings, desk, belongings.directory.path))
             arbiter = Arbiter(settings, size, belongings, children.worker, children.template, upgrade, estate, config)
         except OSError as error:
             raise ConfigError(f"cannot start: {error.strerror}; it takes more descriptors (ulimit -n)") from error
@@ -151,6 +150,13 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, estat
         if estate is None:
             _warn_of_shell()
         return arbiter.run()
+
+
+def _make_monitor(settings: Settings, desk: Listener | None, directory: str) -> Attendant:
+    """The child that tells of the server whose files are in `directory`; it listens at `desk`, if at all."""
+    from minicorn.figures.monitor import Monitor  # now, lest a later version of it be found; only if it is wanted
+
+    return Attendant("monitor", lambda line: Monitor(settings, desk, directory, line).run(), lambda message: None, desk)
 
 
 @contextlib.contextmanager

@@ -17,10 +17,10 @@ from minicorn.logs.log import LOGGER, Sink
 from minicorn.pool.life import USHER
 from minicorn.server import Seat, Server
 from minicorn.serving.loader import load_app
+from minicorn.serving.post import Post
 from minicorn.serving.surroundings import provide
 from minicorn.serving.worker import Worker
 from minicorn.system import channel
-from minicorn.system.spawn import Post
 from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:  # of templates: imported where there are any

@@ -39,10 +39,10 @@ from minicorn.pool.life import Exit
 from minicorn.pool.nursery import Cradle
 from minicorn.pool.pool import Pool
 from minicorn.pool.shutdown import Stop
+from minicorn.serving.post import Post
 from minicorn.system import channel, spawn, terminal
 from minicorn.system.cgroup import count_workers
 from minicorn.system.channel import Message
-from minicorn.system.spawn import Post
 from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:  # with --reload: imported where it is on
@@ -213,8 +213,8 @@ class Arbiter:
 
     def _leave(self, attendant: Attendant) -> None:
         """In an attendant, which serves no client."""
-        self._belongings.let_go(attendant.listener)
-        self._belongings.leave_service()
+        self._belongings.close_private(attendant.listener)
+        self._belongings.close_shared()
         with contextlib.suppress(OSError):  # where there is none now, what it does without one is done all the same
             os.chdir(self._settings.directory(self._upgrade.cwd))
 

@@ -98,7 +98,7 @@ class Belongings:
 
     # In a child
 
-    def let_go(self, kept: Listener | None = None) -> None:
+    def close_private(self, kept: Listener | None = None) -> None:
         """Close what no child shares, and the listeners of attendants, but for `kept`."""
         ordered = (line for _, line in self.ordered.values())
         attended = (line for _, line in self.attendants.channels)
@@ -115,8 +115,8 @@ class Belongings:
         self.manager.close()
         self.signals.close()
 
-    def leave_service(self) -> None:
-        """The child serves no client: it holds neither port nor queue."""
+    def close_shared(self) -> None:
+        """Hold neither port nor queue: this process serves nobody."""
         for listener in self.listeners:
             listener.close()
         self.handoff.close()

@@ -16,9 +16,9 @@ from minicorn.arbiter.belongings import Belongings
 from minicorn.config.settings import Settings
 from minicorn.pool.actions import Spawn
 from minicorn.pool.pool import Pool
+from minicorn.serving.post import Post
 from minicorn.system import channel, spawn
 from minicorn.system.channel import Channel
-from minicorn.system.spawn import Post
 
 Life = Callable[[Post, Settings], int]  # a whole life, in the child: gives the exit code
 
@@ -93,7 +93,7 @@ class Births:
 
     def _order(self, action: Spawn, post: Post, ours: Channel) -> None:
         """Have it forked by a template; if that is gone, so is the other end, which will be heard."""
-        from minicorn.arbiter import order  # it came with the template's code
+        from minicorn.serving import order  # it came with the template's code
 
         if line := self._belongings.channels.get(action.parent):
             order.give(line, post, self._belongings.directory.page_fd(action.slot))
@@ -103,9 +103,9 @@ class Births:
         def be() -> int:
             logging.getLogger("minicorn").setLevel(settings.log_level.upper())
             ours.close()
-            self._belongings.let_go()
+            self._belongings.close_private()
             if action.template:
-                self._belongings.leave_service()
+                post.close_shared()
                 return self._template(post, settings)
             return self._boot(post, settings)
 

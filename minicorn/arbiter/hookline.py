@@ -19,6 +19,10 @@ from minicorn.arbiter.attendant import Attendant
 from minicorn.config.settings import Settings
 from minicorn.record import Record
 from minicorn.system.channel import RAN, Channel, Message
+from minicorn.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 LOGGER = logging.getLogger("minicorn")
 # Those of the arbiter; the others are run by the workers
@@ -126,12 +130,39 @@ class HookLine:
             call.then(False)
 
     def _run(self, channel: Channel) -> int:
-        from minicorn.arbiter.hooks import attend
-
-        return attend(channel, self._settings, self._address)
+        return _serve(channel, self._settings, self._address)
 
     def _hear(self, message: Message) -> None:
         if message.word == RAN:
             number, well = json.loads(message.text)
             if number in self._calls:
                 self._calls.pop(number).then(well)
+
+
+def _serve(channel: Channel, settings: Settings, address: list[str]) -> int:
+    """The life of the hooks process: until its channel ends."""
+    from minicorn.serving.hooks import explain, make_server, make_worker, run_file, run_hook
+
+    os.environ.update(settings.variables)
+    arbiter = os.getppid()
+    try:
+        hooks: dict[str, Any] = run_file(settings)
+    except BaseException as error:
+        LOGGER.error("%s cannot be run for its hooks\n%s", settings.config, explain(error))
+        return 1
+    size = settings.workers if isinstance(settings.workers, int) else 0
+    server = make_server(settings, arbiter, size, address)
+    alive = True
+    while alive:
+        messages, alive = channel.wait()
+        for message in messages:
+            number, *values = json.loads(message.text)
+            if message.word == "child_exit":
+                pid, slot = values
+                values = [make_worker(settings, pid, slot, arbiter)]
+            elif message.word == "nworkers_changed":
+                server.num_workers = values[0]
+            hook = hooks.get(message.word)  # of a call from before the file was changed there may be none
+            well = hook is None or run_hook(message.word, hook, server, *values)
+            channel.send(RAN, json.dumps([number, well]))
+    return 0

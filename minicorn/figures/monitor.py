@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from minicorn.arbiter.attendant import Attendant
 from minicorn.config.address import Tcp
 from minicorn.config.settings import Settings
 from minicorn.errors import ExitCode
@@ -152,8 +151,3 @@ class Monitor:
         with socket.socket(family, kind, protocol) as out:
             for data in statsd.datagrams(before, now, self._settings.statsd_prefix, self._settings.dogstatsd_tags):
                 out.sendto(data, address)
-
-
-def attend(settings: Settings, desk: Listener | None, directory: str) -> Attendant:
-    """The child for the server whose files are in `directory`; it listens at `desk`, if at all."""
-    return Attendant("monitor", lambda line: Monitor(settings, desk, directory, line).run(), lambda message: None, desk)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from minicorn.figures.snapshot import Snapshot, Usage
+from minicorn.figures.snapshot import QueueView, Snapshot, Usage
 from minicorn.record import replace
 from minicorn.system.memory import read_memory
-from minicorn.system.queues import look_at_queues
+from minicorn.system.queues import read_queues
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -48,7 +48,8 @@ def with_usage(snapshot: Snapshot) -> Snapshot:
     standing = snapshot.standing
     arbiter = replace(_usage(standing.pid), cpu=read_cpu(standing.pid, reaped=True))
     others = read_children(standing.pid) - {worker.pid for worker in workers}
-    queues = look_at_queues(standing.listeners)
+    figures = read_queues()
+    queues = tuple(QueueView(each.name, *figures[each.inode]) for each in standing.listeners if each.inode in figures)
     return replace(snapshot, workers=workers, usage=arbiter, others=tuple(map(_usage, sorted(others))), queues=queues)
 
 

@@ -13,15 +13,15 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 
-from minicorn.arbiter import order
 from minicorn.server import Server
+from minicorn.serving import order
 from minicorn.serving.connection import BODY, REPLY
 from minicorn.serving.forksafety import Watch
+from minicorn.serving.post import Post
 from minicorn.serving.template import beget
 from minicorn.system import channel, signals
 from minicorn.system.channel import Message
 from minicorn.system.signals import Signals
-from minicorn.system.spawn import Post
 
 # The frames of the worker that has forked lie below all that its heirs call: more than there are
 NESTED = 50
@@ -47,7 +47,7 @@ class Promotion:
         self._server.pause()
         if hindrances := list(self._find_hindrances(ordered)):
             ordered.channel.send(channel.FAILED, "it has " + ", ".join(hindrances))
-            order.drop(ordered)
+            ordered.close()
         else:
             beget(ordered, lambda: self._be_born(ordered))
 
@@ -56,7 +56,7 @@ class Promotion:
             yield "a request under way"
         yield from self._watch.threads()
         ours = [connection.fd for connection in self._server.connections]
-        yield from self._watch.descriptors([*ours, *order.descriptors(ordered)])
+        yield from self._watch.descriptors([*ours, *ordered.descriptors])
 
     def _be_born(self, ordered: Post) -> int:
         """In the template to be: let go of what is the worker's, which lives on."""
@@ -65,6 +65,6 @@ class Promotion:
         faulthandler.unregister(signals.STACKS)
         self._post.lay_down()
         signal.signal(signal.SIGABRT, signal.SIG_DFL)  # hook worker_abort
-        order.leave_service(ordered)
+        ordered.close_shared()
         sys.setrecursionlimit(sys.getrecursionlimit() + NESTED)
         return self._be_template(ordered)

@@ -21,12 +21,12 @@ import os
 import time
 from collections.abc import Callable
 
-from minicorn.arbiter import order
 from minicorn.errors import ExitCode
 from minicorn.logs.log import Sink
+from minicorn.serving import order
 from minicorn.serving.loader import explain
+from minicorn.serving.post import Post
 from minicorn.system import channel, spawn
-from minicorn.system.spawn import Post
 from minicorn.system.title import set_title
 
 Boot = Callable[[Post], int]
@@ -97,7 +97,7 @@ def beget(post: Post, run: Callable[[], int]) -> None:
     except OSError as error:
         post.channel.send(channel.FAILED, error.strerror or str(error))
     finally:
-        order.drop(post)
+        post.close()
 
 
 def _be_middle(post: Post, run: Callable[[], int]) -> int:

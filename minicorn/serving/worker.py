@@ -25,17 +25,17 @@ from minicorn.pool.life import USHER
 from minicorn.record import as_dict
 from minicorn.server import Seat, Server
 from minicorn.serving.loader import explain, load_app
+from minicorn.serving.post import Post
 from minicorn.system import channel, signals, spawn
 from minicorn.system.privileges import find_owner
 from minicorn.system.signals import Signals
-from minicorn.system.spawn import Post
 from minicorn.system.title import set_title
 from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:  # ours are imported where they are on
     from wsgiref.types import WSGIApplication
 
-    from minicorn.arbiter.hooks import WorkerHooks
+    from minicorn.serving.hooks import WorkerHooks
     from minicorn.serving.promotion import Promotion
 
 LOGGER = logging.getLogger("minicorn")
@@ -127,7 +127,7 @@ class Worker:
             except OSError:  # the directory has gone
                 if not post.failure:  # which is that, to be shown
                     raise
-        os.register_at_fork(after_in_child=self._let_go)
+        os.register_at_fork(after_in_child=post.close_shared)  # the application may fork, at its import too
         self._lead_output()
         hooks = self._hooks = self._take_hooks()
         if hooks is not None:
@@ -196,7 +196,7 @@ class Worker:
     def _take_hooks(self) -> WorkerHooks | None:
         if not self._settings.hooks:
             return None
-        from minicorn.arbiter.hooks import WorkerHooks
+        from minicorn.serving.hooks import WorkerHooks
 
         names = [listener.name for listener in self._listeners]
         return WorkerHooks(self._settings, self._post.slot, names)
@@ -207,12 +207,6 @@ class Worker:
             self._hooks.tell("worker_abort", self._hooks.worker)
         signal.signal(signal.SIGABRT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGABRT)
-
-    def _let_go(self) -> None:
-        """In what the application forks, be it at its import: it holds neither the port nor who waits."""
-        for listener in self._listeners:
-            listener.close()
-        self._post.handoff.close()
 
     def _obey(self) -> None:
         for signum in self._signals.take():

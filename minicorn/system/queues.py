@@ -7,10 +7,7 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from collections.abc import Iterable, Iterator
-
-from minicorn.figures.snapshot import QueueView
-from minicorn.pool.standing import Listening
+from collections.abc import Iterator
 
 # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h, linux/unix_diag.h
 _SOCK_DIAG = 4
@@ -26,17 +23,16 @@ _UNIX_MESSAGE = struct.Struct("=BBBxIII")
 _SHOW_QUEUE, _QUEUE_ATTRIBUTE = 0x10, 4
 
 
-def look_at_queues(listeners: Iterable[Listening]) -> tuple[QueueView, ...]:
-    """The queues of `listeners`, as far as the system tells."""
+def read_queues() -> dict[int, tuple[int, int]]:
+    """By the inode of each socket that listens: how many wait, and how many can; nothing where the system does
+    not tell."""
     if sys.platform != "linux":
-        return ()
+        return {}
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG) as diag:
-            figures = dict([*_inet(diag, socket.AF_INET), *_inet(diag, socket.AF_INET6), *_unix(diag)])
+            return dict([*_inet(diag, socket.AF_INET), *_inet(diag, socket.AF_INET6), *_unix(diag)])
     except OSError:
-        return ()  # a sandbox does not let us
-    found = ((each.name, figures.get(each.inode)) for each in listeners)
-    return tuple(QueueView(name, *figure) for name, figure in found if figure is not None)
+        return {}  # a sandbox does not let us
 
 
 def _inet(diag: socket.socket, family: int) -> Iterator[tuple[int, tuple[int, int]]]:

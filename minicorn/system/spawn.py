@@ -8,20 +8,13 @@ into the parent's frames: no `finally`, no atexit, no buffer of the parent's run
 from __future__ import annotations
 
 import atexit
-import faulthandler
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable
 
-from minicorn.figures.heartbeat import IdleMap, Page
-from minicorn.logs import complaints
-from minicorn.record import Value, fresh
-from minicorn.serving.handoff import Handoff
 from minicorn.system import signals, terminal
-from minicorn.system.channel import Channel
-from minicorn.system.listeners import Listener
 from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,38 +22,6 @@ if TYPE_CHECKING:
 
 MANAGED = frozenset(signals.URGENCY)
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
-
-
-class Post(Value):
-    """What a worker, or a template of workers, is given at its fork."""
-
-    slot: int
-    generation: int
-    page: Page
-    stack_fd: int
-    trace_fd: int
-    channel: Channel
-    handoff: Handoff
-    idle_map: IdleMap
-    listeners: list[Listener] = fresh(list)
-    failure: str = ""  # why the code of its generation cannot be loaded: it shows that, and does not try
-
-    def take_up(self) -> None:
-        """In the child, as it begins: its stack and its errors go where the arbiter looks; it leads a group."""
-        self.take_stack()
-        complaints.collect(self.page.erred)
-        lead_group()
-
-    def take_stack(self) -> None:
-        """Once more where an application has been imported, since many enable faulthandler then."""
-        faulthandler.enable(self.stack_fd)
-
-    def lay_down(self) -> None:
-        """In what that child has forked, which has a post of its own."""
-        faulthandler.disable()
-        self.channel.close()
-        os.close(self.stack_fd)
-        os.close(self.trace_fd)
 
 
 def fork(run: Callable[[], int], heir: bool = False) -> int:

@@ -24,11 +24,12 @@ LAYERS = {
         serving.holdings serving.pace typed
     """,
     "one fact of the operating system each": """
-        arbiter.hooks arbiter.order arbiter.succession config.configfile config.configuration figures.desk
+        arbiter.succession config.configfile config.configuration figures.desk
         figures.directory figures.heartbeat figures.ledger figures.survey figures.top figures.traces
         figures.usage logs.accesslog logs.capture logs.complaints logs.log logs.logger logs.syslog logs.unanswered
         reload.failure reload.groundwork reload.imports reload.places reload.sweep serving.forksafety serving.handoff
-        serving.loader serving.outbox serving.spool serving.surroundings serving.tls serving.upload
+        serving.hooks serving.loader serving.order serving.outbox serving.post serving.spool serving.surroundings
+        serving.tls serving.upload
         system.activation system.cgroup system.channel system.listeners system.memory system.pidfile
         system.poller system.privileges system.queues system.rights system.scratch system.shell system.signals
         system.spawn system.systemd system.terminal system.title system.wakeup
@@ -50,6 +51,8 @@ LAYERS = {
     """,
 }
 LEVELS = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules.split()}
+JOINING = {module for module, level in LEVELS.items() if level == len(LAYERS) - 1}
+KNOWN_ARBITER = {"logs.logconfig": {"arbiter.attendant"}}  # it has the life of the logger, an attendant
 PURE = sorted(module for module, level in LEVELS.items() if level == 0)
 
 # What a pure module has no business with: clocks, sockets, signals, processes, threads, files
@@ -145,6 +148,12 @@ def test_imports_make_no_cycle() -> None:
 def test_worker_and_arbiter_do_not_know_each_other() -> None:
     assert "arbiter.arbiter" not in reachable("serving.worker")
     assert "serving.worker" not in reachable("arbiter.arbiter")
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - JOINING))
+def test_only_what_joins_them_knows_what_is_the_arbiters(module: str) -> None:
+    theirs = {other for other in of_ours(module) if other.startswith("arbiter.")}
+    assert module.startswith("arbiter.") or theirs == KNOWN_ARBITER.get(module, set())
 
 
 def test_the_arbiter_neither_serves_nor_loads() -> None:

@@ -1,24 +1,21 @@
 """gunicorn's hooks: what they are given, and how they are run.
 
 Those of a worker run in the worker. Those of the arbiter run in a child of its own, told what
-happens over its channel: a library that they import may start threads, and one that hangs is
+happens over its channel (`arbiter.hookline`): a library that they import may start threads, and one that hangs is
 killed; neither may happen to a process that forks. What each gets has the attributes that
 hooks in the wild use, not all of gunicorn's.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import select
 import traceback
 from collections.abc import Callable
 from types import SimpleNamespace
 
 from minicorn.config import configfile
 from minicorn.config.settings import NAMES, OPTIONS, Settings
-from minicorn.system.channel import RAN, Channel
 from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -88,11 +85,11 @@ def run_hook(name: str, hook: Callable[..., object], *args: object) -> bool:
         hook(*args[: _takes(hook, len(args))])
         return True
     except BaseException as error:  # SystemExit too: a hook does not end a server
-        LOGGER.error("hook %s raised\n%s", name, _explain(error))
+        LOGGER.error("hook %s raised\n%s", name, explain(error))
         return False
 
 
-def _explain(error: BaseException) -> str:
+def explain(error: BaseException) -> str:
     return "".join(traceback.format_exception(error)).rstrip()
 
 
@@ -102,7 +99,7 @@ def _takes(hook: Callable[..., object], most: int) -> int:
     return min(most, code.co_argcount) if code and not code.co_flags & 0x04 else most
 
 
-def _run(settings: Settings) -> dict[str, object]:
+def run_file(settings: Settings) -> dict[str, object]:
     """What the file defines: in the state in which the settings were read from it, good or bad as it is now."""
     return configfile.execute(settings.config, os.path.dirname(settings.config) or os.getcwd(), settings.source)
 
@@ -116,7 +113,7 @@ class WorkerHooks:
 
     def __init__(self, settings: Settings, slot: int, address: list[str]) -> None:
         """Run the file, as it was read, in this process; what that raises passes."""
-        namespace = _run(settings)
+        namespace = run_file(settings)
         self._hooks: dict[str, Any] = {name: namespace[name] for name in settings.hooks if name in namespace}
         size = settings.workers if isinstance(settings.workers, int) else 0
         self.server = make_server(settings, os.getppid(), size, address)
@@ -156,31 +153,3 @@ class WorkerHooks:
         request, self._request = self._request or make_request(environ), None
         response = SimpleNamespace(status=status, status_code=int(status[:3]), headers=headers, sent=sent)
         self.tell("post_request", self.worker, request, environ, response)
-
-
-def attend(channel: Channel, settings: Settings, address: list[str]) -> int:
-    """The life of the child that runs the arbiter's hooks: until its channel ends."""
-    os.environ.update(settings.variables)
-    arbiter = os.getppid()
-    try:
-        namespace: dict[str, Any] = _run(settings)
-    except BaseException as error:
-        LOGGER.error("%s cannot be run for its hooks\n%s", settings.config, _explain(error))
-        return 1
-    size = settings.workers if isinstance(settings.workers, int) else 0
-    server = make_server(settings, arbiter, size, address)
-    while True:
-        select.select([channel.fd], [], [])
-        messages, alive = channel.receive()
-        for message in messages:
-            number, *values = json.loads(message.text)
-            if message.word == "child_exit":
-                pid, slot = values
-                values = [make_worker(settings, pid, slot, arbiter)]
-            elif message.word == "nworkers_changed":
-                server.num_workers = values[0]
-            hook = namespace.get(message.word)  # of a call from before the file was changed there may be none
-            well = hook is None or run_hook(message.word, hook, server, *values)
-            channel.send(RAN, json.dumps([number, well]))
-        if not alive:
-            return 0

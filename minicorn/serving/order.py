@@ -17,9 +17,9 @@ import os
 
 from minicorn.figures.heartbeat import SIZE, IdleMap, Page
 from minicorn.serving.handoff import Handoff
+from minicorn.serving.post import Post
 from minicorn.system import channel, listeners
 from minicorn.system.channel import Channel, Message
-from minicorn.system.spawn import Post
 
 
 def give(line: Channel, post: Post, page_fd: int) -> None:
@@ -40,24 +40,3 @@ def take(message: Message, line: Channel, idle_map: IdleMap) -> Post:
     handoff = Handoff((next(fds), next(fds)))
     bound = [listeners.adopt(fd, host, None, number) for number, (fd, host) in enumerate(zip(fds, hosts, strict=True))]
     return Post(slot, generation, page, stack_fd, trace_fd, channel.adopt(line_fd), handoff, idle_map, bound, failure)
-
-
-def drop(post: Post) -> None:
-    """Close what came with an order, in a process that does not keep it."""
-    os.close(post.stack_fd)
-    os.close(post.trace_fd)
-    post.channel.close()
-    leave_service(post)
-
-
-def leave_service(post: Post) -> None:
-    """In a template: it holds neither port nor queue."""
-    post.handoff.close()
-    for listener in post.listeners:
-        listener.close()
-
-
-def descriptors(post: Post) -> list[int]:
-    """Those that came with an order."""
-    own = [post.stack_fd, post.trace_fd, post.channel.fd]
-    return [*own, *post.handoff.ends, *(listener.fd for listener in post.listeners)]

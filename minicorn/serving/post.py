@@ -1,0 +1,73 @@
+"""A post: what a worker, or a template of workers, is given at its fork.
+
+Page, stack, trace and channel are its own; hand-off queue, listeners and idle map it shares with all.
+What it forks in turn lets go of them: a template's worker of the template's own (`lay_down`), what the
+application forks of what is shared (`close_shared`), whoever just forks for an order of both (`close`).
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+
+from minicorn.figures.heartbeat import IdleMap, Page
+from minicorn.logs import complaints
+from minicorn.record import Value, fresh
+from minicorn.serving.handoff import Handoff
+from minicorn.system import spawn
+from minicorn.system.channel import Channel
+from minicorn.system.listeners import Listener
+
+
+class Post(Value):
+    """One child's."""
+
+    slot: int
+    generation: int
+    page: Page
+    stack_fd: int
+    trace_fd: int
+    channel: Channel
+    handoff: Handoff
+    idle_map: IdleMap
+    listeners: list[Listener] = fresh(list)
+    failure: str = ""  # why the code of its generation cannot be loaded: it shows that, and does not try
+
+    def take_up(self) -> None:
+        """In the child, as it begins: its stack and its errors go where the arbiter looks; it leads a group."""
+        self.take_stack()
+        complaints.collect(self.page.erred)
+        spawn.lead_group()
+
+    def take_stack(self) -> None:
+        """Once more where an application has been imported, since many enable faulthandler then."""
+        faulthandler.enable(self.stack_fd)
+
+    @property
+    def descriptors(self) -> list[int]:
+        """All that are open for it."""
+        own = [self.stack_fd, self.trace_fd, self.channel.fd]
+        return [*own, *self.handoff.ends, *(listener.fd for listener in self.listeners)]
+
+    # Letting go
+
+    def lay_down(self) -> None:
+        """In a grandchild, which has a post of its own: close what was its parent's alone."""
+        faulthandler.disable()
+        self._close_own()
+
+    def close_shared(self) -> None:
+        """Hold neither port nor queue: this process serves nobody."""
+        self.handoff.close()
+        for listener in self.listeners:
+            listener.close()
+
+    def close(self) -> None:
+        """Close all of it, in a process that was only asked to fork."""
+        self._close_own()
+        self.close_shared()
+
+    def _close_own(self) -> None:
+        self.channel.close()
+        os.close(self.stack_fd)
+        os.close(self.trace_fd)
