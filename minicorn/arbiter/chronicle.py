@@ -12,6 +12,7 @@ from minicorn.arbiter.upgrade import State, Upgrade
 from minicorn.config.settings import Settings
 from minicorn.figures.heartbeat import Page
 from minicorn.figures.ledger import Ledger
+from minicorn.pool.life import Cause
 from minicorn.pool.pool import Pool
 from minicorn.pool.standing import ERROR_MOST, ERRORS_MOST, TEXT_MOST, Complaint, Listening, Standing, stage_of
 from minicorn.record import replace
@@ -53,7 +54,7 @@ class Chronicle:
         """An error was logged, at a time since the epoch."""
         self._note(errors=(*self._standing.errors, Complaint(at, text[:ERROR_MOST]))[-ERRORS_MOST:])
 
-    def buried(self, page: Page, cause: str) -> None:
+    def buried(self, page: Page, cause: Cause) -> None:
         """The worker of `page` has gone for `cause`."""
         self._note(exits=_count(self._standing.exits, cause))
         at, error = page.read_error()

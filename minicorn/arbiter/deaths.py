@@ -16,8 +16,8 @@ from minicorn.config.settings import Settings
 from minicorn.figures.heartbeat import Activity, Beat
 from minicorn.logs.log import Sink
 from minicorn.pool.actions import Abort, Kill
-from minicorn.pool.life import Exit, Worker
-from minicorn.pool.obituary import cause_of, cause_of_death, obituary
+from minicorn.pool.life import Cause, Exit, Worker
+from minicorn.pool.obituary import cause_of, describe_end, obituary
 from minicorn.pool.pool import Pool
 from minicorn.system.cgroup import count_oom_kills
 
@@ -34,7 +34,6 @@ class Deaths:
         self._access = belongings.outputs[1] if len(belongings.outputs) > 1 else None
         self._chronicle = chronicle
         self._verdicts: dict[int, str] = {}
-        self._causes: dict[int, str] = {}  # of the ends that are our doing, in a word
         self._failure = ""  # of the last boot that failed
         self._hopeless = (0, "")  # a generation whose import has killed its worker, and how
         self.boot_failure = ""  # in a line, of the last worker that could not boot
@@ -55,13 +54,11 @@ class Deaths:
     def aborts(self, action: Abort, doing: str) -> None:
         """A worker is told to show its stack and die."""
         self._verdicts[action.pid] = f"was late by {action.late:.1f} s, {doing}, so it was aborted"
-        self._causes[action.pid] = "timeout"
 
     def kills(self, action: Kill, doing: str) -> None:
         """A worker is killed."""
         verdict = self._verdicts.get(action.pid) or f"was ended, {doing}"
         self._verdicts[action.pid] = f"{verdict} ({action.reason})"
-        self._causes.setdefault(action.pid, "ended")
 
     def averted(self, pid: int) -> None:
         """The worker is ready; with --reload it shows why it could not load."""
@@ -91,14 +88,15 @@ class Deaths:
             return
         page = self._directory.page(worker.slot)
         beat = page.read()
-        verdict, cause = self._verdicts.pop(exit.pid, ""), self._causes.pop(exit.pid, "") or cause_of_death(exit)
+        verdict = self._verdicts.pop(exit.pid, "")
         out_of_memory = exit.signum == signal.SIGKILL and not verdict and self._ran_out_of_memory()
         if out_of_memory:
-            verdict, cause = f"was killed by the kernel for want of memory (OOM), {beat.describe(now)}", "oom"
+            verdict = f"was killed by the kernel for want of memory (OOM), {beat.describe(now)}"
+        cause = cause_of(worker, exit, out_of_memory)
         if self._access is not None:
             _tell_unanswered(self._access, settings.access_logformat, beat, worker, cause, now)
         if not worker.template:
-            self._chronicle.buried(page, cause_of(worker, exit, out_of_memory))
+            self._chronicle.buried(page, cause)
         if verdict == BOOT_FAILED:
             story = told = self._failure  # it has said so itself
         else:
@@ -107,7 +105,7 @@ class Deaths:
                 level = "debug"
             if not worker.was_ready:
                 self.boot_failure = story
-            told = self._log(level, story, worker, _attributes(beat, worker, cause))
+            told = self._log(level, story, worker, _attributes(beat, worker, exit, cause))
         self._chronicle.blame(story if self._pool.rolls.last is not rolled else "")
         if not (worker.was_ready or worker.dismissed):
             self._hopeless = (worker.generation, told)
@@ -129,7 +127,7 @@ class Deaths:
         return ran_out
 
 
-def _tell_unanswered(access: Sink, format: str, beat: Beat, worker: Worker, cause: str, now: float) -> None:
+def _tell_unanswered(access: Sink, format: str, beat: Beat, worker: Worker, cause: Cause, now: float) -> None:
     """The access log's line of a request that has died with its worker."""
     from minicorn.logs.accesslog import Origin, compile_format
     from minicorn.logs.unanswered import unanswered
@@ -139,10 +137,11 @@ def _tell_unanswered(access: Sink, format: str, beat: Beat, worker: Worker, caus
         access.write(compile_format(format)(entry))
 
 
-def _attributes(beat: Beat, worker: Worker, cause: str) -> dict[str, object]:
+def _attributes(beat: Beat, worker: Worker, exit: Exit, cause: Cause) -> dict[str, object]:
     """What the error log says of a death as JSON, under OpenTelemetry's names."""
     attributes: dict[str, object] = {
         "error.type": cause,
+        "minicorn.worker.end": describe_end(exit),
         "minicorn.worker": worker.slot,
         "minicorn.generation": worker.generation,
         "minicorn.worker.pid": worker.pid,

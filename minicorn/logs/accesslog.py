@@ -43,7 +43,7 @@ class Entry(Record, quick=True):
     reading: float = 0.0  # from its first byte to its last
     queued: float = 0.0  # from then, or since a trusted proxy took it on, until the application was called
     inside: float = 0.0  # in the application
-    cause: str = ""  # of its end, where nobody has answered it: "timeout", "crash", ...
+    cause: str = ""  # of its worker's end (a `life.Cause`), where nobody has answered it
 
 
 Renderer = Callable[[Entry], bytes]

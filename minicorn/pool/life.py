@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from enum import Enum
+from enum import Enum, StrEnum
 
 from minicorn.pool.actions import Abort, Kill, Retire
 from minicorn.pool.backoff import strike
@@ -47,6 +47,20 @@ MOVES: Mapping[State, frozenset[State]] = {
 }
 
 
+class Cause(StrEnum):
+    """Why a worker has gone, in a word: such ends are counted by it, and a request that died with it tells it."""
+
+    TIMEOUT = "timeout"  # it was late
+    OVERDUE = "overdue"  # it did not end in the time that it had for that
+    MEMORY = "memory"  # it used far more than it may
+    OOM = "oom"  # the kernel has killed it for want of memory
+    SIGNAL = "signal"  # that we did not send
+    EXIT = "exit"  # by itself, though nobody wanted it, or by a failure
+    BOOT = "boot"  # before it served
+    RECYCLED = "recycled"  # as it or its limits wished
+    RETIRED = "retired"
+
+
 class Exit(Value):
     """A child's end, as waitpid tells it: an exit code, or the signal that killed it."""
 
@@ -65,7 +79,7 @@ class Worker(Record):
     strikes: int = 0  # deaths in a row, before it, of workers in its place that were not healthy
     state: State = State.BOOTING
     since: float = 0.0
-    cause: str = ""  # why the arbiter ended it by force
+    cause: Cause | None = None  # why the arbiter ended it by force
     patience: float = math.inf  # of the arbiter, with a worker that retires, was aborted, or quits
     promise: float = 0.0  # the worker's own, last seen
     grant: float = 0.0  # what the arbiter overslept since that promise
@@ -111,7 +125,7 @@ class Worker(Record):
         self.patience = now + (grace if self.was_ready else UNHEARD)
         return Retire(self.pid)
 
-    def kill(self, reason: str, cause: str, now: float) -> Kill:
+    def kill(self, reason: str, cause: Cause, now: float) -> Kill:
         self.move(State.KILLED, now)
         self.cause = cause
         return Kill(self.pid, reason)
@@ -141,19 +155,19 @@ class Worker(Record):
         """How to end it, if it must be by force. `max_memory`: bytes, 0 for no limit."""
         if max_memory and self.memory > HARD * max_memory:
             reason = f"it uses {self.memory >> 20} MiB, {HARD} times {max_memory >> 20} are the limit"
-            return self.kill(reason, "memory", now)
+            return self.kill(reason, Cause.MEMORY, now)
         late = now - self.deadline
         if late < 0:
             return None
         if self.state is State.ABORTED:
-            return self.kill("it did not die of SIGABRT", self.cause, now)
+            return self.kill("it did not die of SIGABRT", Cause.TIMEOUT, now)
         if now >= self.patience:
             if not self.was_ready:
-                return self.kill("not needed any more", "retired", now)
+                return self.kill("not needed any more", Cause.RETIRED, now)
             asked = "to stop" if stopping else "to retire"
-            return self.kill(f"{now - self.since:.1f} s after it was asked {asked}", "overdue", now)
+            return self.kill(f"{now - self.since:.1f} s after it was asked {asked}", Cause.OVERDUE, now)
         self.move(State.ABORTED, now)
-        self.cause = "timeout"
+        self.cause = Cause.TIMEOUT
         self.patience = now + ABORT_GRACE
         return Abort(self.pid, late)
 

@@ -13,7 +13,7 @@ from enum import Enum
 
 from minicorn.pool.actions import Agenda, Spawn
 from minicorn.pool.backoff import put_off
-from minicorn.pool.life import QUIT_GRACE, State, Worker
+from minicorn.pool.life import QUIT_GRACE, Cause, State, Worker
 from minicorn.pool.rolls import Rolls
 from minicorn.record import Record, fresh
 
@@ -71,7 +71,7 @@ class Nursery(Record):
                 continue
             if now >= since + ORDER_PATIENCE:
                 stuck = f"no worker came of it for {ORDER_PATIENCE:g} s"
-                self.agenda.do(template.kill(stuck, "timeout", now))
+                self.agenda.do(template.kill(stuck, Cause.TIMEOUT, now))
             else:
                 self.agenda.wake(since + ORDER_PATIENCE)
 

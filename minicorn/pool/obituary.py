@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from minicorn.pool.life import Exit, Worker
+from minicorn.pool.life import Cause, Exit, Worker
 
 # Written by number: dir(signal) has two names for some
 _NAMES = {int(signum): signum.name for signum in signal.Signals}
@@ -15,26 +15,24 @@ def name_signal(number: int) -> str:
     return _NAMES.get(number, f"signal {number}")
 
 
-def cause_of(worker: Worker, exit: Exit, out_of_memory: bool) -> str:
-    """A word for why a worker has gone, by which such ends are counted."""
-    if worker.cause:
+def cause_of(worker: Worker, exit: Exit, out_of_memory: bool) -> Cause:
+    """Why it has gone; `out_of_memory`: the kernel has killed it."""
+    if worker.cause is not None:
         return worker.cause
     if not worker.was_ready and not worker.dismissed:
-        return "boot"
+        return Cause.BOOT
     if out_of_memory:
-        return "oom"
+        return Cause.OOM
     if exit.signum:
-        return "signal"
+        return Cause.SIGNAL
     if exit.code or not worker.dismissed:
-        return "exit"
-    return "recycled" if worker.wish else "retired"
+        return Cause.EXIT
+    return Cause.RECYCLED if worker.wish else Cause.RETIRED
 
 
-def cause_of_death(exit: Exit) -> str:
-    """A word for an end that was not the arbiter's doing."""
-    if exit.signum:
-        return name_signal(exit.signum).replace(" ", "-")
-    return f"exit-{exit.code}" if exit.code else "stopped"
+def describe_end(exit: Exit) -> str:
+    """What the system says of it."""
+    return f"killed by {name_signal(exit.signum)}" if exit.signum else f"exit code {exit.code}"
 
 
 def obituary(worker: Worker, exit: Exit, doing: str, requests: int, verdict: str, now: float) -> tuple[str, str]:
@@ -45,10 +43,7 @@ def obituary(worker: Worker, exit: Exit, doing: str, requests: int, verdict: str
     life = f"aged {now - worker.born:.0f} s" + ("" if worker.template else f" after {requests} requests")
     if worker.memory:
         life += f", {worker.memory >> 20} MiB"
-    if exit.signum:
-        end = f"killed by {name_signal(exit.signum)}"
-    else:
-        end = f"exit code {exit.code}"
+    end = describe_end(exit)
     if verdict:
         level = "info" if worker.dismissed and not worker.was_ready else "error"
         return level, f"{worker} {verdict}: {end}, {life}"

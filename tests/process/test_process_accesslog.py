@@ -188,7 +188,7 @@ def test_a_request_that_crashes_has_its_line_and_one_record_with_its_stack(start
     log = start.cwd / "access.log"
     server = serve(start, log)
     talk(server.port, dying("/crash"))
-    find(server, "SIGSEGV", "/crash", log)
+    find(server, "signal", "/crash", log)
     assert "in GET /crash" in one_record(server, "SIGSEGV")
     server.wait_log(r'File ".*logs_app\.py", line \d+ in crash')
 
@@ -202,7 +202,7 @@ def test_a_request_whose_worker_is_killed_has_its_line_and_one_record(start: Sta
         pages = server.heartbeats()
         wait_until(lambda: b"dying-1" in (pages / "1").read_bytes(), "the application has it in hand")
         os.kill(worker, SIGKILL)
-        find(server, "SIGKILL", "/hang", log)
+        find(server, "signal", "/hang", log)
     assert "in GET /hang" in one_record(server, "SIGKILL")
 
 
@@ -277,6 +277,7 @@ def test_the_error_log_as_json_says_the_same_in_fields(start: Starter) -> None:
     (record,) = found("was late by")
     assert record["severity_text"] == "ERROR"
     assert (record["error.type"], record["http.request.method"], record["url.path"]) == ("timeout", "GET", "/hang")
+    assert record["minicorn.worker.end"] == "killed by SIGABRT"
     assert (record["client.address"], record["minicorn.request.id"]) == ("127.0.0.1", "dying-1")
     assert "in hang" in str(record["exception.stacktrace"])
 

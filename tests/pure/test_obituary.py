@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from minicorn.pool.life import Exit, Worker
-from minicorn.pool.obituary import obituary
+from minicorn.pool.life import Cause, Exit, Worker
+from minicorn.pool.obituary import cause_of, obituary
 
 WHO = "worker 3121 (slot 2, gen 4)"
 LIFE = "aged 90 s after 17 requests"
@@ -59,6 +59,31 @@ def test_of_two_names_of_a_signal_the_usual_one_is_told() -> None:
 
 def test_a_signal_without_a_name_is_told_by_number() -> None:
     assert "killed by signal 200," in told(Exit(3121, 0, 200))[1]
+
+
+GONE = {
+    "it was killed by us": (Cause.MEMORY, True, True, Exit(7, 0, signal.SIGKILL), False, Cause.MEMORY),
+    "whatever it died of": (Cause.TIMEOUT, True, False, Exit(7, 3), False, Cause.TIMEOUT),
+    "it never served": (None, False, False, Exit(7, 0, signal.SIGSEGV), False, Cause.BOOT),
+    "the kernel has killed it": (None, True, False, Exit(7, 0, signal.SIGKILL), True, Cause.OOM),
+    "a signal has": (None, True, True, Exit(7, 0, signal.SIGSEGV), False, Cause.SIGNAL),
+    "it failed": (None, True, True, Exit(7, 1), False, Cause.EXIT),
+    "nobody wanted it": (None, True, False, Exit(7, 0), False, Cause.EXIT),
+    "it was wanted": (None, True, True, Exit(7, 0), False, Cause.RETIRED),
+}
+
+
+@pytest.mark.parametrize(("ours", "was_ready", "dismissed", "exit", "oom", "cause"), GONE.values(), ids=GONE)
+def test_a_death_has_one_cause(
+    ours: Cause | None, was_ready: bool, dismissed: bool, exit: Exit, oom: bool, cause: Cause
+) -> None:
+    worker = Worker(7, 2, 4, born=1000.0, cause=ours, was_ready=was_ready, dismissed=dismissed)
+    assert cause_of(worker, exit, oom) is cause
+
+
+def test_a_worker_that_wished_to_be_replaced_is_recycled() -> None:
+    worker = Worker(7, 2, 4, born=1000.0, was_ready=True, dismissed=True, wish="it has served 5 requests")
+    assert cause_of(worker, Exit(7, 0), out_of_memory=False) is Cause.RECYCLED
 
 
 def test_an_obituary_is_one_line() -> None:

@@ -1,15 +1,11 @@
 """A request whose worker has died in it: its line, from the page of the worker."""
 
-import signal
-
 import pytest
 
 from minicorn.config.settings import ACCESS_FORMAT
 from minicorn.figures.heartbeat import Page, private_page
 from minicorn.logs.accesslog import Origin, compile_format
 from minicorn.logs.unanswered import unanswered
-from minicorn.pool.life import Exit
-from minicorn.pool.obituary import cause_of_death
 
 ORIGIN = Origin(slot=1, generation=2, pid=4711)
 HEAD = "GET /a%20b?q=1 HTTP/1.1\r\nHost: example.com\r\nReferer: /from\r\nUser-Agent: curl/8.0\r\n"
@@ -53,17 +49,4 @@ def test_a_head_whose_request_line_fills_the_page_still_has_its_line() -> None:
 def test_a_worker_that_was_idle_has_no_line() -> None:
     page = busy()
     page.idle(131.0)
-    assert unanswered(page.read(), ORIGIN, "SIGKILL", 131.5) is None
-
-
-@pytest.mark.parametrize(
-    ("exit", "cause"),
-    [
-        (Exit(1, 0, signal.SIGSEGV), "SIGSEGV"),
-        (Exit(1, 0, 63), "signal-63"),
-        (Exit(1, 3), "exit-3"),
-        (Exit(1, 0), "stopped"),
-    ],
-)
-def test_an_end_that_was_not_our_doing_is_named_by_what_the_system_says(exit: Exit, cause: str) -> None:
-    assert cause_of_death(exit) == cause
+    assert unanswered(page.read(), ORIGIN, "signal", 131.5) is None
