@@ -10,7 +10,8 @@ from collections.abc import Callable
 from wsgiref.types import WSGIApplication
 
 from minicorn import app
-from minicorn.config.settings import DEFAULTS, OPTIONS, Settings, from_options
+from minicorn.config.layers import from_options
+from minicorn.config.settings import DEFAULTS, OPTIONS, Settings
 from minicorn.errors import ConfigError
 from minicorn.logs.log import LOGGER
 from minicorn.server import Server

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Iterable
 
 from minicorn.config import gunicorn
-from minicorn.config.settings import NAMES, OPTIONS, Kind, Layer, from_argv, render
+from minicorn.config.kinds import Kind
+from minicorn.config.layers import Layer, from_argv, render
+from minicorn.config.settings import NAMES, OPTIONS
 from minicorn.errors import ConfigError, ExitCode, UsageError
 from minicorn.typed import TYPE_CHECKING
 

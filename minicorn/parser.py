@@ -11,7 +11,7 @@ import re
 from typing import Any, NoReturn
 
 from minicorn.config import gunicorn
-from minicorn.config.settings import NAMES, OPTIONS, Settings
+from minicorn.config.settings import NAMES, OPTIONS
 from minicorn.errors import UsageError
 from minicorn.version import VERSION
 
@@ -25,19 +25,6 @@ examples:
 Settings are read from minicorn.conf.py, minicorn.toml or [tool.minicorn] in pyproject.toml,
 then from MINICORN_* and MINICORN_CMD_ARGS, then from the command line; HUP reads all again.
 """
-# The first setting of each group of --help
-_GROUPS = {
-    "host": "where to listen",
-    "workers": "workers and their time",
-    "recv_timeout": "clients",
-    "backlog": "starting and recycling",
-    "forwarded_allow_ips": "proxies",
-    "certfile": "TLS",
-    "reload": "development",
-    "chdir": "process",
-    "access_logfile": "logs",
-    "monitor": "figures",
-}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -50,7 +37,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser; values stay strings, `settings` converts and judges them."""
+    """The parser; values stay strings, `layers` converts and judges them."""
     parser = _Parser(
         prog="minicorn",
         usage="minicorn [options] APP",
@@ -96,15 +83,11 @@ def _add_hidden(parser: argparse._ActionsContainer, *flags: str, **how: Any) -> 
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
-    defaults = Settings()
-    group = parser.add_argument_group("settings")
+    groups = {title: parser.add_argument_group(title) for title in dict.fromkeys(o.group for o in OPTIONS.values())}
     for name, option in OPTIONS.items():
-        if name in _GROUPS:
-            group = parser.add_argument_group(_GROUPS[name])
-        default = getattr(defaults, name)
-        hidden = default in (None, (), "") or option.switch or name == "access_logformat"
-        shown = "" if hidden else f" (default: {option.kind.show(default)})"
-        text = option.help.replace("%", "%%") + shown
+        group, default = groups[option.group], option.default
+        shown = "" if default in (None, (), "") or option.switch else f" (default: {option.kind.show(default)})"
+        text = (option.help + shown).replace("%", "%%")
         if option.switch:
             group.add_argument(
                 *option.flags, dest=name, action="append_const", const="true", default=argparse.SUPPRESS, help=text

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 from minicorn.config import configfile
 from minicorn.config.configfile import FileValues, Reading
-from minicorn.config.settings import DEFAULTS, Given, Layer, Outcome, convert, from_environ, from_values, settle
+from minicorn.config.layers import Given, Layer, Outcome, convert, from_environ, from_values, settle
+from minicorn.config.settings import DEFAULTS
 from minicorn.record import Value, replace
 
 

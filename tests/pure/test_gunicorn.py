@@ -10,7 +10,8 @@ import pytest
 
 from minicorn.cli import main
 from minicorn.config import gunicorn as foreign
-from minicorn.config.settings import NAMES, OPTIONS, Given, from_argv, from_values, settle
+from minicorn.config.layers import Given, from_argv, from_values, settle
+from minicorn.config.settings import NAMES, OPTIONS
 from minicorn.errors import ConfigError
 from minicorn.parser import build_parser
 

@@ -16,11 +16,11 @@ PACKAGE = Path(minicorn.__file__).parent
 LAYERS = {
     "pure: values in, values out": """
         arbiter config errors figures http logs pool reload serving system version arbiter.regimes config.address
-        config.gunicorn config.settings figures.counters figures.display figures.metrics figures.snapshot
-        figures.statsd http.body http.forwarded http.grammar http.heads http.mould http.peers http.proxy http.quoting
-        http.reply http.request http.tracing pool.actions pool.backoff pool.herald pool.life pool.nursery
-        pool.obituary pool.pool pool.reforks pool.rolls pool.shutdown pool.slow pool.standing pool.waiting
-        reload.changes reload.page record serving.certificate serving.crowd serving.deadlines
+        config.gunicorn config.kinds config.layers config.settings figures.counters figures.display figures.metrics
+        figures.snapshot figures.statsd http.body http.forwarded http.grammar http.heads http.mould http.peers
+        http.proxy http.quoting http.reply http.request http.tracing pool.actions pool.backoff pool.herald pool.life
+        pool.nursery pool.obituary pool.pool pool.reforks pool.rolls pool.shutdown pool.slow pool.standing
+        pool.waiting reload.changes reload.page record serving.certificate serving.crowd serving.deadlines
         serving.holdings serving.pace typed
     """,
     "one fact of the operating system each": """

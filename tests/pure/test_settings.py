@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,17 +14,8 @@ from hypothesis import strategies as st
 import minicorn
 from minicorn.cli import main
 from minicorn.config.address import Descriptor, Tcp, Unix
-from minicorn.config.settings import (
-    ACCESS_FORMAT,
-    OPTIONS,
-    Settings,
-    from_argv,
-    from_environ,
-    from_options,
-    from_values,
-    render,
-    settle,
-)
+from minicorn.config.layers import from_argv, from_environ, from_options, from_values, render, settle
+from minicorn.config.settings import ACCESS_FORMAT, OPTIONS, Settings
 from minicorn.errors import ConfigError, UsageError
 
 GUNICORN_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
@@ -413,9 +405,18 @@ def test_help_names_every_flag_and_its_default(capsys: pytest.CaptureFixture[str
     for name, option in OPTIONS.items():
         assert all(flag in text for flag in option.flags)
         default = CONTRACT[name][1]
-        hidden = default in (None, (), "") or option.switch or name == "access_logformat"
+        hidden = default in (None, (), "") or option.switch
         shown = "" if hidden else f" (default: {option.kind.show(default)})"
         assert "".join(f"{option.flags[-1]} {option.metavar} {option.help}{shown}".split()) in text
+
+
+def test_help_has_each_setting_under_its_heading_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    blocks = [block.partition(":\n") for block in capsys.readouterr().out.split("\n\n")]
+    found = {heading: set(re.findall(r"(?m)^  (?:-\w, )?(--[\w-]+)", rest)) for heading, _, rest in blocks}
+    for group in {option.group for option in OPTIONS.values()}:
+        assert found[group] == {next(f for f in o.flags if f[1] == "-") for o in OPTIONS.values() if o.group == group}
 
 
 def test_sizes_and_durations_are_shown_as_a_person_writes_them_and_read_back_as_they_were() -> None:
