@@ -13,7 +13,7 @@ from minicorn import app
 from minicorn.config.layers import from_options
 from minicorn.config.settings import DEFAULTS, OPTIONS, Settings
 from minicorn.errors import ConfigError
-from minicorn.logs.log import LOGGER
+from minicorn.logs.logger import LOGGER
 from minicorn.server import Server
 from minicorn.serving.loader import load_app
 from minicorn.serving.surroundings import pythonpath

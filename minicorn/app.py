@@ -23,7 +23,8 @@ from minicorn.errors import ConfigError, ExitCode
 from minicorn.figures.desk import check_desk, open_desk
 from minicorn.figures.directory import Directory
 from minicorn.logs import log
-from minicorn.logs.log import LOGGER, Output, Sink
+from minicorn.logs.log import Output, Sink
+from minicorn.logs.logger import LOGGER
 from minicorn.offspring import Offspring
 from minicorn.serving.loader import explain, load_app
 from minicorn.serving.reception import Reception

@@ -13,7 +13,8 @@ from functools import partial
 
 from minicorn.config.settings import Settings
 from minicorn.errors import AppLoadError
-from minicorn.logs.log import LOGGER, Sink
+from minicorn.logs.log import Sink
+from minicorn.logs.logger import LOGGER
 from minicorn.pool.life import USHER
 from minicorn.server import Seat, Server
 from minicorn.serving.loader import load_app

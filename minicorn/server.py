@@ -6,7 +6,6 @@ worker runs the same over listeners that the arbiter has bound and a queue that 
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import time
@@ -20,6 +19,7 @@ from minicorn.figures.heartbeat import Identity, IdleMap, Page, private_idle_map
 from minicorn.http.request import Request
 from minicorn.http.tracing import Tracing
 from minicorn.logs.log import Sink
+from minicorn.logs.logger import LOGGER
 from minicorn.record import Value, fresh
 from minicorn.serving.claims import Claims
 from minicorn.serving.connection import Connection
@@ -43,7 +43,6 @@ if TYPE_CHECKING:  # ours are imported where they are on
 
 __all__ = ["Server", "load_app"]
 
-LOGGER = logging.getLogger("minicorn")
 
 # A connection that was accepted as we stop has so long to send its first byte
 SILENT_GRACE = 1.0

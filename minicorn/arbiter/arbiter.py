@@ -33,6 +33,7 @@ from minicorn.config.configuration import Configuration
 from minicorn.config.settings import Settings, keep_fixed, retold
 from minicorn.errors import ExitCode
 from minicorn.logs import complaints
+from minicorn.logs.logger import LOGGER
 from minicorn.pool.actions import Abort, Action, Drain, Excuse, Hold, Kill, Quit, Retire, Say, Seal, Spawn, Tell
 from minicorn.pool.herald import Herald, read_phase
 from minicorn.pool.life import Exit
@@ -49,7 +50,6 @@ if TYPE_CHECKING:  # with --reload: imported where it is on
     from minicorn.arbiter.reloading import Reloading
     from minicorn.reload.groundwork import Groundwork
 
-LOGGER = logging.getLogger("minicorn")
 TICK = 1.0
 # Waking so much later than planned means that this process, or the machine, was stopped: for how
 # much of the planned sleep as well, nobody can tell, so all of it is granted

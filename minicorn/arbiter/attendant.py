@@ -7,7 +7,6 @@ ends by itself when its channel does.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import select
@@ -15,14 +14,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 
+from minicorn.logs.logger import LOGGER
 from minicorn.pool.backoff import backoff, strike
 from minicorn.pool.obituary import name_signal
 from minicorn.record import Record, fresh
 from minicorn.system import channel, spawn
 from minicorn.system.channel import Channel, Message
 from minicorn.system.listeners import Listener
-
-LOGGER = logging.getLogger("minicorn")
 
 
 class Attendant(Record):

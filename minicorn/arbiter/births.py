@@ -8,12 +8,12 @@ is told, and wants again.
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Callable
 
 from minicorn.arbiter.belongings import Belongings
 from minicorn.config.settings import Settings
+from minicorn.logs.logger import LOGGER
 from minicorn.pool.actions import Spawn
 from minicorn.pool.pool import Pool
 from minicorn.serving.post import Post
@@ -101,7 +101,7 @@ class Births:
 
     def _fork(self, action: Spawn, post: Post, ours: Channel, settings: Settings, now: float) -> None:
         def be() -> int:
-            logging.getLogger("minicorn").setLevel(settings.log_level.upper())
+            LOGGER.setLevel(settings.log_level.upper())
             ours.close()
             self._belongings.close_private()
             if action.template:

@@ -15,13 +15,13 @@ from minicorn.arbiter.chronicle import Chronicle
 from minicorn.config.settings import Settings
 from minicorn.figures.heartbeat import Activity, Beat
 from minicorn.logs.log import Sink
+from minicorn.logs.logger import LOGGER
 from minicorn.pool.actions import Abort, Kill
 from minicorn.pool.life import Cause, Exit, Worker
 from minicorn.pool.obituary import cause_of, describe_end, obituary
 from minicorn.pool.pool import Pool
 from minicorn.system.cgroup import count_oom_kills
 
-LOGGER = logging.getLogger("minicorn")
 BOOT_FAILED = "could not boot"
 
 

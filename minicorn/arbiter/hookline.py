@@ -8,7 +8,6 @@ calls wait, but not for ever and not without bound: what is not run is said.
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 import signal
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterable
 
 from minicorn.arbiter.attendant import Attendant
 from minicorn.config.settings import Settings
+from minicorn.logs.logger import LOGGER
 from minicorn.record import Record
 from minicorn.system.channel import RAN, Channel, Message
 from minicorn.typed import TYPE_CHECKING
@@ -24,7 +24,6 @@ from minicorn.typed import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
-LOGGER = logging.getLogger("minicorn")
 # Those of the arbiter; the others are run by the workers
 ARBITERS = ("on_starting", "when_ready", "on_reload", "pre_exec", "child_exit", "nworkers_changed", "on_exit")
 # Calls that wait at most: fewer than a channel holds

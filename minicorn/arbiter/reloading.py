@@ -8,12 +8,12 @@ is the groundwork that a common template lays for all workers to come.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import time
 
 from minicorn.arbiter.attendant import Attendant
 from minicorn.config.settings import Settings
+from minicorn.logs.logger import LOGGER
 from minicorn.pool.nursery import Cradle
 from minicorn.pool.pool import Pool
 from minicorn.reload.changes import Changes
@@ -21,8 +21,6 @@ from minicorn.reload.groundwork import Groundwork
 from minicorn.reload.watcher import Watcher, coarse_time
 from minicorn.system import channel, spawn
 from minicorn.system.channel import Channel, Message
-
-LOGGER = logging.getLogger("minicorn")
 
 
 class Reloading:

@@ -6,20 +6,18 @@ that are slow. The workers themselves do nothing for it.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import time
 
 from minicorn.figures.directory import Directory
 from minicorn.figures.heartbeat import Activity, Beat
+from minicorn.logs.logger import LOGGER
 from minicorn.pool.herald import describe
 from minicorn.pool.pool import Pool
 from minicorn.pool.slow import SlowRequests
 from minicorn.system.memory import read_pss, read_rss
 from minicorn.system.signals import STACKS
-
-LOGGER = logging.getLogger("minicorn")
 
 
 class Rounds:

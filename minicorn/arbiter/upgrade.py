@@ -8,19 +8,18 @@ what is new can be had: a pid file, a monitor's address. A failed check leaves a
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
 from enum import Enum
 
 from minicorn.arbiter import succession
+from minicorn.logs.logger import LOGGER
 from minicorn.pool.obituary import name_signal
 from minicorn.system import spawn
 from minicorn.system.scratch import open_scratch
 from minicorn.system.signals import Signals
 
-LOGGER = logging.getLogger("minicorn")
 # Of what a check that fails has said, the last so many bytes are logged
 SAID_MOST = 16384
 

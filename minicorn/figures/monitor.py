@@ -10,7 +10,6 @@ have a page of somebody else's, whose name leads here (DNS rebinding), and must 
 from __future__ import annotations
 
 import json
-import logging
 import socket
 import threading
 import time
@@ -26,13 +25,13 @@ from minicorn.figures import metrics, statsd, survey
 from minicorn.figures.snapshot import Snapshot, document, sample
 from minicorn.figures.usage import with_usage
 from minicorn.http.peers import is_ours, parse_ip
+from minicorn.logs.logger import LOGGER
 from minicorn.record import replace
 from minicorn.server import Server
 from minicorn.system.channel import Channel
 from minicorn.system.listeners import Listener
 from minicorn.system.title import set_title
 
-LOGGER = logging.getLogger("minicorn")
 # Seconds between two samples, and how many of them the page is given
 EVERY, HISTORY = 1.0, 300
 _JSON, _HTML, _TEXT = "application/json", "text/html; charset=utf-8", "text/plain; charset=utf-8"

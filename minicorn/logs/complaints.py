@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from itertools import pairwise
 
-from minicorn.logs.log import LOGGER
+from minicorn.logs.logger import LOGGER
 
 
 class _Handler(logging.Handler):

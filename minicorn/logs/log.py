@@ -19,11 +19,10 @@ from contextlib import suppress
 from functools import partial
 
 from minicorn.errors import ConfigError
-from minicorn.logs.logger import name_of, own, tell
+from minicorn.logs.logger import LOGGER, name_of, tell
 from minicorn.system.systemd import is_journal
 from minicorn.typed import Protocol
 
-LOGGER = own("minicorn")
 _PENDING_MOST = 65536
 # Seconds between looks whether a log file has been rotated without a signal
 LOOK_EVERY = 1.0

@@ -22,8 +22,8 @@ from minicorn.arbiter.attendant import Attendant
 from minicorn.config.settings import Settings
 from minicorn.errors import ConfigError
 from minicorn.logs import complaints
-from minicorn.logs.log import LOGGER, Output, OwnHandler, reopen_handlers
-from minicorn.logs.logger import own
+from minicorn.logs.log import Output, OwnHandler, reopen_handlers
+from minicorn.logs.logger import LOGGER, own
 from minicorn.serving.surroundings import provide
 from minicorn.system import spawn
 from minicorn.system.channel import REOPEN, Channel

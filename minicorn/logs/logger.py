@@ -26,7 +26,7 @@ _told: dict[str, float] = {}
 
 
 class OurLogger(logging.Logger):
-    """A logger that raises nothing and that nobody switches off by the way."""
+    """A logger that raises nothing and that nothing switches off as a side effect."""
 
     @property
     def disabled(self) -> bool:
@@ -70,6 +70,9 @@ def own(name: str) -> logging.Logger:
     logger = logging.getLogger(name)
     logger.__class__ = OurLogger
     return logger
+
+
+LOGGER = own("minicorn")
 
 
 def name_of(handler: logging.Handler) -> str:

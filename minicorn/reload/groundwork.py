@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import logging
 import os
 import signal
 import site
@@ -19,7 +18,7 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-LOGGER = logging.getLogger("minicorn")
+from minicorn.logs.logger import LOGGER
 
 # Trials that kill their process before no more is imported
 TRIALS_MOST = 5

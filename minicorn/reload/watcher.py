@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from minicorn.config.settings import Settings
 from minicorn.errors import ConfigError, ExitCode
+from minicorn.logs.logger import LOGGER
 from minicorn.reload.changes import CACHES, Filter, Print
 from minicorn.reload.places import FOREIGN, file_system, outermost, plan_watches
 from minicorn.reload.sweep import Marks, Sweep
@@ -37,8 +38,6 @@ from minicorn.system import channel
 from minicorn.system.channel import Channel
 from minicorn.system.title import set_title
 from minicorn.system.wakeup import Wakeup
-
-LOGGER = logging.getLogger("minicorn")
 
 # An event that may be half of a save (truncated, removed to be replaced) is looked into so much later
 HALF = 0.04

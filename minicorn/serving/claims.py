@@ -6,19 +6,18 @@ say who the client is. From anybody else they are dropped, which is logged once 
 
 from __future__ import annotations
 
-import logging
 from functools import lru_cache
 
 from minicorn.config.settings import Settings
 from minicorn.errors import ProtocolError
 from minicorn.http.forwarded import settle
 from minicorn.http.peers import Peers
+from minicorn.logs.logger import LOGGER
 from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
-LOGGER = logging.getLogger("minicorn")
 
 # Names of dropped fields that are logged; clients choose them
 TOLD_MOST = 100

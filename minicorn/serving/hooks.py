@@ -8,7 +8,6 @@ hooks in the wild use, not all of gunicorn's.
 
 from __future__ import annotations
 
-import logging
 import os
 import traceback
 from collections.abc import Callable
@@ -16,13 +15,12 @@ from types import SimpleNamespace
 
 from minicorn.config import configfile
 from minicorn.config.settings import NAMES, OPTIONS, Settings
+from minicorn.logs.logger import LOGGER
 from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Any
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
-
-LOGGER = logging.getLogger("minicorn")
 
 
 class Cfg:

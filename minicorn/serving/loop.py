@@ -9,7 +9,6 @@ One lock, the helper's, says who may touch what is here.
 from __future__ import annotations
 
 import errno
-import logging
 import resource
 import time
 from collections import deque
@@ -20,6 +19,7 @@ from minicorn.config.settings import Settings
 from minicorn.errors import ClientGone, ProtocolError
 from minicorn.figures.heartbeat import IdleMap, Page
 from minicorn.http.reply import http_date
+from minicorn.logs.logger import LOGGER
 from minicorn.serving.connection import APP, CLOSED, HEAD, IDLE, REPLY, Connection
 from minicorn.serving.crowd import Crowd
 from minicorn.serving.deadlines import TICK, Deadlines
@@ -29,8 +29,6 @@ from minicorn.serving.pace import SLOW, Pace
 from minicorn.serving.reception import Reception
 from minicorn.system import poller
 from minicorn.system.listeners import Listener
-
-LOGGER = logging.getLogger("minicorn")
 
 Dispatch = Callable[[Connection], None]
 

@@ -6,20 +6,18 @@ it is idle, after its reply where it is not.
 
 from __future__ import annotations
 
-import logging
 import socket
 import ssl
 
 from minicorn.config.settings import Settings
 from minicorn.errors import ClientGone
 from minicorn.http.heads import Heads
+from minicorn.logs.logger import LOGGER
 from minicorn.serving.connection import HEAD, LINGER, PREFACE, REPLY
 from minicorn.serving.preface import PrefacedConnection
 from minicorn.serving.tls import TlsOutbox, TlsSocket, describe
 from minicorn.system import poller
 from minicorn.system.listeners import Listener
-
-LOGGER = logging.getLogger("minicorn")
 
 
 class TlsConnection(PrefacedConnection):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import faulthandler
 import json
-import logging
 import math
 import os
 import signal
@@ -21,6 +20,7 @@ from types import FrameType
 from minicorn.config.settings import Settings
 from minicorn.errors import ExitCode
 from minicorn.logs.log import Output, Sink, reopen_handlers
+from minicorn.logs.logger import LOGGER
 from minicorn.pool.life import USHER
 from minicorn.record import as_dict
 from minicorn.server import Seat, Server
@@ -38,7 +38,6 @@ if TYPE_CHECKING:  # ours are imported where they are on
     from minicorn.serving.hooks import WorkerHooks
     from minicorn.serving.promotion import Promotion
 
-LOGGER = logging.getLogger("minicorn")
 
 # Those sent by hand as well: TERM retires, QUIT ends, the others are harmless. INT is the
 # terminal's, sent to the whole foreground group: the arbiter decides what it means.

@@ -8,7 +8,6 @@ visibly: never a false end, never a second reply behind it.
 from __future__ import annotations
 
 import io
-import logging
 import os
 import signal
 import stat
@@ -22,6 +21,7 @@ from minicorn.errors import ClientGone
 from minicorn.http import reply
 from minicorn.http.reply import CHUNKED, LENGTH, NOTHING, ApplicationFault, Fields, Head
 from minicorn.http.request import REQUEST_LINE, Request
+from minicorn.logs.logger import LOGGER
 from minicorn.serving.connection import Connection
 from minicorn.serving.loader import explain
 from minicorn.serving.outbox import PIECE
@@ -37,8 +37,6 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None,
 _END: Any = object()
 _SEQUENCES = (list, tuple)
 _FILES = (io.FileIO, io.BufferedReader, io.BufferedRandom)
-
-LOGGER = logging.getLogger("minicorn")
 
 
 class Doors(Protocol):

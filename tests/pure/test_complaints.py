@@ -3,7 +3,7 @@
 import pytest
 
 from minicorn.logs.complaints import collect, handlers
-from minicorn.logs.log import LOGGER
+from minicorn.logs.logger import LOGGER
 
 TRACEBACK = """GET /: the application raised
 Traceback (most recent call last):

@@ -55,8 +55,20 @@ JOINING = {module for module, level in LEVELS.items() if level == len(LAYERS) - 
 KNOWN_ARBITER = {"logs.logconfig": {"arbiter.attendant"}}  # it has the life of the logger, an attendant
 PURE = sorted(module for module, level in LEVELS.items() if level == 0)
 
-# What a pure module has no business with: clocks, sockets, signals, processes, threads, files
-IMPURE = {"asyncio", "fcntl", "io", "mmap", "multiprocessing", "os", "pathlib", "random", "select", "selectors"}
+# What a pure module has no business with: clocks, sockets, signals, processes, threads, files, logs
+IMPURE = {
+    "asyncio",
+    "fcntl",
+    "io",
+    "logging",
+    "mmap",
+    "multiprocessing",
+    "os",
+    "pathlib",
+    "random",
+    "select",
+    "selectors",
+}
 IMPURE |= {"shutil", "signal", "socket", "subprocess", "sys", "tempfile", "threading", "time"}
 EXCEPTIONS = {
     ("http.reply", "time"): "the calendar's gmtime; no clock is read",
@@ -189,3 +201,9 @@ def test_what_is_optional_can_be_missing() -> None:
         found = {str(node.module).split(".")[0] for node in guarded if isinstance(node, ast.ImportFrom)}
         found |= {alias.name for node in guarded if isinstance(node, ast.Import) for alias in node.names}
         assert found >= names
+
+
+def test_there_is_one_logger() -> None:
+    # Under its name anybody may get one; that it is ours, which raises nothing, is sure of this one alone
+    assert [name for name, path in MODULES.items() if 'getLogger("minicorn' in path.read_text()] == []
+    assert [name for name, path in MODULES.items() if "\nLOGGER = " in path.read_text()] == ["logs.logger"]

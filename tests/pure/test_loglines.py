@@ -15,7 +15,8 @@ import pytest
 
 import minicorn
 from minicorn.errors import ConfigError
-from minicorn.logs.log import LOGGER, Output, set_up
+from minicorn.logs.log import Output, set_up
+from minicorn.logs.logger import LOGGER
 
 
 @pytest.fixture
@@ -287,7 +288,12 @@ def test_a_traceback_follows_its_line(tmp_path: Path) -> None:
     assert text.endswith("KeyError: 'gone'\n")
 
 
-PROGRAM = "from minicorn.logs.log import LOGGER, set_up; set_up('-', 'info'); LOGGER.info('shown')"
+PROGRAM = """
+from minicorn.logs.log import set_up
+from minicorn.logs.logger import LOGGER
+set_up('-', 'info')
+LOGGER.info('shown')
+"""
 
 
 @pytest.mark.parametrize(
