@@ -73,15 +73,13 @@ def _serve_here(load: Callable[[], WSGIApplication], settings: Settings) -> None
     if settings.name:
         set_title(f"minicorn: server [{settings.name}]")
     application = load()
-    access = app.open_outputs(settings)[1:]
+    logs = app.open_logs(settings)
     if settings.has_log_handlers:
         from minicorn.logs import logconfig
 
         logconfig.apply(settings)
     bound = listeners.bind_all(settings.addresses, settings.backlog, settings.reuse_port)
-    server = Server(
-        application, settings.host, settings.port, settings=settings, bound=bound, access=access[0] if access else None
-    )
+    server = Server(application, settings.host, settings.port, settings=settings, bound=bound, access=logs.access)
     taken = Signals((signal.SIGINT, signal.SIGTERM)) if threading.current_thread() is threading.main_thread() else None
     if taken is not None:
 

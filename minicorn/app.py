@@ -23,8 +23,9 @@ from minicorn.errors import ConfigError, ExitCode
 from minicorn.figures.desk import check_desk, open_desk
 from minicorn.figures.directory import Directory
 from minicorn.logs import log
-from minicorn.logs.log import Output, Sink
+from minicorn.logs.log import Output
 from minicorn.logs.logger import LOGGER
+from minicorn.logs.logs import Logs
 from minicorn.offspring import Offspring
 from minicorn.serving.loader import explain, load_app
 from minicorn.serving.reception import Reception
@@ -100,23 +101,23 @@ def _bring(settings: Settings) -> None:
         importlib.import_module(name)
 
 
-def _judge(settings: Settings) -> list[Sink]:
+def _judge(settings: Settings) -> Logs:
     """The logs, once all is judged that can be before anything is bound or forked; ConfigError."""
     if settings.reload:
         _check_reload(settings)
     find_owner(settings)
-    outputs = open_outputs(settings)
+    logs = open_logs(settings)
     if settings.has_log_handlers:
         from minicorn.logs import logconfig
 
         logconfig.check(settings)
     Reception(settings)  # each worker makes its own
-    return outputs
+    return logs
 
 
 def _run(settings: Settings, called_in: str, config: Configuration | None, estate: Estate | None) -> ExitCode:
     _bring(settings)
-    outputs = _judge(settings)
+    logs = _judge(settings)
     owner = find_owner(settings)
     manager = Manager(systemd.take(os.environ) if estate is None else estate.manager)
     with contextlib.ExitStack() as ends:
@@ -135,9 +136,9 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, estat
                 pidfile_fd = pidfile.fd
         set_title(f"minicorn: arbiter [{settings.title}]")
         size = estate.size if estate else count_workers() if settings.workers == "auto" else settings.workers
-        children, upgrade = Offspring(outputs, called_in), Upgrade(called_in, settings.boot_timeout, desk is not None)
+        children, upgrade = Offspring(logs, called_in), Upgrade(called_in, settings.boot_timeout, desk is not None)
         try:
-            belongings = Belongings(settings, bound, outputs, manager, pidfile_fd, estate)
+            belongings = Belongings(settings, bound, logs, manager, pidfile_fd, estate)
             if owner is not None:
                 belongings.give(owner)
             if desk or settings.statsd_host is not None:
@@ -255,9 +256,9 @@ def tell_listeners(bound: list[Listener], scheme: str) -> None:
         LOGGER.info("Listening on %s", listener.url(scheme))
 
 
-def open_outputs(settings: Settings) -> list[Sink]:
+def open_logs(settings: Settings) -> Logs:
     """The error log, and the access log where one is wanted; a wrong format is told before anything runs."""
-    outputs: list[Sink] = [log.set_up(settings.error_logfile, settings.log_level, settings.log_format)]
+    error = log.set_up(settings.error_logfile, settings.log_level, settings.log_format)
     file = None
     if settings.access_logfile is not None or settings.access_logformat != DEFAULTS.access_logformat:
         from minicorn.logs import accesslog
@@ -269,8 +270,8 @@ def open_outputs(settings: Settings) -> list[Sink]:
         from minicorn.logs import logconfig
 
         if logconfig.takes_access(settings):
-            return [*outputs, logconfig.AccessLogger(file)]
-    return [*outputs, file] if file else outputs
+            return Logs(error, logconfig.AccessLogger(file))
+    return Logs(error, file)
 
 
 def enter(settings: Settings) -> None:

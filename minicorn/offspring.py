@@ -13,8 +13,8 @@ from functools import partial
 
 from minicorn.config.settings import Settings
 from minicorn.errors import AppLoadError
-from minicorn.logs.log import Sink
 from minicorn.logs.logger import LOGGER
+from minicorn.logs.logs import Logs
 from minicorn.pool.life import USHER
 from minicorn.server import Seat, Server
 from minicorn.serving.loader import load_app
@@ -32,9 +32,9 @@ if TYPE_CHECKING:  # of templates: imported where there are any
 class Offspring:
     """The children of one arbiter."""
 
-    def __init__(self, outputs: list[Sink], called_in: str) -> None:
+    def __init__(self, logs: Logs, called_in: str) -> None:
         """`called_in`: the directory in which the server was called, symlinks in it kept."""
-        self._outputs = outputs
+        self._logs = logs
         self._called_in = called_in
         # By its real path, under which `python -m` has it in sys.path: it may be the last release's, and gone by now
         self._began_in = os.getcwd()
@@ -46,7 +46,7 @@ class Offspring:
             from minicorn.reload.showing import WaitingPage
 
             app = WaitingPage(USHER)
-        return Worker(post, settings, self._outputs, partial(self._enter, settings), app).run()
+        return Worker(post, settings, self._logs, partial(self._enter, settings), app).run()
 
     def template(self, ground: Groundwork | None, post: Post, settings: Settings) -> int:
         """A template: of the application, or with --reload of what is not the project's."""
@@ -55,7 +55,7 @@ class Offspring:
         def prepare() -> Boot:
             return self._lay(ground, post, settings) if ground else self._preload(post, settings)
 
-        return Template(post, prepare, self._outputs, settings.title).run()
+        return Template(post, prepare, self._logs, settings.title).run()
 
     def _preload(self, post: Post, settings: Settings) -> Boot:
         """Import the application, make the warm-up requests; what the template's workers run."""
@@ -77,12 +77,12 @@ class Offspring:
             raise AppLoadError(f"--preload-strict: {len(findings)} found that a fork breaks or shares, told above")
 
         def boot(post: Post) -> int:
-            return Worker(post, settings, self._outputs, enter, app, promote if settings.refork_after else None).run()
+            return Worker(post, settings, self._logs, enter, app, promote if settings.refork_after else None).run()
 
         def promote(post: Post) -> int:
             from minicorn.serving.template import Template
 
-            return Template(post, lambda: boot, self._outputs, settings.title).run()
+            return Template(post, lambda: boot, self._logs, settings.title).run()
 
         return boot
 

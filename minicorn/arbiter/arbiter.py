@@ -255,8 +255,7 @@ class Arbiter:
             heard[fd]()
         if self._rereading is not None:
             self._rereading.advance()
-        for output in self._belongings.outputs:
-            output.flush()
+        self._belongings.logs.flush()
 
     def _hear(self, pid: int) -> None:
         line = self._belongings.channels.get(pid)

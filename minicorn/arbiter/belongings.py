@@ -15,7 +15,7 @@ from minicorn.arbiter.upgrade import Upgrade
 from minicorn.config.configfile import Reading
 from minicorn.config.settings import Settings, tell
 from minicorn.figures.directory import Directory
-from minicorn.logs.log import Sink
+from minicorn.logs.logs import Logs
 from minicorn.pool.actions import Spawn
 from minicorn.pool.pool import Pool
 from minicorn.serving.handoff import Handoff
@@ -38,14 +38,14 @@ class Belongings:
         self,
         settings: Settings,
         listeners: list[Listener],
-        outputs: list[Sink],
+        logs: Logs,
         manager: Manager,
         pidfile_fd: int = -1,
         estate: Estate | None = None,
     ) -> None:
-        """`outputs`: the error log, and the access log if there is one; `estate`: what the image before has left."""
+        """`estate`: what the image before has left."""
         self.listeners = listeners
-        self.outputs = outputs
+        self.logs = logs
         self.manager = manager
         self.signals = Signals(MANAGED)
         self.attendants = Attendants()
@@ -67,8 +67,7 @@ class Belongings:
     def give(self, owner: Owner) -> None:
         """The workers will be `owner`: what they open again, or rename, must be theirs."""
         owner.give(self.directory.path)
-        for output in self.outputs:
-            output.give(owner.give)
+        self.logs.give(owner.give)
         for listener in self.listeners:
             if listener.made is not None:
                 owner.give(listener.host)
@@ -80,8 +79,7 @@ class Belongings:
 
     def reopen(self) -> None:
         """The log files, here and in all children."""
-        for output in self.outputs:
-            output.reopen()
+        self.logs.reopen()
         for pid in self.channels:
             self.tell(pid, channel.REOPEN)
 

@@ -31,7 +31,7 @@ class Deaths:
     def __init__(self, pool: Pool, belongings: Belongings, chronicle: Chronicle) -> None:
         self._pool = pool
         self._directory = belongings.directory
-        self._access = belongings.outputs[1] if len(belongings.outputs) > 1 else None
+        self._access = belongings.logs.access
         self._chronicle = chronicle
         self._verdicts: dict[int, str] = {}
         self._failure = ""  # of the last boot that failed

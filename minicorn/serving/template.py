@@ -1,6 +1,6 @@
 """A template: a process that imports once, freezes what it has, and forks workers at the arbiter's word.
 
-    Template(post, prepare, outputs, title).run()
+    Template(post, prepare, logs, title).run()
 
 `prepare()` is run in the new template; what it imports, every worker shares. It gives what each
 worker is to run: a function of the worker's `Post` that gives the exit code. For `--preload` it
@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 
 from minicorn.errors import ExitCode
-from minicorn.logs.log import Sink
+from minicorn.logs.logs import Logs
 from minicorn.serving import order
 from minicorn.serving.loader import explain
 from minicorn.serving.post import Post
@@ -35,11 +35,11 @@ Boot = Callable[[Post], int]
 class Template:
     """One template, from its fork to its end."""
 
-    def __init__(self, post: Post, prepare: Callable[[], Boot], outputs: list[Sink], title: str) -> None:
+    def __init__(self, post: Post, prepare: Callable[[], Boot], logs: Logs, title: str) -> None:
         """`title` is what process titles call the application."""
         self._post = post
         self._prepare = prepare
-        self._outputs = outputs
+        self._logs = logs
         self._title = title
 
     def run(self) -> ExitCode:
@@ -71,8 +71,7 @@ class Template:
                 if message.word == channel.ORDER:
                     self._fork(order.take(message, line, self._post.idle_map), boot)
                 elif message.word == channel.REOPEN:
-                    for output in self._outputs:
-                        output.reopen()
+                    self._logs.reopen()
                 elif message.word == channel.RETIRE:
                     return
 

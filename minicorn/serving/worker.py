@@ -19,8 +19,9 @@ from types import FrameType
 
 from minicorn.config.settings import Settings
 from minicorn.errors import ExitCode
-from minicorn.logs.log import Output, Sink, reopen_handlers
+from minicorn.logs.log import reopen_handlers
 from minicorn.logs.logger import LOGGER
+from minicorn.logs.logs import Logs
 from minicorn.pool.life import USHER
 from minicorn.record import as_dict
 from minicorn.server import Seat, Server
@@ -54,22 +55,21 @@ class Worker:
         self,
         post: Post,
         settings: Settings,
-        outputs: list[Sink],
+        logs: Logs,
         enter: Callable[[], None],
         app: WSGIApplication | None = None,
         be_template: Callable[[Post], int] | None = None,
     ) -> None:
-        """`outputs` are the error log and, where there is one, the access log; `enter` makes the
-        surroundings those of the application, before its import. `app` is what its template, which
-        has entered them, has imported and warmed up, if it has one; or an usher's page. `be_template`,
-        if it may be promoted, is the life of what it forks then."""
+        """`enter` makes the surroundings those of the application, before its import. `app` is what its
+        template, which has entered them, has imported and warmed up, if it has one; or an usher's page.
+        `be_template`, if it may be promoted, is the life of what it forks then."""
         self._post = post
         self._settings = settings
         self._listeners = post.listeners
         self._app = app
         self._be_template = be_template
         self._promotion: Promotion | None = None
-        self._outputs = outputs
+        self._logs = logs
         self._enter = enter
         self._signals = Signals(TAKEN)
         self._leave_by = math.inf
@@ -107,11 +107,10 @@ class Worker:
 
     def _lead_output(self) -> None:
         """What the application prints and what all log goes where the settings say."""
-        error_log = self._outputs[0]
-        if self._settings.capture_output and isinstance(error_log, Output):
+        if self._settings.capture_output:
             from minicorn.logs.capture import capture
 
-            capture(error_log)
+            capture(self._logs.error)
         if self._settings.has_log_handlers:
             from minicorn.logs import logconfig
 
@@ -140,7 +139,7 @@ class Worker:
             hooks.wrap(app) if hooks else app,
             settings=self._settings,
             bound=self._listeners,
-            access=self._outputs[1] if len(self._outputs) > 1 else None,
+            access=self._logs.access,
             seat=Seat(post.slot, post.generation, post.page, post.idle_map, post.handoff),
         )
         if post.generation == USHER:
@@ -221,8 +220,7 @@ class Worker:
         messages, alive = self._post.channel.receive()
         for message in messages:
             if message.word == channel.REOPEN:
-                for output in self._outputs:
-                    output.reopen()
+                self._logs.reopen()
                 reopen_handlers()
             elif message.word == channel.PART:
                 self._server.part()

@@ -26,7 +26,8 @@ LAYERS = {
     "one fact of the operating system each": """
         arbiter.succession config.configfile config.configuration figures.desk
         figures.directory figures.heartbeat figures.ledger figures.survey figures.top figures.traces
-        figures.usage logs.accesslog logs.capture logs.complaints logs.log logs.logger logs.syslog logs.unanswered
+        figures.usage logs.accesslog logs.capture logs.complaints logs.log logs.logger logs.logs logs.syslog
+        logs.unanswered
         reload.failure reload.groundwork reload.imports reload.places reload.sweep serving.forksafety serving.handoff
         serving.hooks serving.loader serving.order serving.outbox serving.post serving.spool serving.surroundings
         serving.tls serving.upload

@@ -17,6 +17,7 @@ import minicorn
 from minicorn.errors import ConfigError
 from minicorn.logs.log import Output, set_up
 from minicorn.logs.logger import LOGGER
+from minicorn.logs.logs import Logs
 
 
 @pytest.fixture
@@ -474,3 +475,16 @@ def test_without_a_file_all_that_is_printed_goes_to_standard_error() -> None:
     assert output == ""
     assert log.splitlines()[0] == "INFO:     one 2"
     assert "of a child" in log
+
+
+@pytest.mark.parametrize("logged", [False, True])
+def test_a_rotation_reaches_both_logs(tmp_path: Path, logged: bool) -> None:
+    paths = [tmp_path / name for name in ("error.log", "access.log")[: 1 + logged]]
+    logs = Logs(*(Output(str(path), 2) for path in paths))
+    for path in paths:
+        path.rename(f"{path}.1")
+    logs.reopen()
+    logs.error.write(b"wrong\n")
+    if logs.access is not None:
+        logs.access.write(b"done\n")
+    assert [path.read_text() for path in paths] == ["wrong\n", "done\n"][: 1 + logged]

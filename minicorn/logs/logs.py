@@ -1,0 +1,35 @@
+"""The logs of one server: what goes wrong and what is done, and each request where that is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from minicorn.logs.log import Output, Sink
+from minicorn.record import Value
+
+
+class Logs(Value):
+    """Where both go, in the arbiter and in each child."""
+
+    error: Output
+    access: Sink | None = None
+
+    def flush(self) -> None:
+        """Write what has had to wait."""
+        for sink in self._sinks():
+            sink.flush()
+
+    def reopen(self) -> None:
+        """Open the files again by their names, after a rotation."""
+        for sink in self._sinks():
+            sink.reopen()
+
+    def give(self, give: Callable[[int], None]) -> None:
+        """The files are to be somebody else's from now on; `give` makes a descriptor's so."""
+        for sink in self._sinks():
+            sink.give(give)
+
+    def _sinks(self) -> Iterator[Sink]:
+        yield self.error
+        if self.access is not None:
+            yield self.access
