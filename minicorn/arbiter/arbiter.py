@@ -188,22 +188,25 @@ class Arbiter:
         self._upgrade.advance(self._pool.calm, now)
         self._tell_standing(now)
         self._replace_image()
+        self._rounds.look_for_slow(self._settings.slow_request, now)
+        self._hooks.step(now)
         if self._pool.stopping is None:
-            self._hooks.step(now)  # whether it wants another child
             for attendant in self._belongings.attendants.due(now):
                 attendant.start(partial(self._leave, attendant), now)
-        timeout = min(TICK, max(0.0, self._next_due(now) - now))
+        timeout = min(TICK, max(0.0, self._next_due - now))
         self._planned = now + timeout
         return timeout
 
-    def _next_due(self, now: float) -> float:
+    @property
+    def _next_due(self) -> float:
+        """When the next plan is due, if nothing happens before."""
         return min(
             self._pool.wake_at,
             self._belongings.attendants.wake_at if self._pool.stopping is None else math.inf,
             self._herald.wake_at,
             self._reloading.wake_at if self._reloading else math.inf,
-            self._hooks.step(now),
-            self._rounds.look_for_slow(self._settings.slow_request, now),
+            self._hooks.wake_at,
+            self._rounds.wake_at,
         )
 
     def _tell_standing(self, now: float) -> None:

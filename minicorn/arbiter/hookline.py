@@ -50,7 +50,8 @@ class HookLine:
         self._number = 0
         self._missed: Counter[str] = Counter()  # those that were too many, by name
         self._leaving = 0  # the pid of a child that is told nothing more: its file is old, or it has been killed
-        self._pid = 0
+        self._pid = 0  # of the child that was seen last
+        self._wake_at = math.inf
         self.attendant = Attendant("hooks process", self._run, self._hear, due=math.inf)
         self._appoint()
 
@@ -79,8 +80,13 @@ class HookLine:
             self._number += 1
             self._calls[self._number] = Call(name, args, then)
 
-    def step(self, now: float) -> float:
-        """Send what waits, judge what runs; when to come again."""
+    @property
+    def wake_at(self) -> float:
+        """When to come again: at once to a child that has begun or died since."""
+        return self._wake_at if self.attendant.pid == self._pid else 0.0
+
+    def step(self, now: float) -> None:
+        """Send what waits, judge what runs."""
         child = self.attendant
         if child.pid != self._pid:
             self._change(child.pid)
@@ -92,13 +98,12 @@ class HookLine:
         if not self._calls:
             if self._missed:
                 self._fail((), "too many calls have waited")
-            return math.inf
+            self._wake_at = math.inf
+            return
         first = next(iter(self._calls.values()))
-        first.deadline = min(first.deadline, now + self._settings.config_timeout)
+        self._wake_at = first.deadline = min(first.deadline, now + self._settings.config_timeout)
         if now >= first.deadline:
             self._give_up(first)
-            return now
-        return first.deadline
 
     def _change(self, pid: int) -> None:
         """The child has died, or is new: what it was running is lost, what it had not begun is the next one's."""

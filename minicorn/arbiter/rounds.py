@@ -62,11 +62,11 @@ class Rounds:
         for pid, beat in self._beats().items():
             self._pool.answered(pid, beat.requests)
 
-    def look_for_slow(self, limit: float, now: float) -> float:
-        """Show the stack of a request that takes longer than `limit` (0: of none); when to look again."""
+    def look_for_slow(self, limit: float, now: float) -> None:
+        """Show the stack of a request that takes longer than `limit`; 0: of none."""
         self._slow.limit = limit
         if not limit:
-            return math.inf
+            return
         workers = self._pool.workers
         beats = {pid: beat for pid, beat in self._beats().items() if workers[pid].was_ready}
         busy = {pid: beat.since for pid, beat in beats.items() if beat.activity is Activity.BUSY}
@@ -79,7 +79,11 @@ class Rounds:
             stack = self._directory.read_trace(workers[pid].slot)
             doing = beats[pid].describe(now)
             LOGGER.warning("%s is slow, %s, and goes on; its stack:\n%s", workers[pid], doing, stack or "no answer")
-        return self._slow.wake_at
+
+    @property
+    def wake_at(self) -> float:
+        """When to look for slow requests again."""
+        return self._slow.wake_at if self._slow.limit else math.inf
 
     def _beats(self) -> dict[int, Beat]:
         return {pid: self._directory.page(worker.slot).read() for pid, worker in self._pool.workers.items()}

@@ -7,6 +7,7 @@ import pytest
 
 from minicorn.arbiter.hookline import WAITING_MOST, HookLine
 from minicorn.config.settings import Settings
+from minicorn.system import channel
 
 SETTINGS = Settings(hooks=("child_exit", "on_reload"), config_timeout=10.0)
 
@@ -21,13 +22,15 @@ def test_calls_wait_for_a_hooks_process_but_not_for_ever(caplog):
     line, answers = HookLine(SETTINGS, []), []
     line.tell("on_reload", then=answers.append)
     line.tell("child_exit", 7, 1, then=answers.append)
-    assert line.step(100.0) == 110.0
-    assert line.step(109.9) == 110.0
+    line.step(100.0)
+    line.step(109.9)
+    assert line.wake_at == 110.0
     assert answers == []
     line.step(110.0)
     assert answers == [False, False]
     assert caplog.messages == ["there is no hooks process for 10 s; not run: on_reload (1), child_exit (1)"]
-    assert line.step(110.0) == math.inf
+    line.step(110.0)
+    assert line.wake_at == math.inf
 
 
 def test_no_more_than_so_many_wait_and_those_too_many_are_counted(caplog):
@@ -45,3 +48,18 @@ def test_a_hook_that_there_is_not_has_gone_well():
     answers = []
     HookLine(SETTINGS, []).tell("on_exit", then=answers.append)
     assert answers == [True]
+
+
+def test_whoever_asks_when_it_is_due_sends_nothing_and_a_new_child_is_told_at_once():
+    line = HookLine(SETTINGS, [])
+    line.tell("child_exit", 7, 1)
+    line.step(0.0)
+    ours, theirs = channel.pair()
+    line.attendant.spawned(42, ours, 1.0)
+    assert line.wake_at <= 1.0
+    assert theirs.receive() == ([], True)
+    line.step(1.0)
+    assert [message.word for message in theirs.receive()[0]] == ["child_exit"]
+    assert line.wake_at == 10.0
+    for end in (ours, theirs):
+        end.close()
