@@ -23,9 +23,9 @@ from minicorn.errors import ConfigError, ExitCode
 from minicorn.figures.desk import check_desk, open_desk
 from minicorn.figures.directory import Directory
 from minicorn.logs import log
-from minicorn.logs.log import Output
 from minicorn.logs.logger import LOGGER
 from minicorn.logs.logs import Logs
+from minicorn.logs.output import Output
 from minicorn.offspring import Offspring
 from minicorn.serving.loader import explain, load_app
 from minicorn.serving.reception import Reception

@@ -18,8 +18,8 @@ from minicorn.errors import ClientGone, ProtocolError
 from minicorn.figures.heartbeat import Identity, IdleMap, Page, private_idle_map, private_page
 from minicorn.http.request import Request
 from minicorn.http.tracing import Tracing
-from minicorn.logs.log import Sink
 from minicorn.logs.logger import LOGGER
+from minicorn.logs.output import Sink
 from minicorn.record import Value, fresh
 from minicorn.serving.claims import Claims
 from minicorn.serving.connection import Connection

@@ -102,9 +102,9 @@ class Arbiter:
         self._hooks = HookLine(settings, [listener.name for listener in belongings.listeners])
         self._logger = None
         if settings.has_log_handlers:
-            from minicorn.logs import logconfig
+            from minicorn.arbiter.logger import make_logger
 
-            self._logger = logconfig.attend(settings)
+            self._logger = make_logger(settings)
         watcher = self._reloading.watcher if self._reloading else None
         everybody = (self._logger, self._hooks.attendant, watcher)
         belongings.attendants.members += [attendant for attendant in everybody if attendant is not None]

@@ -14,8 +14,8 @@ from minicorn.arbiter.belongings import Belongings
 from minicorn.arbiter.chronicle import Chronicle
 from minicorn.config.settings import Settings
 from minicorn.figures.heartbeat import Activity, Beat
-from minicorn.logs.log import Sink
 from minicorn.logs.logger import LOGGER
+from minicorn.logs.output import Sink
 from minicorn.pool.actions import Abort, Kill
 from minicorn.pool.life import Cause, Exit, Worker
 from minicorn.pool.obituary import cause_of, describe_end, obituary

@@ -13,8 +13,8 @@ import sys
 import threading
 from collections.abc import Iterable
 
-from minicorn.logs.log import Output
 from minicorn.logs.logger import LOGGER
+from minicorn.logs.output import Output
 
 # Without a line end for so long, it is a line
 _LINE_MOST = 16384

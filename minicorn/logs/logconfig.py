@@ -1,8 +1,8 @@
 """Where the logs go when handlers of the logging package take them: --log-config, --log-syslog.
 
 Such handlers may block, start threads or import the application's code, so none lives in the
-arbiter. A worker applies them to itself; the arbiter's records go to an attendant, the logger,
-which does the same with them. While there is none, they go to the error log's own output.
+arbiter. A worker applies them to itself; so does the logger, a child to which the arbiter relays
+its records (`relay`, `arbiter.logger`).
 
 This, and what reads configurations, is imported where it is wanted: no other start waits for it.
 """
@@ -12,25 +12,20 @@ from __future__ import annotations
 import json
 import logging
 import os
-import select
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from minicorn.arbiter.attendant import Attendant
 from minicorn.config.settings import Settings
 from minicorn.errors import ConfigError
 from minicorn.logs import complaints
-from minicorn.logs.log import Output, OwnHandler, reopen_handlers
 from minicorn.logs.logger import LOGGER, own
+from minicorn.logs.output import Output
+from minicorn.logs.relay import Relay
 from minicorn.serving.surroundings import provide
 from minicorn.system import spawn
-from minicorn.system.channel import REOPEN, Channel
 
 ACCESS = own("minicorn.access")
-RECORD = "record"
-_EARLY_MOST = 1000
 # gunicorn's configurations serve as they are
 _NAMES = {
     "gunicorn.error": LOGGER.name,
@@ -157,93 +152,3 @@ def _try(settings: Settings, tell: int) -> int:
         said = str(error) if isinstance(error, ConfigError) else f"--log-config: {type(error).__name__} {error}"
         os.write(tell, " ".join(said.split()).encode("utf-8", "backslashreplace")[:4096])
     return 0
-
-
-# The logger
-
-
-class Relay(logging.Handler):
-    """In the arbiter: its records to the logger, while that lives; else to `fallback`.
-
-    The arbiter never waits: what a stalled logger does not take is lost, counted, and told when it takes again.
-    """
-
-    def __init__(self, attendant: Attendant, fallback: logging.Handler | None) -> None:
-        super().__init__()
-        self._attendant = attendant
-        self._fallback = fallback
-        self._pid = os.getpid()
-        self._early: deque[str] = deque()  # from before the logger's start
-        self._lost = 0
-
-    def emit(self, record: logging.LogRecord) -> None:
-        ours = os.getpid() == self._pid
-        text = json.dumps(_plain(record), default=str)
-        if ours and self._attendant.channel is not None:
-            while self._early:
-                self._tell(self._early.popleft())
-            self._tell(text)
-        elif ours and not self._attendant.strikes and len(self._early) < _EARLY_MOST:
-            self._early.append(text)
-        elif self._fallback is not None:
-            self._fallback.handle(record)
-        else:
-            self._lost += 1
-
-    def _tell(self, text: str) -> None:
-        if self._lost:
-            note = f"{self._lost} log records were lost: nobody took them in time"
-            record = logging.makeLogRecord({"name": LOGGER.name, "levelno": logging.WARNING, "msg": note})
-            record.levelname = "WARNING"
-            if self._attendant.tell(RECORD, json.dumps(_plain(record), default=str)):
-                self._lost = 0
-        if self._lost or not self._attendant.tell(RECORD, text):
-            self._lost += 1
-
-
-def _plain(record: logging.LogRecord) -> dict[str, object]:
-    """What makes the record again elsewhere."""
-    fields = dict(record.__dict__, msg=record.getMessage(), args=None)
-    if record.exc_info:
-        fields["exc_text"] = logging.Formatter().formatException(record.exc_info)
-        fields["exc_info"] = None
-    return fields
-
-
-def attend(settings: Settings) -> Attendant:
-    """The logger of an arbiter in the application's directory, which sends it its records from now on."""
-    directory = os.getcwd()  # a logger that comes later may not find it any more
-
-    def run(channel: Channel) -> int:
-        provide(settings, directory)
-        apply(settings)
-        LOGGER.handlers[:] = [handler for handler in LOGGER.handlers if not isinstance(handler, OwnHandler)]
-        while _serve(channel):
-            select.select([channel.fd], [], [])
-        logging.raiseExceptions = False  # one handler's failure keeps no other from its end
-        logging.shutdown()
-        return 0
-
-    attendant = Attendant("logger", run, lambda message: None)
-    own = [] if settings.log_syslog and settings.log_config is None else LOGGER.handlers[:]
-    for handler in own:
-        LOGGER.removeHandler(handler)
-    LOGGER.addHandler(Relay(attendant, own[0] if own else None))
-    if takes_access(settings):
-        ACCESS.setLevel(logging.INFO)
-        ACCESS.propagate = False
-        ACCESS.addHandler(Relay(attendant, None))
-    return attendant
-
-
-def _serve(channel: Channel) -> bool:
-    messages, alive = channel.receive()
-    for message in messages:
-        if message.word == RECORD:
-            record = logging.makeLogRecord(json.loads(message.text))
-            logger = logging.getLogger(record.name)
-            if logger.isEnabledFor(record.levelno):
-                logger.handle(record)
-        elif message.word == REOPEN:
-            reopen_handlers()
-    return alive

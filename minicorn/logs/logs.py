@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from minicorn.logs.log import Output, Sink
+from minicorn.logs.output import Output, Sink
 from minicorn.record import Value
 
 

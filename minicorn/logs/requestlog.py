@@ -10,7 +10,7 @@ from minicorn.errors import ProtocolError
 from minicorn.http.reply import status_line
 from minicorn.http.tracing import Tracing
 from minicorn.logs.accesslog import Entry, Origin, compile_format, tells_inside
-from minicorn.logs.log import Sink
+from minicorn.logs.output import Sink
 from minicorn.logs.unanswered import environ_of, read_request
 from minicorn.serving.claims import Claims
 from minicorn.serving.connection import APP, Connection

@@ -15,25 +15,24 @@ PACKAGE = Path(minicorn.__file__).parent
 # A module imports from the layers above it, or from its own where that makes no cycle
 LAYERS = {
     "pure: values in, values out": """
-        arbiter config errors figures http logs pool reload serving system version arbiter.regimes config.address
-        config.gunicorn config.kinds config.layers config.settings figures.counters figures.display figures.metrics
-        figures.snapshot figures.statsd http.body http.forwarded http.grammar http.heads http.mould http.peers
-        http.proxy http.quoting http.reply http.request http.tracing pool.actions pool.backoff pool.herald pool.life
-        pool.nursery pool.obituary pool.pool pool.reforks pool.rolls pool.shutdown pool.slow pool.standing
-        pool.waiting reload.changes reload.page record serving.certificate serving.crowd serving.deadlines
-        serving.holdings serving.pace typed
+        arbiter config errors figures http logs pool record reload serving system typed version arbiter.regimes
+        config.address config.gunicorn config.kinds config.layers config.settings figures.counters figures.display
+        figures.metrics figures.snapshot figures.statsd http.body http.forwarded http.grammar http.heads http.mould
+        http.peers http.proxy http.quoting http.reply http.request http.tracing pool.actions pool.backoff
+        pool.herald pool.life pool.nursery pool.obituary pool.pool pool.reforks pool.rolls pool.shutdown pool.slow
+        pool.standing pool.waiting reload.changes reload.page serving.certificate serving.crowd serving.deadlines
+        serving.holdings serving.pace
     """,
     "one fact of the operating system each": """
-        arbiter.succession config.configfile config.configuration figures.desk
-        figures.directory figures.heartbeat figures.ledger figures.survey figures.top figures.traces
-        figures.usage logs.accesslog logs.capture logs.complaints logs.log logs.logger logs.logs logs.syslog
-        logs.unanswered
-        reload.failure reload.groundwork reload.imports reload.places reload.sweep serving.forksafety serving.handoff
-        serving.hooks serving.loader serving.order serving.outbox serving.post serving.spool serving.surroundings
-        serving.tls serving.upload
-        system.activation system.cgroup system.channel system.listeners system.memory system.pidfile
-        system.poller system.privileges system.queues system.rights system.scratch system.shell system.signals
-        system.spawn system.systemd system.terminal system.title system.wakeup
+        arbiter.succession config.configfile config.configuration figures.desk figures.directory figures.heartbeat
+        figures.ledger figures.survey figures.top figures.traces figures.usage logs.accesslog logs.capture
+        logs.complaints logs.formats logs.log logs.logconfig logs.logger logs.logs logs.output logs.relay
+        logs.syslog logs.unanswered reload.failure reload.groundwork reload.imports reload.places reload.sweep
+        serving.forksafety serving.handoff serving.hooks serving.loader serving.order serving.outbox serving.post
+        serving.spool serving.surroundings serving.tls serving.upload system.activation system.cgroup system.channel
+        system.listeners system.memory system.pidfile system.poller system.privileges system.queues system.rights
+        system.scratch system.shell system.signals system.spawn system.systemd system.terminal system.title
+        system.wakeup
     """,
     "one client, one request": """
         logs.requestlog reload.showing serving.claims serving.connection serving.preface serving.reception
@@ -44,8 +43,8 @@ LAYERS = {
     """,
     "processes": """
         arbiter.arbiter arbiter.attendant arbiter.belongings arbiter.births arbiter.chronicle arbiter.deaths
-        arbiter.hookline arbiter.reloading arbiter.rereading arbiter.rounds arbiter.upgrade figures.monitor
-        logs.logconfig reload.watcher serving.promotion serving.template serving.worker
+        arbiter.hookline arbiter.logger arbiter.reloading arbiter.rereading arbiter.rounds arbiter.upgrade
+        figures.monitor reload.watcher serving.promotion serving.template serving.worker
     """,
     "what joins them": """
         __init__ __main__ api app cli ctl demo offspring parser
@@ -53,7 +52,6 @@ LAYERS = {
 }
 LEVELS = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules.split()}
 JOINING = {module for module, level in LEVELS.items() if level == len(LAYERS) - 1}
-KNOWN_ARBITER = {"logs.logconfig": {"arbiter.attendant"}}  # it has the life of the logger, an attendant
 PURE = sorted(module for module, level in LEVELS.items() if level == 0)
 
 # What a pure module has no business with: clocks, sockets, signals, processes, threads, files, logs
@@ -166,7 +164,7 @@ def test_worker_and_arbiter_do_not_know_each_other() -> None:
 @pytest.mark.parametrize("module", sorted(set(MODULES) - JOINING))
 def test_only_what_joins_them_knows_what_is_the_arbiters(module: str) -> None:
     theirs = {other for other in of_ours(module) if other.startswith("arbiter.")}
-    assert module.startswith("arbiter.") or theirs == KNOWN_ARBITER.get(module, set())
+    assert module.startswith("arbiter.") or theirs == set()
 
 
 def test_the_arbiter_neither_serves_nor_loads() -> None:

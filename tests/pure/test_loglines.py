@@ -15,9 +15,10 @@ import pytest
 
 import minicorn
 from minicorn.errors import ConfigError
-from minicorn.logs.log import Output, set_up
+from minicorn.logs.log import set_up
 from minicorn.logs.logger import LOGGER
 from minicorn.logs.logs import Logs
+from minicorn.logs.output import Output
 
 
 @pytest.fixture
@@ -323,7 +324,7 @@ def test_a_terminal_shows_colours_unless_told_otherwise(variables: dict[str, str
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look with each line, not once a second."""
-    monkeypatch.setattr("minicorn.logs.log.LOOK_EVERY", 0.0)
+    monkeypatch.setattr("minicorn.logs.output.LOOK_EVERY", 0.0)
 
 
 @pytest.mark.usefixtures("often")

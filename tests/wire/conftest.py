@@ -21,7 +21,7 @@ import pytest
 
 from minicorn.config.settings import Settings
 from minicorn.figures.heartbeat import Page
-from minicorn.logs.log import Output
+from minicorn.logs.output import Output
 from minicorn.server import Seat, Server
 from minicorn.system.listeners import Listener
 

@@ -10,7 +10,7 @@ import pytest
 
 from minicorn.config.address import Unix
 from minicorn.figures.heartbeat import private_page
-from minicorn.logs.log import Output
+from minicorn.logs.output import Output
 from minicorn.system import listeners
 
 

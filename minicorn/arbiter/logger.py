@@ -1,0 +1,52 @@
+"""The logger: the child that has the handlers of --log-config and --log-syslog for the arbiter's records.
+
+Such handlers may block, start threads or run the application's code, which nothing may in a process that
+forks and supervises. Imported where there are such handlers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from minicorn.arbiter.attendant import Attendant
+from minicorn.config.settings import Settings
+from minicorn.logs.log import OwnHandler, reopen_handlers
+from minicorn.logs.logconfig import ACCESS, apply, takes_access
+from minicorn.logs.logger import LOGGER
+from minicorn.logs.relay import RECORD, Relay, handle
+from minicorn.serving.surroundings import provide
+from minicorn.system.channel import REOPEN, Channel
+
+
+def make_logger(settings: Settings) -> Attendant:
+    """The logger of an arbiter in the application's directory, which sends it its records from now on."""
+    directory = os.getcwd()  # a logger that comes later may not find it any more
+    attendant = Attendant("logger", lambda line: _serve(line, settings, directory), lambda message: None)
+    own = [] if settings.log_syslog and settings.log_config is None else LOGGER.handlers[:]
+    for handler in own:
+        LOGGER.removeHandler(handler)
+    LOGGER.addHandler(Relay(attendant, own[0] if own else None))
+    if takes_access(settings):
+        ACCESS.setLevel(logging.INFO)
+        ACCESS.propagate = False
+        ACCESS.addHandler(Relay(attendant, None))
+    return attendant
+
+
+def _serve(line: Channel, settings: Settings, directory: str) -> int:
+    """The life of the logger: until its channel ends."""
+    provide(settings, directory)
+    apply(settings)
+    LOGGER.handlers[:] = [handler for handler in LOGGER.handlers if not isinstance(handler, OwnHandler)]
+    alive = True
+    while alive:
+        messages, alive = line.wait()
+        for message in messages:
+            if message.word == RECORD:
+                handle(message.text)
+            elif message.word == REOPEN:
+                reopen_handlers()
+    logging.raiseExceptions = False  # one handler's failure keeps no other from its end
+    logging.shutdown()
+    return 0
