@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from enum import Enum, StrEnum
 
-from minicorn.pool.actions import Abort, Kill, Retire
+from minicorn.pool.actions import Abort, Kill
 from minicorn.pool.backoff import strike
 from minicorn.record import Record, Value
 
@@ -118,12 +118,11 @@ class Worker(Record):
         """Deaths in a row in its place, now that it has died too."""
         return strike(self.strikes, now - self.since if self.was_ready else 0.0)
 
-    def dismiss(self, grace: float, now: float) -> Retire:
+    def dismiss(self, grace: float, now: float) -> None:
         """Its end is wanted: a worker that serves finishes within `grace`, one that boots has nothing to finish."""
         self.dismissed = True
         self.move(State.RETIRING, now)
         self.patience = now + (grace if self.was_ready else UNHEARD)
-        return Retire(self.pid)
 
     def kill(self, reason: str, cause: Cause, now: float) -> Kill:
         self.move(State.KILLED, now)

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Collection, Iterable
 from enum import Enum
 
-from minicorn.pool.actions import Agenda, Spawn
+from minicorn.pool.actions import Agenda, Retire, Spawn
 from minicorn.pool.backoff import put_off
 from minicorn.pool.life import QUIT_GRACE, Cause, State, Worker
 from minicorn.pool.rolls import Rolls
@@ -111,7 +111,9 @@ class Nursery(Record):
                 self.order(Spawn(slot, self.rolls.wanted, self._strikes, template=True), now)
 
     def _dismiss(self, templates: Iterable[Worker], now: float) -> None:
-        self.agenda.do(*(template.dismiss(QUIT_GRACE, now) for template in templates if template.is_active))
+        for template in [template for template in templates if template.is_active]:
+            template.dismiss(QUIT_GRACE, now)
+            self.agenda.do(Retire(template.pid))
 
     def _is_provided(self) -> bool:
         """Whether a template that is wanted is there, or on its way."""

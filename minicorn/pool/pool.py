@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from minicorn.pool.actions import Action, Agenda, Spawn
+from minicorn.pool.actions import Action, Agenda, Retire, Spawn
 from minicorn.pool.backoff import Vacancies
 from minicorn.pool.life import SAMPLES, USHER, State, Worker
 from minicorn.pool.nursery import Cradle, Nursery
@@ -314,7 +314,9 @@ class Pool:
         return sorted(active, key=lambda w: (w.generation, w.pid != self._recycling, w.born, w.slot))
 
     def _dismiss(self, workers: list[Worker], now: float) -> None:
-        self._agenda.do(*(worker.dismiss(self.graceful_timeout, now) for worker in workers))
+        for worker in workers:
+            worker.dismiss(self.graceful_timeout, now)
+            self._agenda.do(Retire(worker.pid))
 
     def _plan_births(self, now: float) -> None:
         """Fill what is short, as far as somebody can fork it."""

@@ -36,7 +36,7 @@ class Shutdown(Record):
         """Bring all to their ends."""
         for worker in workers:
             if worker.is_active:
-                worker.dismiss(graceful_timeout, now)  # what to do is said by Seal, then by Drain
+                worker.dismiss(graceful_timeout, now)  # it hears of it by Seal, then by Drain
         retiring = [worker for worker in workers if worker.state is State.RETIRING]
         for worker in retiring:
             if not worker.sealing:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from minicorn.pool.actions import Agenda, Excuse, Hold, Spawn
+from minicorn.pool.actions import Agenda, Excuse, Hold, Retire, Spawn
 from minicorn.pool.life import USHER, Worker
 from minicorn.pool.nursery import Nursery
 from minicorn.record import Record
@@ -63,7 +63,9 @@ class Waiting(Record):
         """Where those who wait have nobody to tell them why, somebody is born to; until there is new code."""
         live = [worker for worker in workers if worker.is_active]
         if self.since == math.inf:
-            self.agenda.do(*(usher.dismiss(graceful_timeout, now) for usher in live if usher.generation == USHER))
+            for usher in [worker for worker in live if worker.generation == USHER]:
+                usher.dismiss(graceful_timeout, now)
+                self.agenda.do(Retire(usher.pid))
             return
         told = any(worker.serves or worker.generation == USHER for worker in live)
         ordered = any(order.generation == USHER for order in self.nursery.orders)
