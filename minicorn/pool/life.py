@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from enum import Enum, StrEnum
+from enum import Enum, IntEnum, StrEnum
 
 from minicorn.pool.actions import Abort, Kill
 from minicorn.pool.backoff import strike
@@ -45,6 +45,23 @@ MOVES: Mapping[State, frozenset[State]] = {
     State.ABORTED: frozenset({State.KILLED}),
     State.KILLED: frozenset(),
 }
+
+
+class Closing(IntEnum):
+    """How far a worker is on the way to the server's end; there is no way back."""
+
+    OPEN = 0
+    SEALING = 1  # told to give nothing to others any more
+    SEALED = 2  # it has said that it does not
+    DRAINING = 3  # told to finish, sealed or not
+
+
+class Freshness(IntEnum):
+    """What becomes of a worker whose code is out of date; there is no way back."""
+
+    CURRENT = 0
+    HELD = 1  # told to answer nothing, and to keep who asks
+    EXCUSED = 2  # told to say to those who wait that the new code takes long
 
 
 class Cause(StrEnum):
@@ -90,12 +107,9 @@ class Worker(Record):
     answered: int = 0  # requests, last seen
     asked: int = 0  # how many they were when it was last asked to fork a template
     heavy: int = 0  # samples in a row above the limit
-    sealing: bool = False  # it was told that the server stops
-    draining: bool = False  # it was told to finish
-    sealed: bool = False  # it has said that it gives nothing to others any more
+    closing: Closing = Closing.OPEN
+    freshness: Freshness = Freshness.CURRENT
     template: bool = False  # it serves nobody: workers are forked from it
-    held: bool = False  # its code is out of date: it answers nothing
-    excused: bool = False  # it tells those who wait that the new code takes long
     debugging: bool = False  # somebody sits in a debugger: it is never late
 
     def move(self, state: State, now: float) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 
 from minicorn.pool.actions import Action, Agenda, Retire, Spawn
 from minicorn.pool.backoff import Vacancies
-from minicorn.pool.life import SAMPLES, USHER, State, Worker
+from minicorn.pool.life import SAMPLES, USHER, Closing, State, Worker
 from minicorn.pool.nursery import Cradle, Nursery
 from minicorn.pool.reforks import Reforks
 from minicorn.pool.rolls import Rolls
@@ -186,8 +186,8 @@ class Pool:
 
     def sealed(self, pid: int) -> None:
         """The worker gives nothing to others any more."""
-        if pid in self.workers:
-            self.workers[pid].sealed = True
+        if pid in self.workers and self.workers[pid].closing is Closing.SEALING:  # else it is told to finish already
+            self.workers[pid].closing = Closing.SEALED
 
     def overslept(self, missed: float, promises: Mapping[int, float]) -> None:
         """The arbiter itself was stopped for so long: nobody could be heard, so nobody is late."""

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from enum import IntEnum
 
 from minicorn.pool.actions import Agenda, Drain, Quit, Seal
-from minicorn.pool.life import QUIT_GRACE, State, Worker
+from minicorn.pool.life import QUIT_GRACE, Closing, State, Worker
 from minicorn.record import Record
 
 # Share of the graceful timeout after which nobody waits any more for a worker that does not say that it
@@ -39,17 +39,18 @@ class Shutdown(Record):
                 worker.dismiss(graceful_timeout, now)  # it hears of it by Seal, then by Drain
         retiring = [worker for worker in workers if worker.state is State.RETIRING]
         for worker in retiring:
-            if not worker.sealing:
-                worker.sealing = True
+            if worker.closing is Closing.OPEN:
+                worker.closing = Closing.SEALING
                 agenda.do(Seal(worker.pid))
         if not self._draining:
             self._drain_by = min(self._drain_by, now + UNSEALED * graceful_timeout)
             agenda.wake(self._drain_by)
-            self._draining = now >= self._drain_by or all(each.sealed or not each.was_ready for each in retiring)
+            unsealed = [worker for worker in retiring if worker.was_ready and worker.closing < Closing.SEALED]
+            self._draining = not unsealed or now >= self._drain_by
         if self._draining:
             for worker in retiring:  # whoever was being born when the rest was told comes later
-                if not worker.draining:
-                    worker.draining = True
+                if worker.closing < Closing.DRAINING:
+                    worker.closing = Closing.DRAINING
                     agenda.do(Drain(worker.pid))
         if self.how is Stop.QUICK:
             for worker in workers:

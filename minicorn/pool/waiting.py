@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable
 
 from minicorn.pool.actions import Agenda, Excuse, Hold, Retire, Spawn
-from minicorn.pool.life import USHER, Worker
+from minicorn.pool.life import USHER, Freshness, Worker
 from minicorn.pool.nursery import Nursery
 from minicorn.record import Record
 
@@ -50,11 +50,11 @@ class Waiting(Record):
         for worker in workers:
             if not worker.serves or worker.generation > self.stale:
                 continue
-            if not worker.held:
-                worker.held = True
+            if worker.freshness is Freshness.CURRENT:
+                worker.freshness = Freshness.HELD
                 self.agenda.do(Hold(worker.pid))
-            elif now >= excuse_at and not worker.excused:
-                worker.excused = True
+            elif now >= excuse_at and worker.freshness is Freshness.HELD:
+                worker.freshness = Freshness.EXCUSED
                 self.agenda.do(Excuse(worker.pid))
         if now < excuse_at:
             self.agenda.wake(excuse_at)

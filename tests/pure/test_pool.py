@@ -6,7 +6,7 @@ import pytest
 
 from minicorn.pool.actions import Abort, Drain, Kill, Quit, Retire, Say, Seal, Spawn
 from minicorn.pool.backoff import BACKOFF_MOST, HEALTHY
-from minicorn.pool.life import ABORT_GRACE, QUIT_GRACE, SAMPLES, UNHEARD, State, Worker
+from minicorn.pool.life import ABORT_GRACE, QUIT_GRACE, SAMPLES, UNHEARD, Closing, State, Worker
 from minicorn.pool.pool import Pool
 from minicorn.pool.shutdown import UNSEALED, Stop
 
@@ -430,6 +430,17 @@ def test_nobody_waits_long_for_a_worker_that_does_not_say_that_it_is_sealed(worl
     assert not world.done(Drain)
     world.run(0.2)
     assert len(world.done(Drain)) == 4
+
+
+def test_a_worker_that_says_so_later_than_anybody_waits_is_told_nothing_twice(world):
+    world.seals, world.finish = False, 100.0
+    world.pool.stop(Stop.GRACEFUL)
+    world.run(world.pool.graceful_timeout * UNSEALED + 0.1)
+    for pid, worker in world.pool.workers.items():
+        world.pool.sealed(pid)
+        assert worker.closing is Closing.DRAINING
+    world.run(1)
+    assert len(world.done(Seal)) == len(world.done(Drain)) == 4
 
 
 def test_a_sample_of_memory_that_could_not_be_taken_leaves_the_last(world):
