@@ -36,7 +36,7 @@ class Reloading:
         here = os.getcwd()  # as it is called now: it may be renamed, and another one come in its place
 
         def watch(line: Channel) -> int:
-            return Watcher(settings, here, began).run(line, self._places)
+            return Watcher(settings, here, began, line).run(self._places)
 
         self.watcher = Attendant("watcher", watch, self._hear_watcher)
 

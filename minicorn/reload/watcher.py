@@ -1,15 +1,13 @@
-"""The watcher: a child of the arbiter's with watchdog's threads in it; it tells which files have changed.
+"""The watcher: a child of the arbiter's that tells which files have changed.
 
-Watchdog says where to look; whether a file has changed is decided by its contents. The stamps
+The observer says where to look; whether a file has changed is decided by its contents. The stamps
 of all files are taken at the start, their contents are read when the application has been
 imported, so that its start is not slowed. A file that was changed since the server was begun
 counts as changed, whatever came first: no edit is missed before the first import.
 
-Few recursive watches, as each is a thread: where a tree has an excluded directory in it, its
-directories are watched one by one, and what is free of such is watched as a whole. Where the
-system cannot tell of changes, or a thread of watchdog's has died, all files are looked at every two
-seconds. After a loss of events the watch is begun anew, as new directories may be among what was
-lost, and all files are looked at once.
+Where the observer cannot tell of changes, all files are looked at every two seconds. After a loss of
+events it is begun anew, as new directories may be among what was lost, and all files are looked at
+once.
 
 No event tells that a directory has been renamed which is watched, or one above it: whether each is
 still the one that has its name is looked at every two seconds.
@@ -18,48 +16,42 @@ still the one that has its name is looked at every two seconds.
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 import select
 import sys
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from minicorn.config.settings import Settings
-from minicorn.errors import ConfigError, ExitCode
+from minicorn.errors import ExitCode
 from minicorn.logs.logger import LOGGER
-from minicorn.reload.changes import CACHES, Filter, Print
-from minicorn.reload.places import FOREIGN, file_system, outermost, plan_watches
+from minicorn.reload.changes import Filter, Print
+from minicorn.reload.observer import Observer
+from minicorn.reload.places import outermost
 from minicorn.reload.sweep import Marks, Sweep
 from minicorn.system import channel
 from minicorn.system.channel import Channel
 from minicorn.system.title import set_title
-from minicorn.system.wakeup import Wakeup
 
 # An event that may be half of a save (truncated, removed to be replaced) is looked into so much later
 HALF = 0.04
 POLL_INTERVAL = 2.0
-# A quarter of the events that the kernel keeps for a slow reader: before 7.1 watchdog does not say that some were lost
-CROWD = 4000
 # Seconds from a loss to a new watch: what had come in so great a number may have ended by then
 LOSS_PATIENCE = 0.5
-# More watches than this, and the whole tree is one
-WATCHES_MOST = 48
 _CLOCK_REALTIME_COARSE = 5  # linux/time.h
 Identity = tuple[int, int]
 _WHOLE = frozenset({"closed", "moved"})
-_TOLD = frozenset({"created", "modified", "moved", "deleted", "closed"})
 
 
 class Watcher:
     """One watcher process, from its fork to its end."""
 
-    def __init__(self, settings: Settings, here: str, began: float) -> None:
-        """`here`: where relative paths begin; `began`: what the system's clock said before the first import."""
+    def __init__(self, settings: Settings, here: str, began: float, line: Channel) -> None:
+        """`here`: where relative paths begin; `began`: what the system's clock said before the first import;
+        `line`: to the arbiter."""
         self._here = here
+        self._line = line
         extra = [os.path.join(here, path) for path in settings.reload_extra_file]
         # A glob with a slash in it means a path from here
         exclude = [os.path.join(here, glob) if "/" in glob.rstrip("/") else glob for glob in settings.reload_exclude]
@@ -67,7 +59,6 @@ class Watcher:
         given = (os.path.realpath(os.path.join(here, path)) for path in settings.reload_dir)
         self._roots = dict.fromkeys(outermost([here, *given]), True)  # each with whether what is below counts
         self._identities: dict[str, Identity] = {}  # of the roots when they were begun to be watched
-        self._flat: set[str] = set()  # directories watched without what is below
         self._began = int(began * 1e9)
         self._prints: dict[str, Print] = {}
         self._due: dict[str, float] = {}  # paths to look at, and when
@@ -76,34 +67,25 @@ class Watcher:
         self._next_sweep = math.inf
         self._next_identifying = 0.0
         self._polling = False
-        self._crowd = 0  # events since the watch was begun
-        self._lost = False  # some may have been, since then
-        self._death = ""  # of a thread of watchdog's: its cause
-        self._heard: deque[tuple[str, str, bool]] = deque()  # kind, path, whether a directory; from watchdog's threads
-        self._wakeup = Wakeup()
+        self._observer = Observer(self._filter.enters, lambda path: self._filter.covers(path, self._roots))
 
-    def run(self, line: Channel, imported: Mapping[str, bool]) -> ExitCode:
+    def run(self, imported: Mapping[str, bool]) -> ExitCode:
         """Watch until the arbiter has gone; `imported`: the places that a watcher before this one was told of."""
         set_title("minicorn: watcher")
-        self._line = line
-        log = logging.getLogger("watchdog")
-        log.setLevel(logging.WARNING)
-        log.addHandler(_Ear(self._lose))
-        threading.excepthook = self._mourn
-        self._observe()
         for directory, recursive in self._places.items():
             self._begin(directory, recursive)
         self._identities[self._here] = identify(os.curdir)  # where workers began; another may have its name by now
         if imported:
             self._widen(imported.items())
         poll = select.poll()
-        for fd in (line.fd, self._wakeup.fd):
+        for fd in (self._line.fd, self._observer.fd):
             poll.register(fd, select.POLLIN)
         while True:
             self._look()
+            self._judge_observer()
             wait = min([*self._due.values(), self._next_sweep, self._next_identifying]) - time.monotonic()
             poll.poll(max(0, wait) * 1000)
-            messages, alive = line.receive()
+            messages, alive = self._line.receive()
             if not alive:
                 return ExitCode.OK
             for message in messages:
@@ -116,41 +98,21 @@ class Watcher:
 
     # Watching
 
-    def _observe(self) -> None:
-        """Start the system's observer."""
-        try:
-            from watchdog.events import FileSystemEvent, FileSystemEventHandler
-            from watchdog.observers import Observer
-        except ImportError as error:  # it was there when the server was begun
-            raise ConfigError("watchdog cannot be imported any more") from error
-        hear = self._hear
-
-        class Handler(FileSystemEventHandler):
-            def dispatch(self, event: FileSystemEvent) -> None:
-                for path in (event.src_path, event.dest_path):
-                    if path:
-                        hear(event.event_type, os.fsdecode(path), event.is_directory)
-
-        self._handler = Handler()
-        try:
-            self._observer = Observer()
-            self._observer.start()
-        except OSError as error:
-            self._poll_instead(error.strerror or str(error))
-
     @property
     def _places(self) -> dict[str, bool]:
         """What is watched, each with whether what is below counts."""
         return dict.fromkeys(map(os.path.dirname, self._filter.extra), False) | self._roots
 
-    def _poll_instead(self, reason: str) -> None:
-        if self._polling:
-            return
-        LOGGER.warning(
-            "files are looked at every %g s, as the system cannot tell of changes: %s", POLL_INTERVAL, reason
-        )
-        self._polling = True
-        self._next_sweep = time.monotonic() + POLL_INTERVAL
+    def _judge_observer(self) -> None:
+        """Look at all files soon where it has lost events, and again and again where it cannot tell of any."""
+        now = time.monotonic()
+        if self._observer.failure and not self._polling:
+            reason = f"as the system cannot tell of changes: {self._observer.failure}"
+            LOGGER.warning("files are looked at every %g s, %s", POLL_INTERVAL, reason)
+            self._polling = True
+            self._next_sweep = now + POLL_INTERVAL
+        elif self._observer.lost and not self._polling:
+            self._next_sweep = min(self._next_sweep, now + LOSS_PATIENCE)
 
     def _begin(self, directory: str, recursive: bool) -> None:
         """Watch `directory`, then take the prints of its files: what comes in between is seen twice."""
@@ -160,57 +122,7 @@ class Watcher:
 
     def _watch(self, directory: str, recursive: bool) -> None:
         self._identities[directory] = identify(directory)
-        self._try(self._schedule, directory, recursive)
-        self._try(self._probe, directory)
-
-    def _watch_anew(self) -> None:
-        """Another observer: the old one has lost events, and with them directories that have come."""
-        self._observer.stop()
-        self._observer.join()  # its threads count events, and say what they have lost
-        self._crowd, self._lost, self._flat = 0, False, set()
-        self._observe()
-        for directory, recursive in self._places.items():
-            self._watch(directory, recursive)
-
-    def _try(self, watch: Callable[..., None], *where: object) -> None:
-        """Do what takes watches; once they are not to be had, all files are looked at instead."""
-        if self._polling:
-            return
-        try:
-            watch(*where)
-        except FileNotFoundError:
-            pass  # it has gone meanwhile
-        except OSError as error:
-            self._observer.stop()
-            self._poll_instead(error.strerror or str(error))
-
-    def _schedule(self, directory: str, recursive: bool) -> None:
-        if not recursive:
-            self._observer.schedule(self._handler, directory, recursive=False)
-            return
-        flat, whole = plan_watches(directory, self._filter.enters)
-        if len(flat) + len(whole) > WATCHES_MOST:
-            flat, whole = [], [directory]
-        self._flat.update(flat)
-        for path in flat + whole:
-            self._observer.schedule(self._handler, path, recursive=path in whole)
-
-    def _replace(self, directory: str) -> None:
-        """Watch what has come under this name, and nothing any more that had it before."""
-        recursive = self._places.get(directory, True)
-        for watch in [emitter.watch for emitter in self._observer.emitters]:
-            if watch.path == directory or (recursive and watch.path.startswith(directory + os.sep)):
-                self._observer.unschedule(watch)
-        self._schedule(directory, recursive)
-
-    def _probe(self, directory: str) -> None:
-        """OSError when the system does not tell of all changes in `directory`."""
-        kind = file_system(directory)
-        if kind.startswith(FOREIGN):
-            raise OSError(f"{directory} is on {kind}")
-        if sys.platform == "linux":
-            # Where no further watch is to be had, watchdog has left out in silence some of what is below
-            self._observer.unschedule(self._observer.schedule(self._handler, os.sep, recursive=False))
+        self._observer.watch(directory, recursive)
 
     def _widen(self, places: Iterable[tuple[str, bool]]) -> None:
         """The application has been imported, from these places too (and below them): read what has not been read."""
@@ -219,7 +131,7 @@ class Watcher:
                 continue
             self._roots = {**self._roots, directory: recursive}  # a new one, as watchdog's threads read it
             self._identities[directory] = identify(directory)
-            if recursive or directory not in self._flat:
+            if recursive or not self._observer.is_flat(directory):
                 self._begin(directory, recursive)
         for path, known in list(self._prints.items()):
             if not known.digest and (now := read_print(path)) is not None and not now.differs(known):
@@ -241,37 +153,11 @@ class Watcher:
 
     # Events
 
-    def _hear(self, kind: str, path: str, is_directory: bool) -> None:
-        """Called by watchdog's threads."""
-        self._crowd += 1
-        if self._crowd == CROWD:
-            self._lose()
-        if kind not in _TOLD or (is_directory and kind == "modified") or CACHES in path:
-            return
-        if is_directory or self._filter.covers(path, self._roots):
-            self._heard.append((kind, path, is_directory))
-            self._wakeup.ring()
-
-    def _lose(self) -> None:
-        """Called by watchdog's threads: events have been lost, or may have been."""
-        self._lost = True
-        self._wakeup.ring()
-
-    def _mourn(self, death: threading.ExceptHookArgs) -> None:
-        """Called by a thread of watchdog's that dies: from now on it may be silent for ever."""
-        self._death = f"a thread of watchdog's has died of {death.exc_type.__name__}: {death.exc_value}"
-        self._wakeup.ring()
-
     def _listen(self) -> None:
-        self._wakeup.drain()
+        events = self._observer.take()
         now = time.monotonic()
-        if self._death:
-            self._poll_instead(self._death)
-        if self._lost and not self._polling:
-            self._next_sweep = min(self._next_sweep, now + LOSS_PATIENCE)
         come = ""
-        while self._heard:
-            kind, path, is_directory = self._heard.popleft()
+        for kind, path, is_directory in events:
             if path in self._places:
                 self._identities.pop(path, None)  # a number may have been given again to what came next
                 self._next_identifying = now
@@ -281,16 +167,17 @@ class Watcher:
                 whole = kind in _WHOLE and os.path.exists(path)
                 self._due[path] = now if whole else self._due.get(path, now + HALF)
         if come:
-            self._try(self._probe, come)
+            self._observer.probe(come)
 
     def _enter(self, directory: str, now: float) -> bool:
         """A directory has come or gone; whether it is to be watched from now on."""
         inside = [path for path in self._prints if path.startswith(directory + os.sep)]
         come = os.path.isdir(directory) and (directory in self._places or self._is_reached(directory))
         if come:
-            if os.path.dirname(directory) in self._flat or directory in self._places:
-                self._try(self._replace, directory)
-            inside += self._sweep.look({directory: self._places.get(directory, True)})
+            recursive = self._places.get(directory, True)
+            if self._observer.is_flat(os.path.dirname(directory)) or directory in self._places:
+                self._observer.watch_again(directory, recursive)
+            inside += self._sweep.look({directory: recursive})
         self._due |= dict.fromkeys(inside, now + HALF)
         return come
 
@@ -304,7 +191,7 @@ class Watcher:
             if identity == was:
                 continue
             if self._enter(root, now):
-                self._try(self._probe, root)
+                self._observer.probe(root)
                 if root == self._here:  # workers are in the old one, whatever files are in the new
                     self._due[root] = now + HALF
             else:
@@ -318,8 +205,10 @@ class Watcher:
 
     def _look_everywhere(self) -> None:
         """Find by size and time what may have changed."""
-        if self._lost and not self._polling:
-            self._watch_anew()
+        if self._observer.lost and not self._polling:
+            self._observer.restart()
+            for directory, recursive in self._places.items():
+                self._watch(directory, recursive)
         seen = self._sweep.look(self._roots, self._filter.extra)
         now = time.monotonic()
         self._next_sweep = now + POLL_INTERVAL if self._polling else math.inf
@@ -354,17 +243,6 @@ class Watcher:
         if known is None:
             return "created"
         return "modified" if now.differs(known) else ""
-
-
-class _Ear(logging.Handler):
-    """For watchdog's log: what it warns of is that it has lost events."""
-
-    def __init__(self, lose: Callable[[], None]) -> None:
-        super().__init__()
-        self._lose = lose
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._lose()
 
 
 def identify(directory: str) -> Identity:

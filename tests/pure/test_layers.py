@@ -27,12 +27,12 @@ LAYERS = {
         arbiter.succession config.configfile config.configuration figures.desk figures.directory figures.heartbeat
         figures.ledger figures.survey figures.top figures.traces figures.usage logs.accesslog logs.capture
         logs.complaints logs.formats logs.log logs.logconfig logs.logger logs.logs logs.output logs.relay
-        logs.syslog logs.unanswered reload.failure reload.groundwork reload.imports reload.places reload.sweep
-        serving.forksafety serving.handoff serving.hooks serving.loader serving.order serving.outbox serving.post
-        serving.spool serving.surroundings serving.tls serving.upload system.activation system.cgroup system.channel
-        system.listeners system.memory system.pidfile system.poller system.privileges system.queues system.rights
-        system.scratch system.shell system.signals system.spawn system.systemd system.terminal system.title
-        system.wakeup
+        logs.syslog logs.unanswered reload.failure reload.groundwork reload.imports reload.observer reload.places
+        reload.sweep serving.forksafety serving.handoff serving.hooks serving.loader serving.order serving.outbox
+        serving.post serving.spool serving.surroundings serving.tls serving.upload system.activation system.cgroup
+        system.channel system.listeners system.memory system.pidfile system.poller system.privileges system.queues
+        system.rights system.scratch system.shell system.signals system.spawn system.systemd system.terminal
+        system.title system.wakeup
     """,
     "one client, one request": """
         logs.requestlog reload.showing serving.claims serving.connection serving.preface serving.reception
@@ -79,7 +79,7 @@ THIRD_PARTY = {
     "system.title": {"setproctitle"},
     "system.memory": {"psutil"},
     "figures.usage": {"psutil"},
-    "reload.watcher": {"watchdog"},
+    "reload.observer": {"watchdog"},
 }
 
 
