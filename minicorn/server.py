@@ -345,7 +345,7 @@ class Server:
 
     def _answer_who_stays(self, connection: Connection) -> None:
         """With --reload, by the code that is out of date: those whom our successor cannot have."""
-        if connection.travels:
+        if connection.parcel() is not None:
             self._loop.keep(connection)
         else:
             self._answer(connection)

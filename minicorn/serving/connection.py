@@ -67,6 +67,8 @@ MOVES: Mapping[State, frozenset[State]] = {
 RECEIVE = 65536
 LINGER_TIME = 2.0
 LINGER_BYTES = 16 * 2**20
+# With --reload a longer request may travel too, so that the new code answers it; not beyond this, which is in memory
+RELOAD_MOST = 16 * 2**20
 _LAST_DATA_RECEIVED = 52  # tcpi_last_data_recv in struct tcp_info, linux/tcp.h
 _NO_BYTES = struct.pack("i", 0)
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -141,7 +143,9 @@ class Connection:
         self._upload: Upload | None = None  # in BODY
         self.begun = now  # when the request's first byte came
         self.since = 0.0  # when the request was complete
-        self._raw: bytes | None = None  # the bytes of a request, while nothing is done of it and it may travel
+        self._raw: bytes | bytearray | None = (
+            None  # the bytes of a request, while nothing is done of it and it may travel
+        )
 
     def __repr__(self) -> str:
         return f"<Connection {self.peer}:{self.peer_port} {self.state.name} served={self.served}>"
@@ -202,17 +206,17 @@ class Connection:
         if self.state is APP or (self.state is BODY and self.settings.reload):
             data = self._raw
         elif self.state is IDLE or self.state is HEAD:
-            data = bytes(self._input)
+            data = self._input
         else:
             return None
         if data is None or not self._is_portable(len(data)) or self.outbox.size:
             return None
         since = self.since if self.state is APP else 0.0
-        return Parcel(self.listener.number, self.served, self.deadline, since, self.peer, self.peer_port, data)
+        return Parcel(self.listener.number, self.served, self.deadline, since, self.peer, self.peer_port, bytes(data))
 
     def _is_portable(self, size: int) -> bool:
         """Whether so many bytes of a request may travel."""
-        return size <= INPUT_MOST or self.settings.reload
+        return size <= (RELOAD_MOST if self.settings.reload else INPUT_MOST)
 
     def resume(self, parcel: Parcel, now: float) -> bool:
         """Go on where another worker left off; whether a request is whole (state APP)."""
@@ -263,8 +267,7 @@ class Connection:
             raise ClientGone("it closed the connection")
         self.received += len(data)
         if self._upload is not None:
-            if self._raw is not None:
-                self._raw = self._raw + data if self._is_portable(len(self._raw) + len(data)) else None
+            self._keep_raw(data)
             return self._take_in(self._upload, data, now)
         if self._input:
             if isinstance(self._input, bytes):
@@ -316,6 +319,15 @@ class Connection:
         if request.expects_continue and not data:
             self.outbox.send(CONTINUE)
         return False
+
+    def _keep_raw(self, data: bytes) -> None:
+        """More has come of a request; as long as it may travel, it does so as it came."""
+        if self._raw is None or not self._is_portable(len(self._raw) + len(data)):
+            self._raw = None
+        else:
+            if isinstance(self._raw, bytes):
+                self._raw = bytearray(self._raw)  # else each piece would copy all before it
+            self._raw += data
 
     def _take_in(self, upload: Upload, data: bytes, now: float) -> bool:
         """More of the body is here."""

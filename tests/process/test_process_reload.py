@@ -13,6 +13,8 @@ from harness import CHECKOUT, Server, Starter, descriptors, read, wait_until
 from reloading import APP, HTML, await_status, await_word, get, rolls, serve, settle, write
 from test_process_counting import look
 
+from minicorn.serving.connection import RELOAD_MOST
+
 
 def replace_older(start: Starter) -> None:
     path = write(start, "two", name="other.py")
@@ -264,6 +266,21 @@ def test_nothing_is_refused_or_answered_by_old_code(start: Starter, edits: int) 
     for client in clients:
         client.join()
     assert not wrong, wrong[:5]
+
+
+def test_an_upload_too_long_to_be_given_on_is_answered_by_the_code_that_began_it(start: Starter) -> None:
+    write(start, "old")
+    server = serve(start, "--max-body-size", "0")
+    size = RELOAD_MOST
+    connection = server.connect()
+    connection.putrequest("POST", "/")
+    connection.putheader("Content-Length", str(size))
+    connection.endheaders(b"x" * (size - 1))
+    write(start, "new")
+    server.wait_log("Reloaded in")
+    connection.send(b"x")
+    assert read(connection).text == "old" + "x" * size
+    assert get(server).text == "new"
 
 
 def test_without_watchdog_one_line_says_what_to_install(start: Starter) -> None:

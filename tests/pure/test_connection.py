@@ -5,10 +5,21 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
+from costs import FACTOR, growth
 
 from minicorn.config.settings import Settings
 from minicorn.errors import ClientGone
-from minicorn.serving.connection import APP, BODY, CLOSED, IDLE, LINGER, LINGER_BYTES, Connection, State
+from minicorn.serving.connection import (
+    APP,
+    BODY,
+    CLOSED,
+    IDLE,
+    LINGER,
+    LINGER_BYTES,
+    RELOAD_MOST,
+    Connection,
+    State,
+)
 from minicorn.serving.handoff import INPUT_MOST
 from minicorn.serving.reception import Reception
 from minicorn.serving.upload import MEMORY_MOST
@@ -68,6 +79,28 @@ def test_with_reload_a_half_read_body_goes_to_the_next_worker_with_all_that_has_
     send(taker, client, content[-1:])
     assert taker.state is APP
     assert taker.body.read() == content
+
+
+def test_with_reload_a_body_costs_what_it_is_long(welcome: Welcome) -> None:
+    def upload(size: int) -> None:
+        connection, client = welcome(Settings(reload=True, max_body_size=0))
+        send(connection, client, post(size))
+        for _ in range(size // 512):
+            client.sendall(b"x" * 512)
+            connection.receive(0.0)
+        assert connection.state is APP
+
+    assert growth(upload, lambda size: size, 2**20) < FACTOR
+
+
+def test_with_reload_a_body_beyond_measure_stays_and_is_not_kept_in_memory(welcome: Welcome) -> None:
+    connection, client = welcome(Settings(reload=True, max_body_size=0))
+    send(connection, client, post(RELOAD_MOST) + b"x" * (RELOAD_MOST - 2**16))
+    assert connection.parcel() is not None
+    send(connection, client, b"x" * (2**16 - 1))
+    assert connection.state is BODY
+    assert connection.parcel() is None
+    assert connection.held < 2 * MEMORY_MOST
 
 
 def test_without_reload_a_half_read_body_stays(welcome: Welcome) -> None:
