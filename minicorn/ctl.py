@@ -19,8 +19,9 @@ from pathlib import Path
 
 from minicorn.errors import ConfigError, ExitCode, UsageError
 from minicorn.figures import display, survey, top, traces
-from minicorn.figures.snapshot import Snapshot, document
+from minicorn.figures.snapshot import Condition, Snapshot, document
 from minicorn.figures.usage import with_usage
+from minicorn.pool.rolls import Ending
 from minicorn.pool.standing import Stage, Standing
 from minicorn.record import Value
 from minicorn.version import VERSION
@@ -79,11 +80,11 @@ class Target(Value):
         def has_rolled(now: Snapshot) -> bool:
             standing = now.standing
             rolled = standing.rolled
-            if rolled is not None and rolled.wish > wish and rolled.outcome == "failed":
+            if rolled is not None and rolled.wish > wish and rolled.outcome is Ending.FAILED:
                 raise NotSo(f"the roll to generation {rolled.generation} failed:\n{standing.roll_error}")
             if standing.stage is Stage.DRAINING:
                 raise NotSo("the server stops")
-            return rolled is not None and rolled.wish > wish and rolled.outcome == "done"
+            return rolled is not None and rolled.wish > wish and rolled.outcome is Ending.DONE
 
         self.until("a complete roll", has_rolled)
         return self.look().standing
@@ -126,7 +127,7 @@ def scale(target: Target, options: argparse.Namespace) -> None:
     def is_full(now: Snapshot) -> bool:
         if now.standing.stage is not Stage.SERVING:
             raise NotSo(f"the server is {now.standing.stage}")
-        return now.standing.size == len(now.workers) == now.states["idle"] + now.states["busy"]
+        return now.standing.size == len(now.workers) == now.states[Condition.IDLE] + now.states[Condition.BUSY]
 
     target.until(f"{options.workers} workers are ready", is_full)
     print(f"{options.workers} workers")

@@ -9,7 +9,6 @@ decided in `pool`, and this loop has it done: by `births` and `deaths`, with wha
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import select
@@ -224,7 +223,7 @@ class Arbiter:
     def _perform(self, action: Action) -> None:
         match action:
             case Say(level, text):
-                LOGGER.log(logging.getLevelNamesMapping()[level.upper()], text)
+                LOGGER.log(level, text)
             case Spawn():
                 settings = self._regimes.of(action.generation)
                 self._births.spawn(action, settings, self._deaths.why_hopeless(action.generation))

@@ -14,6 +14,7 @@ from minicorn.figures.heartbeat import Page
 from minicorn.figures.ledger import Ledger
 from minicorn.pool.life import Cause
 from minicorn.pool.pool import Pool
+from minicorn.pool.rolls import Ending
 from minicorn.pool.standing import ERROR_MOST, ERRORS_MOST, TEXT_MOST, Complaint, Listening, Standing, stage_of
 from minicorn.record import replace
 from minicorn.system.listeners import Listener
@@ -72,7 +73,7 @@ class Chronicle:
         rolled = pool.rolls.last
         if rolled is not None and rolled is not self._standing.rolled:
             self._note(rolled=rolled, rolled_at=time.time())
-            if rolled.outcome != "failed":
+            if rolled.outcome is not Ending.FAILED:
                 self._note(roll_error="")
         self._note(
             stage=stage_of(pool),

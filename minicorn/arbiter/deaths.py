@@ -6,7 +6,6 @@ where a request died with it; and a place among the causes that the chronicle co
 
 from __future__ import annotations
 
-import logging
 import signal
 import time
 
@@ -16,13 +15,22 @@ from minicorn.config.settings import Settings
 from minicorn.figures.heartbeat import Activity, Beat
 from minicorn.logs.logger import LOGGER
 from minicorn.logs.output import Sink
-from minicorn.pool.actions import Abort, Kill
+from minicorn.pool.actions import Abort, Kill, Level
 from minicorn.pool.life import Cause, Exit, Worker
 from minicorn.pool.obituary import cause_of, describe_end, obituary
 from minicorn.pool.pool import Pool
+from minicorn.record import Value
 from minicorn.system.cgroup import count_oom_kills
 
-BOOT_FAILED = "could not boot"
+
+class Verdict(Value):
+    """Why a child of the pool's is about to go, as far as that is known before its end."""
+
+    text: str = ""
+    is_told: bool = False  # it could not boot, and has said itself why
+
+
+NONE = Verdict()
 
 
 class Deaths:
@@ -33,7 +41,7 @@ class Deaths:
         self._directory = belongings.directory
         self._access = belongings.logs.access
         self._chronicle = chronicle
-        self._verdicts: dict[int, str] = {}
+        self._verdicts: dict[int, Verdict] = {}
         self._failure = ""  # of the last boot that failed
         self._hopeless = (0, "")  # a generation whose import has killed its worker, and how
         self.boot_failure = ""  # in a line, of the last worker that could not boot
@@ -53,22 +61,22 @@ class Deaths:
 
     def aborts(self, action: Abort, doing: str) -> None:
         """A worker is told to show its stack and die."""
-        self._verdicts[action.pid] = f"was late by {action.late:.1f} s, {doing}, so it was aborted"
+        self._verdicts[action.pid] = Verdict(f"was late by {action.late:.1f} s, {doing}, so it was aborted")
 
     def kills(self, action: Kill, doing: str) -> None:
         """A worker is killed."""
-        verdict = self._verdicts.get(action.pid) or f"was ended, {doing}"
-        self._verdicts[action.pid] = f"{verdict} ({action.reason})"
+        verdict = self._verdicts.get(action.pid) or Verdict(f"was ended, {doing}")
+        self._verdicts[action.pid] = Verdict(f"{verdict.text} ({action.reason})")
 
     def averted(self, pid: int) -> None:
         """The worker is ready; with --reload it shows why it could not load."""
         self._failure = ""
-        if self._verdicts.get(pid) == BOOT_FAILED:  # any other stands: it may have said so as we killed it
+        if self._verdicts.get(pid, NONE).is_told:  # any other stands: it may have said so as we killed it
             del self._verdicts[pid]
 
     def boot_failed(self, pid: int, text: str, app: str) -> None:
         """Why a worker could not boot, once: what the next one says of the same is not said again."""
-        self._verdicts[pid] = BOOT_FAILED
+        self._verdicts[pid] = Verdict("could not boot", is_told=True)
         self._pool.stumbled(pid)
         last = self.boot_failure = text.rpartition("\n")[2]
         gap = "\n" if "\n" in text else ""
@@ -88,21 +96,21 @@ class Deaths:
             return
         page = self._directory.page(worker.slot)
         beat = page.read()
-        verdict = self._verdicts.pop(exit.pid, "")
-        out_of_memory = exit.signum == signal.SIGKILL and not verdict and self._ran_out_of_memory()
+        verdict = self._verdicts.pop(exit.pid, NONE)
+        out_of_memory = exit.signum == signal.SIGKILL and verdict is NONE and self._ran_out_of_memory()
         if out_of_memory:
-            verdict = f"was killed by the kernel for want of memory (OOM), {beat.describe(now)}"
+            verdict = Verdict(f"was killed by the kernel for want of memory (OOM), {beat.describe(now)}")
         cause = cause_of(worker, exit, out_of_memory)
         if self._access is not None:
             _tell_unanswered(self._access, settings.access_logformat, beat, worker, cause, now)
         if not worker.template:
             self._chronicle.buried(page, cause)
-        if verdict == BOOT_FAILED:
+        if verdict.is_told:
             story = told = self._failure  # it has said so itself
         else:
-            level, story = obituary(worker, exit, beat.describe(now), beat.requests, verdict, now)
-            if settings.reload and worker.dismissed and level == "info":
-                level = "debug"
+            level, story = obituary(worker, exit, beat.describe(now), beat.requests, verdict.text, now)
+            if settings.reload and worker.dismissed and level is Level.INFO:
+                level = Level.DEBUG
             if not worker.was_ready:
                 self.boot_failure = story
             told = self._log(level, story, worker, _attributes(beat, worker, exit, cause))
@@ -110,13 +118,13 @@ class Deaths:
         if not (worker.was_ready or worker.dismissed):
             self._hopeless = (worker.generation, told)
 
-    def _log(self, level: str, story: str, worker: Worker, attributes: dict[str, object]) -> str:
+    def _log(self, level: Level, story: str, worker: Worker, attributes: dict[str, object]) -> str:
         """The record of a death, its text with the stack where the worker has left one."""
         stack = self._directory.read_stack(worker.slot)
         if stack:
             story += f"; its stack:\n{stack}"
             attributes["exception.stacktrace"] = stack
-        LOGGER.log(logging.getLevelNamesMapping()[level.upper()], story, extra={"attributes": attributes})
+        LOGGER.log(level, story, extra={"attributes": attributes})
         return story
 
     def _ran_out_of_memory(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from minicorn.figures.snapshot import QUANTILES, Snapshot, WorkerView
+from minicorn.figures.snapshot import QUANTILES, Condition, Snapshot, WorkerView
 from minicorn.record import Value
 
 BARS = " ▁▂▃▄▅▆▇█"
@@ -55,7 +55,7 @@ def doing(worker: WorkerView, now: float, room: int = 10_000) -> str:
     if worker.busy:
         text, client = f"{took} in {worker.request}", f" for {worker.client}" if worker.client else ""
         return clean(text + client if len(text + client) <= room else text)
-    return clean(f"{took} since {worker.request}" if worker.request and worker.state == "idle" else took)
+    return clean(f"{took} since {worker.request}" if worker.request and worker.state is Condition.IDLE else took)
 
 
 def headline(snapshot: Snapshot) -> str:
@@ -68,10 +68,10 @@ def headline(snapshot: Snapshot) -> str:
 def condition(snapshot: Snapshot) -> str:
     """One line: the stage, the generation, the workers."""
     standing, states = snapshot.standing, snapshot.states
-    able = states["idle"] + states["busy"]
+    able = states[Condition.IDLE] + states[Condition.BUSY]
     parts = [standing.stage.value, f"generation {standing.generation}", f"{able} of {standing.size} workers ready"]
-    if states["busy"]:
-        parts.append(f"{states['busy']} busy")
+    if states[Condition.BUSY]:
+        parts.append(f"{states[Condition.BUSY]} busy")
     if standing.rolling:
         parts.append(f"rolling to generation {standing.rolling}")
     if snapshot.silence:

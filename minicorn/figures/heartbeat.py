@@ -65,6 +65,7 @@ class Activity(IntEnum):
     BUSY = 2  # inside the application
 
 
+_ACTIVITIES = {int(activity): activity for activity in Activity}
 _IDLE, _BUSY = int(Activity.IDLE), int(Activity.BUSY)
 
 
@@ -229,7 +230,7 @@ class Page:
         text = self._memory[_TEXT : _TEXT + min(self._numbers[_LENGTH], _TEXT_MOST)].decode("latin-1")
         client, request, request_id, head = (text.split("\n", 3) + [""] * 4)[:4]
         return Beat(
-            Activity(activity) if activity in Activity._value2member_map_ else Activity.IDLE,
+            _ACTIVITIES.get(activity, Activity.IDLE),
             sum(self._count[TABLE:]),
             self._times[_DEADLINE],
             self._times[_SINCE],

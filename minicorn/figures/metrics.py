@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from minicorn.figures.counters import BOUNDS, Histogram
-from minicorn.figures.snapshot import Snapshot
+from minicorn.figures.snapshot import Condition, Snapshot
+from minicorn.pool.rolls import Ending
 from minicorn.record import Value
+from minicorn.typed import TypeVar
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -53,8 +55,12 @@ NAMES: Mapping[str, Metric] = {
     "minicorn_arbiter_resident_memory_bytes": Metric("gauge", "Resident memory of the arbiter."),
 }
 
+# What has a sample though no worker is at it
+SHOWN = (Condition.IDLE, Condition.BUSY, Condition.BOOTING, Condition.RETIRING)
+
 Labels = Mapping[str, str]
 Sample = tuple[Labels, float]
+Text = TypeVar("Text", bound=str)
 
 
 def render(snapshot: Snapshot, epoch: float) -> str:
@@ -70,8 +76,8 @@ def render(snapshot: Snapshot, epoch: float) -> str:
 
 def _samples(snapshot: Snapshot, epoch: float) -> dict[str, list[Sample]]:
     standing, totals, workers = snapshot.standing, snapshot.totals, snapshot.workers
-    states = {"idle": 0, "busy": 0, "booting": 0, "retiring": 0} | snapshot.states
-    rolled: list[Sample] = [({}, float(standing.rolled.outcome == "done"))] if standing.rolled else []
+    states = dict.fromkeys(SHOWN, 0) | snapshot.states
+    rolled: list[Sample] = [({}, float(standing.rolled.outcome is Ending.DONE))] if standing.rolled else []
     return {
         "minicorn_info": [({"version": standing.version, "app": standing.app}, 1)],
         "minicorn_start_time_seconds": [({}, round(epoch - (snapshot.now - standing.started), 1))],
@@ -80,7 +86,7 @@ def _samples(snapshot: Snapshot, epoch: float) -> dict[str, list[Sample]]:
         "minicorn_workers": _by("state", states),
         "minicorn_workers_wanted": [({}, standing.size)],
         "minicorn_requests_total": _by("status", totals.by_status),
-        "minicorn_requests_in_flight": [({}, states["busy"])],
+        "minicorn_requests_in_flight": [({}, states[Condition.BUSY])],
         "minicorn_requests_refused_total": [({}, totals.refused)],
         "minicorn_received_bytes_total": [({}, totals.received)],
         "minicorn_sent_bytes_total": [({}, totals.sent)],
@@ -101,7 +107,7 @@ def _samples(snapshot: Snapshot, epoch: float) -> dict[str, list[Sample]]:
     }
 
 
-def _by(label: str, figures: Mapping[str, float]) -> list[Sample]:
+def _by(label: str, figures: Mapping[Text, float]) -> list[Sample]:
     return [({label: key}, value) for key, value in figures.items()]
 
 

@@ -6,6 +6,7 @@ Times are monotonic seconds as the server's machine counts them, unless they are
 from __future__ import annotations
 
 from collections import Counter
+from enum import StrEnum
 
 from minicorn.figures.counters import BOUNDS, NOTHING, Counters, Histogram, add_up
 from minicorn.pool.standing import Complaint, Stage, Standing
@@ -25,13 +26,24 @@ class Usage(Value):
     private: int = 0
 
 
+class Condition(StrEnum):
+    """What a worker is at: where it is in its life, as the arbiter sees it, and while it serves what it says itself."""
+
+    BOOTING = "booting"
+    IDLE = "idle"
+    BUSY = "busy"  # inside the application
+    RETIRING = "retiring"
+    ABORTED = "aborted"
+    KILLED = "killed"
+
+
 class WorkerView(Value):
     """One worker."""
 
     slot: int
     pid: int
     generation: int
-    state: str  # of its life, as the arbiter sees it; while "ready": "idle" or "busy"
+    state: Condition
     born: float
     since: float  # it does what it does
     request: str  # in hand, or the last one
@@ -44,7 +56,7 @@ class WorkerView(Value):
     @property
     def busy(self) -> bool:
         """It is inside the application."""
-        return self.state == "busy"
+        return self.state is Condition.BUSY
 
 
 class QueueView(Value):
@@ -105,7 +117,7 @@ class Snapshot(Value):
         return sum(worker.connections for worker in self.workers)
 
     @property
-    def states(self) -> Counter[str]:
+    def states(self) -> Counter[Condition]:
         """How many workers are in each state."""
         return Counter(worker.state for worker in self.workers)
 
@@ -114,7 +126,7 @@ class Snapshot(Value):
         """Why it should be sent no requests; "" when it should."""
         if self.standing.stage is not Stage.SERVING:
             return self.standing.stage.value
-        serving = any(worker.state in ("idle", "busy") for worker in self.workers)
+        serving = any(worker.state in (Condition.IDLE, Condition.BUSY) for worker in self.workers)
         return "" if serving else "no worker is ready"
 
     @property
@@ -136,7 +148,7 @@ def sample(snapshot: Snapshot, epoch: float) -> dict[str, object]:
         "at": round(epoch, 3),
         "by_status": totals.by_status,
         "latency_counts": list(totals.latency.counts),
-        "busy": snapshot.states["busy"],
+        "busy": snapshot.states[Condition.BUSY],
         "workers": len(snapshot.workers),
     }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minicorn.figures.snapshot import QUANTILES, Snapshot
+from minicorn.figures.snapshot import QUANTILES, Condition, Snapshot
 
 # What an Ethernet frame holds, less IP's and UDP's heads with some room for tunnels
 DATAGRAM_MOST = 1432
@@ -46,8 +46,8 @@ def _lines(before: Snapshot, after: Snapshot) -> Iterator[str]:
         if count:
             yield f"{name}:{count}|c"
     yield f"workers:{len(after.workers)}|g"
-    yield f"workers.busy:{states['busy']}|g"
-    yield f"workers.idle:{states['idle']}|g"
+    yield f"workers.busy:{states[Condition.BUSY]}|g"
+    yield f"workers.idle:{states[Condition.IDLE]}|g"
     yield f"connections.open:{after.connections}|g"
     if passed.requests:
         for name, share in QUANTILES.items():

@@ -17,7 +17,7 @@ from minicorn.figures.counters import Counters
 from minicorn.figures.directory import LEDGER, LOCK, PREFIX, default_base
 from minicorn.figures.heartbeat import Activity, Page
 from minicorn.figures.ledger import Ledger
-from minicorn.figures.snapshot import Snapshot, WorkerView
+from minicorn.figures.snapshot import Condition, Snapshot, WorkerView
 from minicorn.pool.life import State
 from minicorn.pool.standing import Complaint, Standing
 
@@ -106,9 +106,10 @@ def _view(slot: int, page: Page) -> WorkerView:
     entry, beat = page.read_entry(), page.read()
     counters: Counters = page.read_counters()
     at, error = page.read_error()
-    state = entry.life.value
     if entry.life is State.READY:
-        state = "busy" if beat.activity is Activity.BUSY else "idle"
+        state = Condition.BUSY if beat.activity is Activity.BUSY else Condition.IDLE
+    else:
+        state = Condition(entry.life.value)
     return WorkerView(
         slot,
         entry.pid,

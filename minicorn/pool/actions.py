@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from enum import IntEnum
 
 from minicorn.record import Record, Value, fresh
 
@@ -63,10 +64,19 @@ class Quit(Value):
     pid: int
 
 
+class Level(IntEnum):
+    """How grave a line for the log is; the numbers are the logging package's."""
+
+    DEBUG = 10
+    INFO = 20
+    WARNING = 30
+    ERROR = 40
+
+
 class Say(Value):
     """One line for the log."""
 
-    level: str
+    level: Level
     text: str
 
 
@@ -83,7 +93,7 @@ class Agenda(Record):
     def do(self, *actions: Action) -> None:
         self._actions += actions
 
-    def say(self, level: str, text: str) -> None:
+    def say(self, level: Level, text: str) -> None:
         self._lines.append(Say(level, text))
 
     def wake(self, at: float) -> None:

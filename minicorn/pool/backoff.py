@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minicorn.pool.actions import Agenda
+from minicorn.pool.actions import Agenda, Level
 from minicorn.record import Record, Value, fresh
 
 BACKOFF_FIRST, BACKOFF_MOST = 0.25, 10.0
@@ -24,7 +24,7 @@ def put_off(whose: str, strikes: int, now: float, agenda: Agenda) -> float:
     """When the next try is due, of `whose` died young so many times; told where somebody waits for it."""
     delay = backoff(strikes)
     if delay:
-        agenda.say("warning", f"{whose} die young: {strikes} in a row, the next try in {delay:g} s")
+        agenda.say(Level.WARNING, f"{whose} die young: {strikes} in a row, the next try in {delay:g} s")
     agenda.wake(now + delay)
     return now + delay
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+from minicorn.pool.actions import Level
 from minicorn.pool.life import Cause, Exit, Worker
 
 # Written by number: dir(signal) has two names for some
@@ -35,7 +36,7 @@ def describe_end(exit: Exit) -> str:
     return f"killed by {name_signal(exit.signum)}" if exit.signum else f"exit code {exit.code}"
 
 
-def obituary(worker: Worker, exit: Exit, doing: str, requests: int, verdict: str, now: float) -> tuple[str, str]:
+def obituary(worker: Worker, exit: Exit, doing: str, requests: int, verdict: str, now: float) -> tuple[Level, str]:
     """The level and the text for the log.
 
     `doing` is its last activity, `verdict` why we ended it ("" when we did not).
@@ -45,10 +46,10 @@ def obituary(worker: Worker, exit: Exit, doing: str, requests: int, verdict: str
         life += f", {worker.memory >> 20} MiB"
     end = describe_end(exit)
     if verdict:
-        level = "info" if worker.dismissed and not worker.was_ready else "error"
+        level = Level.INFO if worker.dismissed and not worker.was_ready else Level.ERROR
         return level, f"{worker} {verdict}: {end}, {life}"
     if exit.signum:
-        return "error", f"{worker} was {end}, which we did not send, {doing}, {life}"
+        return Level.ERROR, f"{worker} was {end}, which we did not send, {doing}, {life}"
     if exit.code:
-        return "error", f"{worker} ended with {end}, {doing}, {life}"
-    return "info", f"{worker} has {'ended' if worker.template else 'retired'}, {life}"
+        return Level.ERROR, f"{worker} ended with {end}, {doing}, {life}"
+    return Level.INFO, f"{worker} has {'ended' if worker.template else 'retired'}, {life}"

@@ -18,12 +18,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from minicorn.pool.actions import Action, Agenda, Retire, Spawn
+from minicorn.pool.actions import Action, Agenda, Level, Retire, Spawn
 from minicorn.pool.backoff import Vacancies
 from minicorn.pool.life import SAMPLES, USHER, Closing, State, Worker
 from minicorn.pool.nursery import Cradle, Nursery
 from minicorn.pool.reforks import Reforks
-from minicorn.pool.rolls import Rolls
+from minicorn.pool.rolls import Ending, Rolls
 from minicorn.pool.shutdown import Shutdown, Stop
 from minicorn.pool.waiting import Waiting
 
@@ -89,7 +89,7 @@ class Pool:
         if action.template and action.parent:
             self._reforks.refused(action, self.workers.get(action.parent), reason, now)
             return
-        self._agenda.say("error", f"cannot start a {'template' if action.template else 'worker'}: {reason}")
+        self._agenda.say(Level.ERROR, f"cannot start a {'template' if action.template else 'worker'}: {reason}")
         if action.template:
             self.nursery.missed(action.strikes + 1, now)
         elif action.generation == USHER:
@@ -110,7 +110,7 @@ class Pool:
         worker.move(State.READY, now)
         took = f"after {now - worker.born:.3f} s"
         if worker.template or worker.generation == USHER:
-            self._agenda.say("debug" if self.rolls.eager else "info", f"{worker} is up {took}")
+            self._agenda.say(Level.DEBUG if self.rolls.eager else Level.INFO, f"{worker} is up {took}")
             return
         self._agenda.say(self.rolls.murmur, f"{worker} is ready {took}")
         self.booted = True
@@ -146,7 +146,7 @@ class Pool:
             self.failed = True
             self.stop(Stop.QUICK)
         elif self._boot_failures == self._max_boot_failures:
-            self._agenda.say("error", f"{self._boot_failures} boots have failed in a row: giving up")
+            self._agenda.say(Level.ERROR, f"{self._boot_failures} boots have failed in a row: giving up")
             self.gave_up = True
             self.stop(Stop.GRACEFUL)
         else:
@@ -217,12 +217,12 @@ class Pool:
     def resize(self, by: int) -> None:
         """One worker more or fewer, never below one."""
         self.size = max(1, self.size + by)
-        self._agenda.say("info", f"{self.size} workers wanted")
+        self._agenda.say(Level.INFO, f"{self.size} workers wanted")
 
     def park(self) -> None:
         """Retire all workers and keep the sockets, until a reload."""
         self.parked = True
-        self.rolls.end("stopped")
+        self.rolls.end(Ending.STOPPED)
         self.rolls.wished = False
         self.vacancies.clear()
 
@@ -234,7 +234,7 @@ class Pool:
             self.stopping.how, self.stopping.at = how, at
         else:
             return False
-        self.rolls.end("stopped")  # what serves now serves until then
+        self.rolls.end(Ending.STOPPED)  # what serves now serves until then
         return True
 
     # Looking
@@ -351,7 +351,7 @@ class Pool:
             return 0
         if self._recycling not in self.workers or self.workers[self._recycling].dismissed:
             self._recycling = wishing[0].pid
-            self._agenda.say("info", f"{wishing[0]} is being replaced: {wishing[0].wish}")
+            self._agenda.say(Level.INFO, f"{wishing[0]} is being replaced: {wishing[0].wish}")
         return 1
 
     def _plan_retirements(self, now: float) -> None:

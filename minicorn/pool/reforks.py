@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from minicorn.pool.actions import Agenda, Spawn
+from minicorn.pool.actions import Agenda, Level, Spawn
 from minicorn.pool.life import Worker
 from minicorn.pool.nursery import TEMPLATE_SLOT, Cradle, Nursery
 from minicorn.pool.rolls import Rolls
@@ -50,14 +50,14 @@ class Reforks(Record):
     def born(self, order: Spawn, parent: Worker) -> None:
         """The template has been forked."""
         promoted = f"{parent} is promoted after {parent.answered:,} requests"
-        self.agenda.say("info", f"{promoted}: rolling to generation {order.generation}")
+        self.agenda.say(Level.INFO, f"{promoted}: rolling to generation {order.generation}")
 
     def refused(self, order: Spawn, parent: Worker | None, reason: str, now: float) -> None:
         """It has not: the worker says why, or has died."""
         if self.rolls.withdraw(order.generation):
             del self._times[order.generation]
         if parent is not None:
-            level = "debug" if self._told == parent.generation else "warning"
+            level = Level.DEBUG if self._told == parent.generation else Level.WARNING
             self.agenda.say(level, f"{parent} is not promoted to template: {reason}")
             self._told = parent.generation
         self.agenda.wake(now)  # another may be warm enough

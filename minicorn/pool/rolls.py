@@ -11,8 +11,9 @@ wish overrules a roll under way.
 from __future__ import annotations
 
 from collections.abc import Collection
+from enum import StrEnum
 
-from minicorn.pool.actions import Agenda
+from minicorn.pool.actions import Agenda, Level
 from minicorn.pool.life import Worker
 from minicorn.record import Record, Value
 
@@ -28,12 +29,21 @@ class Roll(Record):
     promoted: bool = False  # to the code that serves already, from a warm template: it answers no wish
 
 
+class Ending(StrEnum):
+    """How a rolling restart has ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"  # by a newer one
+    STOPPED = "stopped"  # as all was
+
+
 class Rolled(Value):
     """A rolling restart that has ended."""
 
     generation: int
     wish: int  # as in Roll
-    outcome: str  # "done", "failed", "superseded" by a newer one, "stopped" as all was
+    outcome: Ending
 
 
 class Rolls(Record):
@@ -55,9 +65,9 @@ class Rolls(Record):
         return self.current.generation if self.current else self.generation
 
     @property
-    def murmur(self) -> str:
+    def murmur(self) -> Level:
         """The level of what goes without saying to somebody who edits and looks."""
-        return "debug" if self.eager and self.newest > 1 else "info"
+        return Level.DEBUG if self.eager and self.newest > 1 else Level.INFO
 
     def wish(self) -> None:
         """New code is wanted."""
@@ -81,9 +91,10 @@ class Rolls(Record):
         """It ended before it served: a roll whose canary does is off."""
         if self.stumble(worker) and self.current and not self.current.canary_ready:
             who, what = "template" if worker.template else "first worker", f"roll to generation {worker.generation}"
-            self.agenda.say("error", f"{what} is off: its {who} failed to boot; generation {self.generation} serves on")
+            stays = f"generation {self.generation} serves on"
+            self.agenda.say(Level.ERROR, f"{what} is off: its {who} failed to boot; {stays}")
             self.failure = f"the {what} failed"
-            self.end("failed")
+            self.end(Ending.FAILED)
 
     def turn(self, workers: Collection[Worker], size: int, booted: bool, since: float, now: float) -> bool:
         """End a roll that is complete, begin one that waits; whether one has begun. It took from `since` on, when
@@ -92,11 +103,11 @@ class Rolls(Record):
         if roll is not None:
             if (roll.stumbled or roll.promoted or self.eager) and self.wished:
                 newer = f"roll to generation {roll.generation} is given up for a newer one"
-                self.agenda.say("warning" if roll.stumbled and not self.eager else self.murmur, newer)
-                self.end("superseded")
+                self.agenda.say(Level.WARNING if roll.stumbled and not self.eager else self.murmur, newer)
+                self.end(Ending.SUPERSEDED)
             elif self._is_complete(roll, workers, size):
                 self._tell_done(roll, size, now - roll.began)
-                self.end("done")
+                self.end(Ending.DONE)
         if self.current is not None or not self.wished or not (booted or self.eager):
             return False
         self.wished = False
@@ -122,7 +133,7 @@ class Rolls(Record):
         self.current = None
         return True
 
-    def end(self, outcome: str) -> None:
+    def end(self, outcome: Ending) -> None:
         """The roll under way, if there is one, has ended."""
         if self.current is not None and not self.current.promoted:
             self.last = Rolled(self.current.generation, self.current.wish, outcome)
@@ -136,9 +147,9 @@ class Rolls(Record):
 
     def _tell_done(self, roll: Roll, size: int, took: float) -> None:
         if self.eager and roll.stumbled:
-            self.agenda.say("warning", "The error is shown to whoever asks, until the code is mended")
+            self.agenda.say(Level.WARNING, "The error is shown to whoever asks, until the code is mended")
         elif self.eager:
-            self.agenda.say("info", f"Reloaded in {took:.2f} s (generation {roll.generation})")
+            self.agenda.say(Level.INFO, f"Reloaded in {took:.2f} s (generation {roll.generation})")
         else:
             workers = f"{size} workers replaced in {took:.1f} s"
-            self.agenda.say("info", f"generation {roll.generation} serves: {workers}")
+            self.agenda.say(Level.INFO, f"generation {roll.generation} serves: {workers}")

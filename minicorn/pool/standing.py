@@ -11,7 +11,7 @@ import json
 from enum import StrEnum
 
 from minicorn.pool.pool import Pool
-from minicorn.pool.rolls import Rolled
+from minicorn.pool.rolls import Ending, Rolled
 from minicorn.record import Value, as_dict, fresh
 
 # Of a text that may be long, so many characters are kept: its end, where the cause is
@@ -89,7 +89,7 @@ def from_json(text: str) -> Standing:
     return Standing(
         listeners=tuple(Listening(**each) for each in document.pop("listeners")),
         stage=Stage(document.pop("stage")),
-        rolled=Rolled(**rolled) if rolled else None,
+        rolled=Rolled(rolled["generation"], rolled["wish"], Ending(rolled["outcome"])) if rolled else None,
         errors=tuple(Complaint(**each) for each in document.pop("errors")),
         **document,
     )

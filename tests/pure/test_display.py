@@ -5,8 +5,8 @@ import pytest
 from minicorn.figures import display
 from minicorn.figures.counters import NOTHING, ROWS, Counters
 from minicorn.figures.display import Pace, duration, latency, pace, size
-from minicorn.figures.snapshot import QueueView, Snapshot, Usage, WorkerView, document
-from minicorn.pool.rolls import Rolled
+from minicorn.figures.snapshot import Condition, QueueView, Snapshot, Usage, WorkerView, document
+from minicorn.pool.rolls import Ending, Rolled
 from minicorn.pool.standing import Complaint, Listening, Stage, Standing
 from minicorn.record import replace
 
@@ -17,7 +17,7 @@ def served(count: int, bucket: int = 5) -> Counters:
     return Counters(tuple(values))
 
 
-def worker(slot: int, state: str = "idle", requests: int = 10, cpu: float = 1.0) -> WorkerView:
+def worker(slot: int, state: Condition = Condition.IDLE, requests: int = 10, cpu: float = 1.0) -> WorkerView:
     usage = Usage(cpu, 9, 2**24, 2**25, 2**23)
     counters = served(requests)
     return WorkerView(slot, 1000 + slot, 2, state, 40.0, 99.0, f"GET /{slot}", "::1", 2, counters, None, usage)
@@ -34,13 +34,13 @@ def snapshot() -> Snapshot:
         stage=Stage.SERVING,
         size=3,
         generation=2,
-        rolled=Rolled(3, 1, "failed"),
+        rolled=Rolled(3, 1, Ending.FAILED),
         rolled_at=900.0,
         roll_error="Traceback\n  line\nValueError: \x1b[31mno",
         exits={"timeout": 2},
         errors=(Complaint(990.0, "worker 5 was late"),),
     )
-    workers = (worker(1), worker(2, "busy", 30, 3.0), worker(3, "booting", 0))
+    workers = (worker(1), worker(2, Condition.BUSY, 30, 3.0), worker(3, Condition.BOOTING, 0))
     queues = (QueueView("http://127.0.0.1:80", 4, 2048),)
     arbiter, template = Usage(0, 9, 2**20, 0, 2**19), Usage(0, 9, 2**21, 0, 2**20)
     return Snapshot(100.0, 99.5, standing, workers, served(5), arbiter, queues, others=(template,))
@@ -126,7 +126,7 @@ def test_no_line_is_wider_than_the_terminal(snapshot: Snapshot, width: int) -> N
 
 @pytest.mark.parametrize(("room", "text"), [(24, "1.0 s in GET /2 for ::1"), (22, "1.0 s in GET /2")])
 def test_a_client_is_named_whole_or_not_at_all(room: int, text: str) -> None:
-    assert display.doing(worker(2, "busy"), 100.0, room) == text
+    assert display.doing(worker(2, Condition.BUSY), 100.0, room) == text
 
 
 def test_a_frame_is_no_higher_than_the_terminal_and_says_what_is_left_out(snapshot: Snapshot) -> None:
@@ -138,7 +138,7 @@ def test_a_frame_is_no_higher_than_the_terminal_and_says_what_is_left_out(snapsh
 
 @pytest.mark.parametrize(("sort", "first"), [("slot", 1), ("requests", 3), ("cpu", 2), ("time", 2)])
 def test_workers_are_sorted_as_is_wished(snapshot: Snapshot, sort: str, first: int) -> None:
-    workers = (worker(1, cpu=1.0), worker(2, "busy", cpu=3.0), worker(3, requests=50, cpu=1.0))
+    workers = (worker(1, cpu=1.0), worker(2, Condition.BUSY, cpu=3.0), worker(3, requests=50, cpu=1.0))
     after = replace(snapshot, now=101.0, workers=workers)
     before = replace(
         after, now=100.0, workers=tuple(replace(each, usage=Usage(1.0), counters=served(10)) for each in workers)

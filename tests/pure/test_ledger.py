@@ -11,7 +11,7 @@ from minicorn.figures.ledger import SIZE, Ledger
 from minicorn.pool import standing
 from minicorn.pool.actions import Spawn
 from minicorn.pool.pool import Pool
-from minicorn.pool.rolls import Rolled
+from minicorn.pool.rolls import Ending, Rolled
 from minicorn.pool.shutdown import Stop
 from minicorn.pool.standing import Complaint, Listening, Stage, Standing, from_json, stage_of
 
@@ -27,7 +27,7 @@ FULL = Standing(
     generation=2,
     rolling=3,
     reloads=2,
-    rolled=Rolled(2, 1, "failed"),
+    rolled=Rolled(2, 1, Ending.FAILED),
     rolled_at=1e9,
     roll_error="SyntaxError: caf\xe9\n  line 2",
     obeyed={"SIGHUP": 2},
@@ -140,8 +140,8 @@ def test_a_roll_answers_all_wishes_that_were_heard_as_it_began() -> None:
     pool.spawned(spawn, 101, 2.0)
     assert pool.rolls.last is None
     pool.exited(101, 3.0)
-    assert pool.rolls.last == Rolled(2, 2, "failed")
+    assert pool.rolls.last == Rolled(2, 2, Ending.FAILED)
     pool.plan(3.0, {})
     assert pool.rolls.current is not None and pool.rolls.current.wish == 3
     pool.stop(Stop.GRACEFUL)
-    assert pool.rolls.last == Rolled(3, 3, "stopped")
+    assert pool.rolls.last == Rolled(3, 3, Ending.STOPPED)

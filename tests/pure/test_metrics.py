@@ -9,9 +9,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from minicorn.figures.counters import BOUNDS, NOTHING, ROWS, TOOK, Counters
 from minicorn.figures.metrics import NAMES, render
-from minicorn.figures.snapshot import QueueView, Snapshot, Usage, WorkerView
+from minicorn.figures.snapshot import Condition, QueueView, Snapshot, Usage, WorkerView
 from minicorn.figures.statsd import DATAGRAM_MOST, datagrams
-from minicorn.pool.rolls import Rolled
+from minicorn.pool.rolls import Ending, Rolled
 from minicorn.pool.standing import Listening, Stage, Standing
 from minicorn.record import replace
 
@@ -36,13 +36,13 @@ def snapshot() -> Snapshot:
         stage=Stage.SERVING,
         size=2,
         generation=2,
-        rolled=Rolled(3, 1, "failed"),
+        rolled=Rolled(3, 1, Ending.FAILED),
         rolled_at=900.5,
         exits={"timeout": 2, "retired": 4},
     )
     workers = tuple(
         WorkerView(slot, 100 + slot, 2, state, 40.0, 99.0, "GET /", "", 3, served(10), None, Usage(1.5, 2000, 1000))
-        for slot, state in ((1, "idle"), (2, "busy"))
+        for slot, state in ((1, Condition.IDLE), (2, Condition.BUSY))
     )
     queues = (QueueView("unix:/run/x", 4, 2048),)
     return Snapshot(100.0, 99.5, standing, workers, served(5, "5"), Usage(2.0, 500, 400), queues)

@@ -1,9 +1,11 @@
 """What the log says of a worker's end: who, how, doing what, and whether we wanted it."""
 
+import logging
 import signal
 
 import pytest
 
+from minicorn.pool.actions import Level
 from minicorn.pool.life import Cause, Exit, Worker
 from minicorn.pool.obituary import cause_of, obituary
 
@@ -12,38 +14,38 @@ LIFE = "aged 90 s after 17 requests"
 DOING = "30.4 s in GET /report"
 
 
-def told(exit: Exit, verdict: str = "", was_ready: bool = True, dismissed: bool = False) -> tuple[str, str]:
+def told(exit: Exit, verdict: str = "", was_ready: bool = True, dismissed: bool = False) -> tuple[Level, str]:
     worker = Worker(3121, 2, 4, born=1000.0, was_ready=was_ready, dismissed=dismissed)
     return obituary(worker, exit, DOING, 17, verdict, 1090.0)
 
 
 def test_a_clean_exit_is_a_retirement() -> None:
-    assert told(Exit(3121, 0)) == ("info", f"{WHO} has retired, {LIFE}")
+    assert told(Exit(3121, 0)) == (Level.INFO, f"{WHO} has retired, {LIFE}")
 
 
 def test_an_exit_code_is_an_error_with_what_it_was_doing() -> None:
-    assert told(Exit(3121, 7)) == ("error", f"{WHO} ended with exit code 7, {DOING}, {LIFE}")
+    assert told(Exit(3121, 7)) == (Level.ERROR, f"{WHO} ended with exit code 7, {DOING}, {LIFE}")
 
 
 def test_a_signal_that_we_did_not_send_is_told_so() -> None:
     text = f"{WHO} was killed by SIGKILL, which we did not send, {DOING}, {LIFE}"
-    assert told(Exit(3121, 0, signal.SIGKILL)) == ("error", text)
+    assert told(Exit(3121, 0, signal.SIGKILL)) == (Level.ERROR, text)
 
 
 def test_a_death_of_our_doing_gives_our_reason() -> None:
     text = f"{WHO} was late: killed by SIGABRT, {LIFE}"
-    assert told(Exit(3121, 0, signal.SIGABRT), "was late") == ("error", text)
-    assert told(Exit(3121, 3), "was late") == ("error", f"{WHO} was late: exit code 3, {LIFE}")
+    assert told(Exit(3121, 0, signal.SIGABRT), "was late") == (Level.ERROR, text)
+    assert told(Exit(3121, 3), "was late") == (Level.ERROR, f"{WHO} was late: exit code 3, {LIFE}")
 
 
 def test_the_wanted_end_of_a_worker_that_never_served_is_no_error() -> None:
     level, _ = told(Exit(3121, 0, signal.SIGKILL), "was not needed", was_ready=False, dismissed=True)
-    assert level == "info"
+    assert level == Level.INFO
 
 
 def test_the_forced_end_of_a_worker_that_served_is_an_error_though_it_was_dismissed() -> None:
     level, _ = told(Exit(3121, 0, signal.SIGKILL), "did not finish in time", dismissed=True)
-    assert level == "error"
+    assert level == Level.ERROR
 
 
 @pytest.mark.parametrize("number", sorted(int(signum) for signum in signal.Signals))
@@ -90,3 +92,7 @@ def test_an_obituary_is_one_line() -> None:
     for exit in (Exit(3121, 0), Exit(3121, 1), Exit(3121, 0, 9)):
         for verdict in ("", "was late"):
             assert "\n" not in told(exit, verdict)[1]
+
+
+def test_the_levels_are_those_of_the_logging_package() -> None:
+    assert {level.name: level.value for level in Level}.items() <= logging.getLevelNamesMapping().items()

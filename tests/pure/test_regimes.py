@@ -4,7 +4,7 @@ from minicorn.arbiter.regimes import Regimes
 from minicorn.config.settings import Settings
 from minicorn.pool.actions import Agenda
 from minicorn.pool.life import Worker
-from minicorn.pool.rolls import Rolls
+from minicorn.pool.rolls import Ending, Rolls
 
 OLD, NEW, NEWER = Settings(app="old"), Settings(app="new"), Settings(app="newer")
 
@@ -77,7 +77,7 @@ def test_a_roll_that_ends_as_the_next_begins_has_served():
     server = Server()
     server.hup(NEW)
     server.ready()
-    server.rolls.end("superseded")
+    server.rolls.end(Ending.SUPERSEDED)
     server.hup(NEWER)
     assert server.lives() == (NEW, NEWER)
 
