@@ -245,6 +245,8 @@ class Loop:
         return False
 
     def _expire(self, connection: Connection, now: float) -> None:
+        if connection.lags:
+            return  # what it has sent waits for us, and has not been looked at
         try:
             connection.expire()
             self._follow(connection)

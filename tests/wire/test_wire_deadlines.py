@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from minicorn.serving.deadlines import TICK
+
 LARGE = os.urandom(2**20) * 8  # beyond what the sockets' buffers hold
 
 
@@ -86,6 +88,28 @@ def test_a_head_has_one_deadline_however_its_bytes_trickle(server):
     else:
         pytest.fail("the whole head was waited for")
     assert 0.3 <= time.monotonic() - began < 3
+
+
+def test_a_pipelined_request_that_waits_for_its_turn_is_not_late(serve):
+    gate, busy = threading.Event(), threading.Event()
+
+    def app(environ, start_response):
+        if environ["PATH_INFO"] == "/gate":
+            busy.set()
+            gate.wait(5)
+        elif environ["PATH_INFO"] == "/long":
+            time.sleep(2 * TICK)  # so that deadlines are looked at
+        start_response("200 OK", [])
+        return [environ["PATH_INFO"].encode()]
+
+    server = serve(app, recv_timeout=0.1, handoff_after=0)
+    first, piped, other = server.connect(), server.connect(), server.connect()
+    first.send(first.render("/gate"))
+    assert busy.wait(5)
+    piped.send(piped.render("/1") + piped.render("/2"))
+    other.send(other.render("/long"))  # taken between the two
+    gate.set()
+    assert [piped.reply().body, other.reply().body, piped.reply().body] == [b"/1", b"/long", b"/2"]
 
 
 def test_a_body_has_a_deadline_for_each_wait_and_may_take_longer_in_all(serve):
