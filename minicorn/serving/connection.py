@@ -29,7 +29,7 @@ from minicorn.serving.deadlines import UNFILED
 from minicorn.serving.handoff import INPUT_MOST, Parcel
 from minicorn.serving.outbox import Outbox
 from minicorn.serving.upload import Upload
-from minicorn.system import poller
+from minicorn.system import poller, rights
 from minicorn.system.listeners import Listener
 from minicorn.typed import TYPE_CHECKING
 
@@ -186,7 +186,7 @@ class Connection:
     def is_gone(self) -> bool:
         """The client has closed or reset, as far as the system knows; half-closed looks the same."""
         try:
-            return not socket.socket.recv(self.sock, 1, socket.MSG_PEEK)
+            return not rights.Socket.recv(self.sock, 1, socket.MSG_PEEK)
         except BlockingIOError:
             return False
         except OSError:

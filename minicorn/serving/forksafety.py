@@ -28,6 +28,8 @@ _STANDARD = os.path.dirname(os.__file__) + os.sep
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _HARMLESS = ("/dev/", "/proc/", "/sys/", "/memfd:", "anon_inode:[eventfd]", "anon_inode:inotify")
 _SQLITE = b"SQLite format 3\0"
+# These classes themselves: the application may put others in their place (gevent)
+_MADE_BY = ((threading.Thread, "start"), (socket.socket, "__init__"))
 # Steps from a file to the module that holds it: file, buffer, text, object, its attributes, module
 _REACH = 6
 # Seconds that a thread which has ended for Python may take to end for the system
@@ -40,23 +42,29 @@ class Watch:
     def __init__(self) -> None:
         self._origins: WeakKeyDictionary[object, str] = WeakKeyDictionary()
         self._before = set(_descriptors())
+        self._watching = False
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """Note where threads and sockets are made; for the import alone, since it costs a little each time."""
-        start, make = threading.Thread.start, socket.socket.__init__
-        threading.Thread.start = self._noting(start)  # type: ignore[method-assign]
-        socket.socket.__init__ = self._noting(make)  # type: ignore[method-assign]
+        watched = [(kind, name, getattr(kind, name)) for kind, name in _MADE_BY]
+        noting = [self._noting(function) for _, _, function in watched]
+        for (kind, name, _), note in zip(watched, noting, strict=True):
+            setattr(kind, name, note)
+        self._watching = True
         try:
             yield
         finally:
-            threading.Thread.start = start  # type: ignore[method-assign]
-            socket.socket.__init__ = make  # type: ignore[method-assign]
+            self._watching = False
+            for (kind, name, function), note in zip(watched, noting, strict=True):
+                if getattr(kind, name) is note:  # else what it has imported (Sentry) has wrapped it, and stays
+                    setattr(kind, name, function)
 
     def _noting(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def note(made: object, *args: object, **named: object) -> object:
-            self._origins[made] = _caller(sys._getframe(1))
+            if self._watching:
+                self._origins[made] = _caller(sys._getframe(1))
             return function(made, *args, **named)
 
         return note

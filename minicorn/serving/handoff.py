@@ -65,7 +65,7 @@ class Handoff:
         if ends is None:
             self._giving, self._taking = socket.socketpair(socket.AF_UNIX, _KIND)
         else:
-            self._giving, self._taking = (socket.socket(fileno=fd) for fd in ends)
+            self._giving, self._taking = map(rights.as_socket, ends)
         self._giving.setblocking(False)
         self._taking.setblocking(False)
         self.fd = self._taking.fileno()
@@ -107,7 +107,7 @@ class Handoff:
             descriptors = rights.unpack(ancillary)
             if not descriptors:
                 continue  # MSG_CTRUNC: a thread of the application's was faster, and the connection is gone
-            sock = socket.socket(fileno=descriptors[0])
+            sock = rights.as_socket(descriptors[0])
             try:
                 parcel = Parcel.unpack(data)
                 if len(descriptors) > 1:

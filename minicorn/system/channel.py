@@ -116,7 +116,7 @@ class Channel:
 
 def adopt(fd: int) -> Channel:
     """The arbiter's end of a worker that its image before has forked."""
-    return Channel(socket.socket(fileno=fd))
+    return Channel(rights.as_socket(fd))
 
 
 def pair() -> tuple[Channel, Channel]:

@@ -13,6 +13,7 @@ import stat
 
 from minicorn.config.address import Address, Descriptor, Named, Tcp, Unix
 from minicorn.errors import ConfigError
+from minicorn.system import rights
 
 
 class BindError(ConfigError, OSError):
@@ -51,7 +52,7 @@ class Listener:
     def accept(self) -> tuple[socket.socket, tuple[str, str]]:
         """A client, non-blocking, and its address and port, "" where it has none. OSError as of accept(2)."""
         fd, address = self.socket._accept()  # type: ignore[attr-defined]  # what accept() calls, before it asks
-        client = socket.socket(*self._kind, fd)
+        client = rights.Socket(*self._kind, fd)
         client.setblocking(False)
         return client, (address[0], str(address[1])) if self.port else ("", "")
 
@@ -73,7 +74,7 @@ class Listener:
 
 def adopt(fd: int, host: str, made: tuple[int, int] | None, number: int) -> Listener:
     """A listener of the arbiter's image before."""
-    listener = Listener(socket.socket(fileno=fd), (made[0], made[1]) if made else None, host)
+    listener = Listener(rights.as_socket(fd), (made[0], made[1]) if made else None, host)
     listener.number = number
     return listener
 

@@ -6,6 +6,7 @@ Not by `socket.send_fds` and `recv_fds`: they drop flags and addresses, up to CP
 from __future__ import annotations
 
 import array
+import os
 import socket
 from collections.abc import Iterable, Sequence
 
@@ -13,6 +14,8 @@ from collections.abc import Iterable, Sequence
 MOST = 253
 # None of them is for a program that is executed here
 CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+# The standard library's own, whatever an application puts in its place (gevent, whose sockets wait by themselves)
+Socket = socket.socket
 _SIZE = array.array("i").itemsize
 
 
@@ -32,3 +35,12 @@ def unpack(ancillary: Iterable[tuple[int, int, bytes]]) -> list[int]:
     for _, _, payload in ancillary:
         found.frombytes(payload[: len(payload) - len(payload) % _SIZE])
     return found.tolist()
+
+
+def as_socket(fd: int) -> socket.socket:
+    """A socket of a descriptor that has come, blocking or not as that is: what the application has made the
+    default timeout is for sockets of its own."""
+    blocking = os.get_blocking(fd)
+    sock = Socket(fileno=fd)
+    sock.setblocking(blocking)
+    return sock

@@ -246,6 +246,22 @@ def test_an_idle_connection_outlives_its_worker(start: Starter) -> None:
     assert len(seen) == 4
 
 
+@pytest.mark.parametrize("flags", [(), ("--preload",)], ids=["plain", "preload"])
+def test_the_default_timeout_of_the_applications_sockets_is_not_that_of_ours(
+    start: Starter, flags: tuple[str, ...]
+) -> None:
+    start.write("hasty.py", f"import socket\nsocket.setdefaulttimeout(0.05)\nfrom {APP.replace(':', ' import ')}\n")
+    server = start("hasty:app", "--workers", "1", *flags)
+    connection = keep(server)
+    owner = who(connection)
+    server.hup()
+    assert who(connection) != owner
+    connection.request("GET", "/big")
+    for _ in range(3):  # the worker does not wait for who does not read
+        assert server.get().status == 200
+    assert len(read(connection).body) == 8 * 2**20
+
+
 def test_a_connection_that_has_not_spoken_yet_outlives_its_worker(start: Starter) -> None:
     server = start(APP)
     (old,) = server.workers()

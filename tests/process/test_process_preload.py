@@ -277,6 +277,42 @@ def test_what_a_fork_breaks_or_shares_is_told_with_where_it_comes_from(start: St
     assert server.get().status == 200
 
 
+PATCHES = """
+import _socket, socket, threading
+import plain
+from plain import ROUTES, app
+
+class Cooperative(_socket.socket):
+    def __init__(self, family=-1, type=-1, proto=-1, fileno=None, note=""):
+        super().__init__(family, type, proto, fileno)
+        self.note = note
+
+    def recvmsg(self, *args):
+        raise RuntimeError("it would have waited for others")
+
+    recv = recvmsg
+
+socket.socket = Cooperative
+start = threading.Thread.start
+threading.Thread.start = wrapped = lambda thread: start(thread)
+
+def tell(environ):
+    socket.socket(note="ours").close()
+    return str(threading.Thread.start is wrapped)
+
+ROUTES["/patched"] = tell
+"""
+
+
+def test_what_the_import_puts_in_place_of_the_standard_librarys_stays_and_is_not_used_by_us(start: Starter) -> None:
+    """As gevent does with sockets, and Sentry with threads."""
+    start.write("patching.py", PATCHES)
+    server = preloaded(start, "patching:app", 1)
+    assert server.get("/patched").text == "True"
+    server.hup()
+    assert server.get("/patched").text == "True"
+
+
 def test_strict_refuses_it(start: Starter) -> None:
     start.write("unsafe.py", UNSAFE)
     start.write("data.txt", "data")
