@@ -140,7 +140,8 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, estat
         try:
             belongings = Belongings(settings, bound, logs, manager, pidfile_fd, estate)
             if owner is not None:
-                belongings.give(owner)
+                with _sparing(estate):
+                    belongings.give(owner)
             if desk or settings.statsd_host is not None:
                 belongings.attendants.members.append(_make_monitor(settings, desk, belongings.directory.path))
             arbiter = Arbiter(settings, size, belongings, children.worker, children.template, upgrade, estate, config)

@@ -14,6 +14,7 @@ from minicorn.arbiter.succession import Estate, Heirloom
 from minicorn.arbiter.upgrade import Upgrade
 from minicorn.config.configfile import Reading
 from minicorn.config.settings import Settings, tell
+from minicorn.errors import ConfigError
 from minicorn.figures.directory import Directory
 from minicorn.logs.logs import Logs
 from minicorn.pool.actions import Spawn
@@ -65,12 +66,15 @@ class Belongings:
         self.idle_map = self.directory.idle_map(SLOTS_SEEN)
 
     def give(self, owner: Owner) -> None:
-        """The workers will be `owner`: what they open again, or rename, must be theirs."""
-        owner.give(self.directory.path)
+        """The workers will be `owner`: what they open again, or rename, must be theirs. ConfigError when it
+        cannot be: what an image before has left may have lost its name."""
         self.logs.give(owner.give)
-        for listener in self.listeners:
-            if listener.made is not None:
-                owner.give(listener.host)
+        made = [listener.host for listener in self.listeners if listener.made is not None]
+        for path in [self.directory.path, *made]:
+            try:
+                owner.give(path)
+            except OSError as error:
+                raise ConfigError(f"--user and --group: cannot give {path}: {error.strerror}") from error
 
     def tell(self, pid: int, word: str) -> None:
         """Say `word` to a worker or a template."""

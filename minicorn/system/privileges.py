@@ -27,8 +27,11 @@ class Owner(Value):
         os.setuid(self.uid)
 
     def give(self, file: str | int) -> None:
-        """Make a path, or an open file, theirs."""
-        os.chown(file, self.uid, self.gid)
+        """Make a path, or an open file, theirs. No link is followed: they may have left it there."""
+        if isinstance(file, int):
+            os.fchown(file, self.uid, self.gid)
+        else:
+            os.lchown(file, self.uid, self.gid)
 
 
 def find_owner(settings: Settings) -> Owner | None:

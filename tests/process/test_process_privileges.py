@@ -2,10 +2,11 @@
 
 import contextlib
 import os
+import shutil
 import socket
 import sys
 from pathlib import Path
-from signal import SIGHUP, SIGKILL, SIGUSR1
+from signal import SIGHUP, SIGKILL, SIGUSR1, SIGUSR2
 
 import pytest
 from harness import ANY_PORT, Reply, Server, Starter, descriptors, wait_until
@@ -129,6 +130,26 @@ def test_a_link_that_nobody_leaves_in_place_of_a_log_does_not_lead_root_astray(s
     wait_until(lambda: "cannot write the log file" in read(start.cwd / "logs" / "error"), "it refuses")
     ask(server)
     assert (secret.stat().st_uid, secret.read_text()) == (0, "root's")
+
+
+def test_an_upgrade_goes_on_without_names_that_have_gone_and_follows_no_link(start: Starter) -> None:
+    """Both the socket's directory and the heartbeats' are the workers' user's to change."""
+    start.write("who.py", WHO)
+    start.cwd.chmod(0o777)
+    path, secret = start.cwd / "s", start.cwd / "secret"
+    secret.write_text("root's")
+    server = start("who:app", "--user", "nobody", "--bind", f"unix:{path}")
+    path.unlink()
+    path.symlink_to(secret)
+    server.signal(SIGUSR2)
+    server.wait_log("generation 2 serves")
+    assert secret.stat().st_uid == 0
+    path.unlink()
+    shutil.rmtree(server.heartbeats())
+    server.signal(SIGUSR2)
+    server.wait_log(f"ERROR: .*cannot give {server.heartbeats()}: No such file")
+    server.wait_log("generation 3 serves")
+    assert server.get().text == f"({NOBODY}, {NOBODY}, [{NOBODY}])"
 
 
 @pytest.mark.parametrize("logged", [(), ("--access-logfile", "-", "--access-logformat", "json")], ids=["", "logged"])
