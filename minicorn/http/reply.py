@@ -12,6 +12,7 @@ from time import gmtime
 
 from minicorn.http import grammar
 from minicorn.http.request import Request
+from minicorn.memo import Memo
 
 Headers = list[tuple[str, str]]
 
@@ -62,22 +63,6 @@ class Head:
         self.keep_alive = keep_alive
 
 
-_FIELD_NAMES: dict[str, str] = {}
-_FIELD_NAMES_MOST = 1024
-
-
-def _lower_name(name: str) -> str:
-    """The lower-case form of a legal field name; ApplicationFault for any other."""
-    if not grammar.TOKEN.fullmatch(name):
-        raise ApplicationFault(f"{name!r} is no header name")
-    lower = name.lower()
-    if lower in grammar.HOP_BY_HOP:
-        raise ApplicationFault(f"{name} is hop-by-hop: the server's to set, not the application's")
-    if len(_FIELD_NAMES) < _FIELD_NAMES_MOST:
-        _FIELD_NAMES[name] = lower
-    return lower
-
-
 def check_status(status: object) -> int:
     """The code of a status line such as "200 OK"; ApplicationFault for what is none."""
     code = _status_code(status) if isinstance(status, str) else 0
@@ -108,6 +93,21 @@ def _parse_length(value: str, earlier: int) -> int:
     return int(value)
 
 
+# The fields that mean something to the server as well
+_LENGTH, _DATE, _SERVER = "content-length", "date", "server"
+
+
+def _meaning(name: str) -> str:
+    """Which of these a field name stands for, or ""; ApplicationFault for one that may not be sent."""
+    if not grammar.TOKEN.fullmatch(name):
+        raise ApplicationFault(f"{name!r} is no header name")
+    lower = name.lower()
+    if lower in grammar.HOP_BY_HOP:
+        raise ApplicationFault(f"{name} is hop-by-hop: the server's to set, not the application's")
+    return lower if lower in (_LENGTH, _DATE, _SERVER) else ""
+
+
+_MEANINGS = Memo(_meaning)
 # What applications have given and was found right: most give the same again. Bounded
 _CHECKED: dict[tuple[object, ...], Fields] = {}
 _CHECKED_MOST = 256
@@ -132,30 +132,30 @@ def check_fields(status: str, headers: Headers) -> Fields:
 
 def _check_fields(status: str, headers: Headers) -> Fields:
     code = check_status(status)
-    names = _FIELD_NAMES
     length = -1
     served = dated = False
-    lines = ""
+    lines = []
     for name, value in headers:
         if not isinstance(value, str) or not isinstance(name, str):
             raise ApplicationFault(f"the header {name!r}: {value!r} is not two str")
-        lower = names.get(name) or _lower_name(name)
-        if lower == "content-length":
-            again = length >= 0
-            length = _parse_length(value, length)
-            # RFC 9110 8.6 forbids it in a 204; Django sets it all the same. In a 205 it is ours
-            if again or code in (204, 205):
-                continue
-        elif lower == "date":
-            dated = True
-        elif lower == "server":
-            served = True
+        meaning = _MEANINGS[name]
+        if meaning:
+            if meaning == _LENGTH:
+                again = length >= 0
+                length = _parse_length(value, length)
+                # RFC 9110 8.6 forbids it in a 204; Django sets it all the same. In a 205 it is ours
+                if again or code in (204, 205):
+                    continue
+            elif meaning == _DATE:
+                dated = True
+            else:
+                served = True
         if not (value.isascii() and value.isprintable()):
             _check_value(name, value)
-        lines += f"{name}: {value}\r\n"
+        lines.append(f"{name}: {value}\r\n")
     if not served:
-        lines += "Server: minicorn\r\n"
-    return Fields(status, code, lines, length, dated)
+        lines.append("Server: minicorn\r\n")
+    return Fields(status, code, "".join(lines), length, dated)
 
 
 def render_head(request: Request, fields: Fields, known: int, keep_alive: bool, date: str) -> Head:

@@ -12,6 +12,7 @@ from enum import Enum
 from minicorn.errors import ProtocolError
 from minicorn.http import grammar
 from minicorn.http.quoting import unquote
+from minicorn.memo import Memo
 from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -235,55 +236,37 @@ def _lower_version(version: str) -> str:
     return "HTTP/1.1"
 
 
-REMEMBERED = 1024
-# Clients choose what is remembered, so there is a bound to it: what is in use comes back at once
-_LONGEST_NAME, _LONGEST_LINE = 64, 256
-
-
-class _Names(dict[str, str]):
+def _name_key(name: str) -> str:
     """The environ key of a field name; "" for one that is set aside. ProtocolError for no name."""
-
-    def __missing__(self, name: str) -> str:
-        if not grammar.TOKEN.fullmatch(name):
-            # RFC 9112 5.1 and 5.2: no space before the colon, no folded line
-            raise ProtocolError(400, "malformed field name")
-        key = name.upper().replace("-", "_")
-        if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-            key = f"HTTP_{key}"
-        if "_" in name or grammar.CLAIM.fullmatch(name):
-            # "Content_Length" would become the same key as "Content-Length"
-            key = ""
-        if len(name) <= _LONGEST_NAME:
-            if len(self) >= REMEMBERED:
-                self.clear()
-            self[name] = key
-        return key
+    if not grammar.TOKEN.fullmatch(name):
+        # RFC 9112 5.1 and 5.2: no space before the colon, no folded line
+        raise ProtocolError(400, "malformed field name")
+    key = name.upper().replace("-", "_")
+    if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        key = f"HTTP_{key}"
+    if "_" in name or grammar.CLAIM.fullmatch(name):
+        # "Content_Length" would become the same key as "Content-Length"
+        key = ""
+    return key
 
 
-class _Lines(dict[str, tuple[str, str]]):
-    """Environ key and value of a field line; "" and the line itself for one that is set aside."""
-
-    def __missing__(self, line: str) -> tuple[str, str]:
-        name, colon, value = line.partition(":")
-        key = _NAMES[name]
-        if not colon:
-            raise ProtocolError(400, "field line without a colon")
-        if value.isascii() and value.isprintable():
-            value = value.strip()  # of spaces: nothing else that is white is printable
-        elif grammar.FIELD_VALUE.fullmatch(value):
-            value = value.strip(" \t")
-        else:
-            raise ProtocolError(400, "control character in the head")
-        pair = (key, value) if key else ("", line)
-        if len(line) <= _LONGEST_LINE:
-            if len(self) >= REMEMBERED:
-                self.clear()
-            self[line] = pair
-        return pair
+def _parse_line(line: str) -> tuple[str, str]:
+    """Environ key and value of a field line; "" and the line itself for one that is set aside. ProtocolError."""
+    name, colon, value = line.partition(":")
+    key = _NAMES[name]
+    if not colon:
+        raise ProtocolError(400, "field line without a colon")
+    if value.isascii() and value.isprintable():
+        value = value.strip()  # of spaces: nothing else that is white is printable
+    elif grammar.FIELD_VALUE.fullmatch(value):
+        value = value.strip(" \t")
+    else:
+        raise ProtocolError(400, "control character in the head")
+    return (key, value) if key else ("", line)
 
 
-_NAMES = _Names()
-_LINES = _Lines()
+_NAMES = Memo(_name_key)
+_LINES = Memo(_parse_line)
 find_line = _LINES.__getitem__
 
 
@@ -301,22 +284,15 @@ def _combine(pairs: list[tuple[str, str]]) -> dict[str, str]:
     return {key: ("; " if key == "HTTP_COOKIE" else ", ").join(lines) for key, lines in values.items()}
 
 
-class _Hosts(dict[str, bool]):
+def _check_host(text: str) -> bool:
     """Whether a text is a host, and perhaps its port."""
-
-    def __missing__(self, text: str) -> bool:
-        # RFC 1035 2.3.4: a name has 255 octets at most, and a port 5 digits
-        if len(text) > 261:
-            return False
-        if len(self) >= REMEMBERED:
-            self.clear()
-        self[text] = valid = bool(grammar.HOST.fullmatch(text)) and (
-            text[:1] != "[" or _is_ipv6(text[1 : text.index("]")])
-        )
-        return valid
+    # RFC 1035 2.3.4: a name has 255 octets at most, and a port 5 digits
+    if len(text) > 261 or not grammar.HOST.fullmatch(text):
+        return False
+    return text[:1] != "[" or _is_ipv6(text[1 : text.index("]")])
 
 
-_HOSTS = _Hosts()
+_HOSTS = Memo(_check_host)
 
 
 def _is_ipv6(text: str) -> bool:

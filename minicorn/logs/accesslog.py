@@ -13,10 +13,10 @@ import json
 import re
 import time
 from collections.abc import Callable
-from typing import TypeVar
 from wsgiref.types import WSGIEnvironment
 
 from minicorn.errors import ConfigError
+from minicorn.memo import Memo
 from minicorn.record import Record, Value, replace
 
 JSON = "json"
@@ -47,24 +47,8 @@ class Entry(Record, quick=True):
 
 
 Renderer = Callable[[Entry], bytes]
-K = TypeVar("K")
 
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {34: '\\"', 92: "\\\\"}
-
-
-class _Memory(dict[K, str]):
-    """Texts made of what clients send again and again; bounded, for they choose it."""
-
-    def __init__(self, make: Callable[[K], str], most: int = 1024, longest: int = 256) -> None:
-        self._make, self._most, self._longest = make, most, longest
-
-    def __missing__(self, value: K) -> str:
-        made = self._make(value)
-        if len(made) <= self._longest:
-            if len(self) >= self._most:
-                self.clear()  # what is in use comes back at once
-            self[value] = made
-        return made
 
 
 def _quote(value: object) -> str:
@@ -75,9 +59,13 @@ def _quote(value: object) -> str:
     return text.translate(_ESCAPES)
 
 
-_quoted = _Memory(_quote)
-_local = _Memory[int](lambda second: time.strftime("[%d/%b/%Y:%H:%M:%S %z]", time.localtime(second)), most=1)
-_utc = _Memory[int](lambda second: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)), most=1)
+def _each_second(format: str, convert: Callable[[int], time.struct_time]) -> Memo[int, str]:
+    return Memo(lambda second: time.strftime(format, convert(second)), most=1, measure=lambda second: 0)
+
+
+_quoted = Memo[str, str](_quote)
+_local = _each_second("[%d/%b/%Y:%H:%M:%S %z]", time.localtime)
+_utc = _each_second("%Y-%m-%dT%H:%M:%S", time.gmtime)
 
 
 def _user(environ: WSGIEnvironment) -> str:
@@ -248,14 +236,14 @@ def _as_text(entry: Entry, error: Exception) -> Entry:
 _encode = json.encoder.encode_basestring_ascii
 
 
-def _optional(name: str, encode: Callable[[str], str] = _encode) -> _Memory[str | None]:
+def _optional(name: str, encode: Callable[[str], str] = _encode) -> Memo[str | None, str]:
     """The members for values of an environ key; none where it is missing, or nothing comes of it."""
 
     def make(value: str | None) -> str:
         encoded = encode(value) if value is not None else ""
         return f',"{name}":{encoded}' if encoded else ""
 
-    return _Memory(make)
+    return Memo(make, measure=lambda value: len(value or ""))
 
 
 def _number(text: str) -> str:
@@ -267,9 +255,9 @@ def _outcome(status: str) -> str:
     return f',"http.response.status_code":{status}{error}' if status else ""
 
 
-_encoded = _Memory(_encode)
-_version = _Memory[str](lambda protocol: _encode(protocol.removeprefix("HTTP/")))
-_outcomes = _Memory(_outcome)
+_encoded = Memo(_encode)
+_version = Memo[str, str](lambda protocol: _encode(protocol.removeprefix("HTTP/")))
+_outcomes = Memo(_outcome)
 _port = _optional("client.port", _number)
 _size = _optional("http.request.body.size", _number)
 _host = _optional("server.address")

@@ -15,7 +15,7 @@ PACKAGE = Path(minicorn.__file__).parent
 # A module imports from the layers above it, or from its own where that makes no cycle
 LAYERS = {
     "pure: values in, values out": """
-        arbiter config errors figures http logs pool record reload serving system typed version arbiter.regimes
+        arbiter config errors figures http logs memo pool record reload serving system typed version arbiter.regimes
         config.address config.gunicorn config.kinds config.layers config.settings figures.counters figures.display
         figures.metrics figures.snapshot figures.statsd http.body http.forwarded http.grammar http.heads http.mould
         http.peers http.proxy http.quoting http.reply http.request http.tracing pool.actions pool.backoff

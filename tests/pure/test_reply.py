@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minicorn
+from minicorn import memo
 from minicorn.http import reply
 from minicorn.http.body import ChunkedDecoder
 from minicorn.http.reply import (
@@ -265,7 +266,7 @@ def test_a_content_length_is_never_sent_twice() -> None:
 def test_the_memory_of_names_is_bounded_and_names_beyond_it_are_still_judged() -> None:
     names = [f"X-Unheard-{number}" for number in range(2000)]
     assert [name for name, _ in fields(render([(name, "v") for name in names], known=0).data)][:2000] == names
-    assert len(reply._FIELD_NAMES) <= reply._FIELD_NAMES_MOST
+    assert 0 < len(reply._MEANINGS) <= memo.MOST
     with pytest.raises(ApplicationFault):
         render([("Connec tion", "close")])
     with pytest.raises(ApplicationFault):
@@ -415,7 +416,7 @@ def test_what_was_found_right_is_remembered_within_bounds() -> None:
     for number in range(1000):
         fields = reply.check_fields("200 OK", [("X-Number", str(number))])
         assert f"X-Number: {number}\r\n" in fields.lines
-        assert len(reply._CHECKED) <= reply._CHECKED_MOST
+        assert 0 < len(reply._MEANINGS) <= memo.MOST
     with pytest.raises(ApplicationFault):
         reply.check_fields("200 OK", (("X-Number", "0"),))  # type: ignore[arg-type]
     with pytest.raises(ApplicationFault):

@@ -8,6 +8,7 @@ from costs import FACTOR, growth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minicorn import memo
 from minicorn.errors import ProtocolError
 from minicorn.http import request as request_module
 from minicorn.http.request import REQUEST_LINE, Framing, Request, parse_head
@@ -493,8 +494,8 @@ def test_what_is_remembered_of_names_and_lines_is_bounded_and_what_is_beyond_sti
         names = [f"X-Unheard-{number}" for number in range(part * 800, part * 800 + 800)]
         request = accepted(head(*(f"{name}: {name}".encode() for name in names)))
         assert all(request.meta["HTTP_" + name.upper().replace("-", "_")] == name for name in names)
-    assert 0 < len(request_module._NAMES) <= request_module.REMEMBERED
-    assert 0 < len(request_module._LINES) <= request_module.REMEMBERED
+    assert 0 < len(request_module._NAMES) <= memo.MOST
+    assert 0 < len(request_module._LINES) <= memo.MOST
 
 
 def test_a_long_line_is_not_remembered() -> None:
@@ -507,8 +508,8 @@ def test_what_is_remembered_of_hosts_is_bounded_in_number_and_length() -> None:
     for number in range(1100):
         assert accepted(head(host=f"Host: h{number}".encode())).meta["HTTP_HOST"] == f"h{number}"
     assert refused(head(host=b"Host: " + b"h" * 1000)) == 400
-    assert 0 < len(request_module._HOSTS) <= request_module.REMEMBERED
-    assert max(map(len, request_module._HOSTS)) <= 261
+    assert 0 < len(request_module._HOSTS) <= memo.MOST
+    assert max(map(len, request_module._HOSTS)) <= memo.LONGEST
 
 
 def test_a_line_that_is_refused_is_refused_again() -> None:
