@@ -15,6 +15,7 @@ from collections.abc import Iterable
 
 from minicorn.logs.logger import LOGGER
 from minicorn.logs.output import Output
+from minicorn.system import spawn
 
 # Without a line end for so long, it is a line
 _LINE_MOST = 16384
@@ -67,9 +68,7 @@ class Printed(io.RawIOBase):
 
 def capture(output: Output) -> None:
     """From now on, in this process: standard output and standard error to the error log, which is `output`."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
+    spawn.flush()
     output.take_in((1, 2))
     sys.stdout = _stream(logging.INFO, 1)
     sys.stderr = _stream(logging.WARNING, 2)

@@ -90,8 +90,10 @@ def become_subreaper() -> bool:
 
 def leave(code: int) -> NoReturn:
     """End the process now: buffers written, nothing else run."""
-    flush()
-    os._exit(code)
+    try:
+        flush()
+    finally:
+        os._exit(code)
 
 
 def flush() -> None:
@@ -99,5 +101,5 @@ def flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (AttributeError, OSError, ValueError):
-            pass  # None under pythonw, closed, or a pipe without reader: nothing is lost by going on
+        except Exception:
+            pass  # None, closed, without a reader, or the application's own: nothing is lost by going on

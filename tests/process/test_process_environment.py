@@ -117,6 +117,11 @@ def test_a_logging_configuration_during_a_request_silences_nothing_of_ours(start
 # The application's end
 
 
+# As a logger of the application's own may be, where print() leads
+BROKEN = (
+    "import sys\nclass Broken:\n    def write(self, text): return len(text)\n    def flush(self): raise RuntimeError\n"
+    "sys.stdout = Broken()\n"
+)
 ENDS = {
     "a thread that goes on": "import threading\nthreading.Thread(target=time.sleep, args=(60,)).start()\n",
     "TERM ignored": "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n",
@@ -124,6 +129,20 @@ ENDS = {
     "an atexit function that exits": "import atexit, sys\natexit.register(sys.exit, 3)\n",
     "an atexit function that hangs": "import atexit\natexit.register(time.sleep, 60)\n",
 }
+
+
+@pytest.mark.parametrize("flags", [(), ("--preload", "--capture-output")], ids=["plain", "preload"])
+def test_a_stream_of_the_applications_that_cannot_be_flushed_lets_no_child_out_of_its_process(
+    start: Starter, flags: tuple[str, ...]
+) -> None:
+    """It would go on as the arbiter that it was forked from, whose end removes socket, pid file and heartbeats."""
+    start.write("site_app.py", f"{BROKEN}from plain import app\n")
+    server = start("site_app:app", "--pid", "server.pid", "--bind", "unix:site.sock", *flags, bind=False)
+    server.hup()
+    assert server.get(at=start.cwd / "site.sock").status == 200
+    assert (start.cwd / "server.pid").exists()
+    assert server.stop() == 0
+    assert "Traceback" not in server.log.text
 
 
 @pytest.mark.parametrize("what", ENDS)
