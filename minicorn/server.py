@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # ours are imported where they are on
     from wsgiref.types import WSGIApplication, WSGIEnvironment
 
     from minicorn.logs.requestlog import RequestLog
-    from minicorn.reload.showing import Front
+    from minicorn.reload.development import Development
 
 __all__ = ["Server", "load_app"]
 
@@ -84,7 +84,6 @@ class Server:
         self.should_exit = False
         # Called after each request: environ, status, header fields, bytes of body
         self.after_request: Callable[[WSGIEnvironment, str, list[tuple[str, str]], int], object] | None = None
-        self.on_imports: Callable[[], None] = lambda: None  # with --reload, when a request has imported more
         self._settings = settings = settings or DEFAULTS
         # A connection that has served fewer is kept; none is as we end
         self._share = (settings.max_keepalive_requests or sys.maxsize) - 1 if settings.keep_alive else 0
@@ -97,15 +96,14 @@ class Server:
         self._drain = True
         self._limit = 0
         self._at_limit: Callable[[], object] | None = None
-        self._front: Front | None = None
-        self._modules = 0
-        self._dispatch: Callable[[Connection], None] = self._answer
-        if settings.reload:
-            from minicorn.reload import showing
-
-            self.app = self._front = showing.Front(app)
-            self._dispatch = self._answer_or_keep
         self._take(seat or Seat(), access)
+        self._dispatch: Callable[[Connection], None] = self._answer
+        self.development: Development | None = None
+        if settings.reload:
+            from minicorn.reload.development import Development
+
+            self.development = Development(app, settings, self._generation, self._loop, self._answer)
+            self.app, self._dispatch = self.development.app, self.development.dispatch
 
     def _take(self, seat: Seat, access: Sink | None) -> None:
         """Be the one in `seat`: what shows who we are, and the loop over what siblings share."""
@@ -248,24 +246,6 @@ class Server:
         self.part()
         self._loop.closing = True
 
-    def hold(self) -> None:
-        """The code is out of date (--reload): answer nothing more, and keep who asks."""
-        self._dispatch = self._loop.keep
-        self._loop.hold()
-
-    def excuse(self) -> None:
-        """After `hold`: the new code takes long, so tell browsers; others are kept on."""
-        from minicorn.reload import showing
-
-        self.app = self._front = showing.Front(showing.WaitingPage(self._generation))
-        self._dispatch = self._excuse_or_keep
-        self._loop.go_on()
-
-    def give_held(self) -> None:
-        """There is somebody to have those who are kept: even if the application is busy here."""
-        if self._loop.holding:
-            self._loop.give_all()
-
     def abandon(self) -> None:
         """There is no arbiter any more: take what waits, close the listeners at once, and finish."""
         self.seal()
@@ -277,10 +257,9 @@ class Server:
     def _retire(self, deadline: float) -> None:
         """Take no more; until `deadline`, finish what has begun."""
         loop = self._loop
+        if self.development is not None:
+            self.development.part(closing=self._drain)
         if self._drain:
-            if self._settings.reload:  # nobody comes after us to answer those who are kept
-                self._dispatch = self._answer
-                loop.go_on()
             self.seal()
             # One at a time, so that siblings that drain too have their share
             while loop.take_new() and time.monotonic() < deadline:
@@ -290,12 +269,9 @@ class Server:
             loop.close_idle()
             loop.hasten_silent(time.monotonic() + SILENT_GRACE)
         else:
-            if self._settings.reload:
-                self._dispatch = self._answer_who_stays
-                loop.go_on()
             loop.leaving = True
             loop.stop_taking()
-            if not (self._settings.reload and self._settings.certfile):  # it would have to stay with the old code
+            if self.development is None or self.development.gives_all:
                 # The wake-up for a connection that waits may have been ours: take it, else it waits
                 loop.take_new()
             loop.close_listeners()
@@ -326,46 +302,9 @@ class Server:
             connection.outbox.flush()
             self._page.extend(time.monotonic() - began - patience)
 
-    def _answer_or_keep(self, connection: Connection) -> None:
-        """With --reload: who asks for newer code than ours waits, until our successor has the connection."""
-        from minicorn.reload import page
-        from minicorn.reload.showing import is_local
-
-        request = connection.request
-        assert request is not None and self._front is not None
-        told = is_local(connection.peer, request.aside, request.meta.get("HTTP_HOST", ""))
-        self._front.sees = self._settings.debug_page_remote or told
-        if request.target == f"{page.NEWER}{self._generation}" and not self._loop.closing:
-            self._loop.keep(connection)
-        else:
-            self._answer(connection)
-            if len(sys.modules) != self._modules:
-                self._modules = len(sys.modules)
-                self.on_imports()
-
-    def _answer_who_stays(self, connection: Connection) -> None:
-        """With --reload, by the code that is out of date: those whom our successor cannot have."""
-        if connection.parcel() is not None:
-            self._loop.keep(connection)
-        else:
-            self._answer(connection)
-
-    def _excuse_or_keep(self, connection: Connection) -> None:
-        request = connection.request
-        assert request is not None
-        if request.method == "GET" and "text/html" in request.meta.get("HTTP_ACCEPT", ""):
-            self._answer(connection)
-        else:
-            self._loop.keep(connection)
-
     def explain(self, error: BaseException, request: Request) -> tuple[str, str]:
-        """What a client may see of what the application has raised: the page of --reload, on this machine."""
-        if self._front is None or not self._front.sees or not self._settings.debug_page:
-            return "text/plain", ""
-        from minicorn.reload import failure, page
-
-        shown = failure.from_exception(f"{request.method} {request.target}", error)
-        return page.render(shown, request.meta.get("HTTP_ACCEPT", ""), self._generation)
+        """What a client may see of what the application has raised, and its type: with --reload a page."""
+        return self.development.explain(error, request) if self.development else ("text/plain", "")
 
     def _answer(self, connection: Connection) -> None:
         """Give a complete request to the application, and its reply to the connection."""

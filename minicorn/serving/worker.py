@@ -93,8 +93,8 @@ class Worker:
         except BaseException as error:  # SystemExit too: `exit(3)` at import is a failed boot
             self._post.channel.send(channel.FAILED, explain(error))
             return ExitCode.APP
-        if self._settings.reload and self._post.generation != USHER:
-            self._server.on_imports = self._tell_imports
+        if self._server.development is not None and self._post.generation != USHER:
+            self._server.development.on_imports = self._tell_imports
             self._tell_imports()
         self._set_title("idle")
         self._post.page.idle(time.monotonic())
@@ -142,8 +142,6 @@ class Worker:
             access=self._logs.access,
             seat=Seat(post.slot, post.generation, post.page, post.idle_map, post.handoff),
         )
-        if post.generation == USHER:
-            self._server.excuse()
         self._server.watch(self._signals.fd, self._obey)
         self._server.watch(post.channel.fd, self._listen, urgent=True)
         if self._settings.max_requests:
@@ -169,27 +167,11 @@ class Worker:
         self._post.channel.send(channel.IMPORTED, json.dumps(survey(), default=as_dict))
 
     def _load(self) -> WSGIApplication:
-        """The application; with --reload, one that shows why it cannot be loaded."""
         if not self._settings.reload:
             return load_app(self._settings.app)
-        from minicorn.reload.failure import from_exception
-        from minicorn.reload.imports import distrust_fresh_bytecode, mind_debuggers
-        from minicorn.reload.page import Failure
-        from minicorn.reload.showing import FailurePage
+        from minicorn.reload.development import load
 
-        doing = f"importing {self._settings.app}"
-        distrust_fresh_bytecode()
-        mind_debuggers(lambda: self._post.channel.send(channel.DEBUGGING))
-        if self._post.failure:
-            headline, _, stack = self._post.failure.partition("\n")
-            failure = Failure(doing, headline, stack or headline)
-        else:
-            try:
-                return load_app(self._settings.app)
-            except BaseException as error:  # SystemExit too
-                self._post.channel.send(channel.FAILED, explain(error))
-                failure = from_exception(doing, error)
-        return FailurePage(failure, self._post.generation)
+        return load(self._settings, self._post)
 
     def _take_hooks(self) -> WorkerHooks | None:
         if not self._settings.hooks:
@@ -229,10 +211,10 @@ class Worker:
                 self._post.channel.send(channel.SEALED)
             elif message.word == channel.ORDER and self._promotion is not None:
                 self._promotion.take(message)
-            elif message.word == channel.HOLD:
-                self._server.hold()
-            elif message.word == channel.EXCUSE:
-                self._server.excuse()
+            elif message.word == channel.HOLD and self._server.development is not None:
+                self._server.development.hold()
+            elif message.word == channel.EXCUSE and self._server.development is not None:
+                self._server.development.excuse()
             elif message.word in (channel.RETIRE, channel.DRAIN):
                 self._retire(drain=message.word == channel.DRAIN)
         if not alive:
@@ -244,8 +226,8 @@ class Worker:
         self._set_title("retiring")
         self._leave_by = min(self._leave_by, time.monotonic() + self._settings.graceful_timeout)
         self._server.signal_exit(drain)
-        if not drain:
-            self._server.give_held()
+        if not drain and self._server.development is not None:
+            self._server.development.give_held()
 
     def _set_title(self, state: str) -> None:
         post = self._post
