@@ -7,6 +7,7 @@ ends by itself when its channel does.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import select
@@ -55,7 +56,6 @@ class Attendant(Record):
 
     def start(self, let_go: Callable[[], None], now: float) -> None:
         """Fork it; the child does `let_go()` first."""
-        ours, theirs = channel.pair()
 
         def be() -> int:
             ours.close()
@@ -64,15 +64,16 @@ class Attendant(Record):
             return self.run(theirs)
 
         try:
-            pid = spawn.fork(be)
+            ours, theirs = channel.pair()
+            with contextlib.closing(theirs):
+                try:
+                    self.spawned(spawn.fork(be), ours, now)
+                except OSError:
+                    ours.close()
+                    raise
         except OSError as error:
-            ours.close()
             delay = self.missed(now)
             LOGGER.error("cannot start the %s: %s; the next try in %g s", self.name, error.strerror, delay)
-        else:
-            self.spawned(pid, ours, now)
-        finally:
-            theirs.close()
 
     def listen(self) -> None:
         """Hear what it has said."""

@@ -241,6 +241,19 @@ def test_an_arbiter_without_descriptors_tries_again(start: Starter, free: int) -
     assert len(server.workers()) == 2
 
 
+def test_without_descriptors_a_monitor_that_has_died_comes_back_later(start: Starter) -> None:
+    server = start(APP, "--monitor", "127.0.0.1:0")
+    port = int(server.wait_log(r"Monitor on http://127\.0\.0\.1:(\d+)")[1])
+    assert server.get("/ready", at=port).status == 200
+    (monitor,) = [child for child in psutil.Process(server.pid).children() if "monitor" in child.cmdline()[0]]
+    leave_free(server.pid, 0)
+    monitor.kill()
+    server.wait_log("cannot start the monitor: Too many open files")
+    assert server.get("/").status == 200
+    lift(server.pid)
+    assert server.get("/ready", at=port).status == 200
+
+
 # No processes
 
 
