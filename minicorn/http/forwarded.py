@@ -13,9 +13,9 @@ import re
 from collections.abc import Callable, Mapping
 
 from minicorn.errors import ProtocolError
-from minicorn.http import grammar
 from minicorn.http.peers import parse_ip
 from minicorn.http.quoting import unquote
+from minicorn.http.request import is_host
 from minicorn.record import Record
 
 BELIEVABLE = (
@@ -32,8 +32,10 @@ _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 # Patterns, compiled when a proxy first says something: `re` remembers them
 _PORT = r"[1-9][0-9]{0,4}"
-# RFC 3986 3.3, but no "//", with which a redirect would lead to another host
-_PREFIX = r"(?:/(?!/)(?:[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})*+)*+"
+# RFC 3986 3.3
+_PREFIX = r"(?:/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})*+)*+"
+# Decoded, a redirect would lead to another host, as browsers read it, or into another field
+_ASTRAY = r"[/\\]{2}|[\0-\x1f\x7f]"
 _WITH_PORT = r"(?:\[([0-9A-Fa-f:.]++)\]|([0-9.]++))(?::([0-9]{1,5}|_[A-Za-z0-9._\-]++))?"
 # RFC 7239 4: pairs by ";", elements by ",", either may be empty; a node needs quotes that not all give it
 _PAIR = r'[ \t]*+(?:([!#$%&\'*+\-.^_`|~0-9A-Za-z]++)=(?:"((?:[^"\\]|\\.)*+)"|([^\s",;]*+)))?[ \t]*+([;,]|$)'
@@ -75,11 +77,11 @@ def _read_x_forwarded(words: Mapping[str, str], trusts: Callable[[str], bool]) -
 
     story = Story(address, port, _scheme(word("x-forwarded-proto")), _host(word("x-forwarded-host")))
     story.server_port = word("x-forwarded-port")
-    if story.server_port and not re.fullmatch(_PORT, story.server_port):
+    if story.server_port and not (re.fullmatch(_PORT, story.server_port) and int(story.server_port) <= 65535):
         raise ProtocolError(400, "X-Forwarded-Port is no port")
     if words.get("x-forwarded-prefix"):
         story.prefix = word("x-forwarded-prefix").rstrip("/")
-        if not re.fullmatch(_PREFIX, story.prefix):
+        if not re.fullmatch(_PREFIX, story.prefix) or re.search(_ASTRAY, unquote(story.prefix)):
             raise ProtocolError(400, "X-Forwarded-Prefix is no path")
     return story
 
@@ -152,7 +154,7 @@ def _scheme(text: str) -> str:
 
 
 def _host(text: str) -> str:
-    if text and (len(text) > 261 or not grammar.HOST.fullmatch(text) or text.startswith(":")):
+    if text and (not is_host(text) or text.startswith(":")):
         raise ProtocolError(400, "the forwarded host is none")
     return text
 

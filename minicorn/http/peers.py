@@ -46,10 +46,17 @@ class Peers:
         return ip is not None and any(ip in network for network in self._networks)
 
 
+# RFC 6874 2: what may name a zone; ipaddress takes anything
+_ZONE = r"[A-Za-z0-9\-._~]+"
+
+
 def parse_ip(text: str) -> IPv4Address | IPv6Address | None:
     """The address that `text` is, an IPv4 one where IPv6 only wraps it (RFC 4291 2.5.5.2); None for no address."""
     import ipaddress
 
+    _, percent, zone = text.partition("%")
+    if percent and not re.fullmatch(_ZONE, zone):
+        return None
     try:
         ip = ipaddress.ip_address(text)
     except ValueError:
@@ -66,9 +73,5 @@ def is_ours(host: str) -> bool:
 
 def is_loopback(address: str) -> bool:
     """Nothing is an address of no other machine: a Unix socket's peer has none."""
-    import ipaddress
-
-    try:
-        return not address or ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
+    ip = parse_ip(address)
+    return not address or (ip is not None and ip.is_loopback)

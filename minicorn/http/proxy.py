@@ -57,7 +57,7 @@ def _parse_v1(line: str) -> Source:
     if protocol == "UNKNOWN":  # section 2.1: what follows is ignored
         return Source()
     parse: Callable[[str], object] | None = _V1_ADDRESSES.get(protocol)
-    if parse is None or len(words) != 4:
+    if parse is None or len(words) != 4 or "%" in line:  # inet_pton(3) knows no zone
         raise ProtocolError(400, "malformed PROXY line")
     source, destination, *ports = words
     try:

@@ -192,7 +192,7 @@ def judge(request: Request) -> None:
     if host is None:
         if version == "HTTP/1.1":
             raise ProtocolError(400, "no Host field")
-    elif not _HOSTS[host]:
+    elif not is_host(host):
         raise ProtocolError(400, "invalid Host field")
     resolve_target(request)
     if "CONTENT_LENGTH" in fields or "HTTP_TRANSFER_ENCODING" in fields:
@@ -293,6 +293,7 @@ def _check_host(text: str) -> bool:
 
 
 _HOSTS = Memo(_check_host)
+is_host = _HOSTS.__getitem__
 
 
 def _is_ipv6(text: str) -> bool:
@@ -321,7 +322,7 @@ def _resolve_other(request: Request, target: str, meta: dict[str, Any]) -> None:
         return
     match = grammar.ABSOLUTE_FORM.fullmatch(target)
     # RFC 9110 4.2.1: a URI whose host is empty is invalid
-    if match is None or not _HOSTS[match[1]] or match[1].startswith(":"):
+    if match is None or not is_host(match[1]) or match[1].startswith(":"):
         raise ProtocolError(400, "malformed request target")
     # RFC 9112 3.2.2: the target's authority replaces Host
     meta["HTTP_HOST"] = match[1]
