@@ -64,12 +64,12 @@ def is_local(peer: str, aside: Iterable[str], host: str) -> bool:
     """Whether the client is on this machine: neither its address nor a proxy's field lines, believed
     or not, tell of another. A browser on it that asks for a `host` of somebody else's speaks for that
     one, whose page has made it ask and whose name leads here (DNS rebinding)."""
-    if not is_ours(host):
-        return False
-    told = [peer]
+    told, hosts = [peer], [host]
     for name, _, value in (line.partition(":") for line in aside):
         if name.lower() == "forwarded":
             return False
-        if name.lower() == "x-forwarded-for":
+        if name.lower() in ("x-forwarded-for", "x-real-ip"):
             told += value.split(",")
-    return all(is_loopback(address.strip()) for address in told)
+        if name.lower() == "x-forwarded-host":
+            hosts += value.split(",")
+    return all(is_loopback(address.strip()) for address in told) and all(is_ours(each.strip()) for each in hosts)

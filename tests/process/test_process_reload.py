@@ -187,7 +187,8 @@ def test_an_exception_in_a_request_is_shown_on_this_machine_only(start: Starter)
     assert "as the path says" in get(server, "/boom", **HTML).text
     assert "as the path says" in get(server, "/boom", Host=f"shop.test:{server.port}", **HTML).text
     # Another machine behind a proxy, and another's page whose name leads here (DNS rebinding)
-    for said in ({"X-Forwarded-For": "203.0.113.9"}, {"Host": f"shop.example:{server.port}"}):
+    told = ({"X-Forwarded-For": "203.0.113.9"}, {"X-Real-IP": "203.0.113.9"}, {"Host": f"shop.example:{server.port}"})
+    for said in told:
         far = get(server, "/boom", **said, **HTML)
         assert far.status == 500
         assert "as the path says" not in far.text
