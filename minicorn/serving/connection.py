@@ -358,7 +358,10 @@ class Connection:
 
     def _close_body(self) -> None:
         """Forget what has come of it, be that all or not."""
-        self.body.close()
+        try:
+            self.body.close()
+        except BufferError:
+            pass  # the application has kept a view of it: it lives as long as that
         if self._upload is not None:
             self._upload.close()
             self._upload = None
@@ -418,7 +421,10 @@ class Connection:
         self.served += 1
         self.received = 0
         self.interest = poller.READ
-        self.body.close()
+        try:
+            self.body.close()
+        except BufferError:
+            pass  # as in `_close_body`, whose call this saves
         if keep_alive and not (self.outbox.size or self._input):
             self.request = None
             self.state = IDLE  # from APP it is legal, and where most requests end

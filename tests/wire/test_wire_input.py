@@ -178,6 +178,16 @@ def test_no_limit_is_no_limit(serve):
     assert reader.got == [[3_000_000]] * 2
 
 
+def test_a_view_of_its_body_that_the_application_keeps_costs_nobody_anything(serve):
+    reader = Reader(lambda stream: [stream.getbuffer()])
+    server = serve(reader)
+    client, other = server.connect(), server.connect()
+    for body in (b"one", b"two" * 30_000):
+        assert client.ask(method="POST", body=body).body == b"ok"
+        assert other.ask(method="POST", body=body).body == b"ok"
+    assert [bytes(view) for (view,) in reader.got] == [b"one"] * 2 + [b"two" * 30_000] * 2
+
+
 def test_the_file_of_a_body_is_closed_with_its_request(serve, open_descriptors, wait_until):
     server = serve(Reader(lambda stream: []), max_body_size=0)
     client = server.connect()
