@@ -6,7 +6,6 @@ arbiter's.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from functools import partial
@@ -89,7 +88,7 @@ class Offspring:
     def _lay(self, ground: Groundwork, post: Post, settings: Settings) -> Boot:
         """Import what is not the project's; what the template's workers run."""
         self._leave()
-        post.channel.send(channel.REFUSED, json.dumps(ground.lay()))
+        post.channel.send(channel.REFUSED, ground.lay())
         return lambda post: self.worker(post, settings)
 
     def _enter(self, settings: Settings) -> None:

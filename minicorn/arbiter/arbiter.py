@@ -279,18 +279,18 @@ class Arbiter:
             case channel.SEALED:
                 self._pool.sealed(pid)
             case channel.RECYCLE:
-                self._pool.recycle(pid, message.text)
+                self._pool.recycle(pid, message.value)
             case channel.FAILED if self._reloading and pid in self._pool.nursery.templates:
-                self._reloading.template_failed(message.text)
+                self._reloading.template_failed(message.value)
             case channel.FAILED:
                 generation = self._pool.children[pid].generation
-                self._deaths.boot_failed(pid, message.text, self._regimes.of(generation).app)
+                self._deaths.boot_failed(pid, message.value, self._regimes.of(generation).app)
             case channel.DEBUGGING:
                 self._pool.debugging(pid)
             case channel.IMPORTED if self._reloading:
-                self._reloading.hear_imports(message.text)
+                self._reloading.hear_imports(message.value)
             case channel.REFUSED if self._reloading:
-                self._reloading.hear_refused(message.text)
+                self._reloading.hear_refused(message.value)
 
     # Obeying
 

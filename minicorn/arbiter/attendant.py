@@ -103,9 +103,9 @@ class Attendant(Record):
         else:
             LOGGER.debug("the %s has ended %s", name, cause)
 
-    def tell(self, word: str, text: str = "") -> bool:
+    def tell(self, word: str, value: object = "") -> bool:
         """Say something to it, if it lives; whether it was taken."""
-        return self.channel is not None and self.channel.send(word, text)
+        return self.channel is not None and self.channel.send(word, value)
 
 
 class Attendants(Record):

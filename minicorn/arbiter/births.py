@@ -60,13 +60,13 @@ class Births:
         for message in messages:
             if message.word == channel.BORN:
                 del self._belongings.ordered[fd]
-                self._register(action, int(message.text), ours, time.monotonic())
+                self._register(action, message.value, ours, time.monotonic())
                 ours.open_gate()
                 return
         if messages or not alive:
             del self._belongings.ordered[fd]
             ours.close()
-            reason = messages[0].text if messages else "its template has died"
+            reason = messages[0].value if messages else "its template has died"
             self._pool.spawn_failed(action, reason, time.monotonic())
 
     def hear_all(self) -> None:

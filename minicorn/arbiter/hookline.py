@@ -7,7 +7,6 @@ calls wait, but not for ever and not without bound: what is not run is said.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -93,7 +92,7 @@ class HookLine:
         if child.channel is not None and child.pid != self._leaving:
             for number, call in self._calls.items():
                 if not call.sent:
-                    child.tell(call.name, json.dumps([number, *call.args]))
+                    child.tell(call.name, [number, *call.args])
                     call.sent = True
         if not self._calls:
             if self._missed:
@@ -138,7 +137,7 @@ class HookLine:
 
     def _hear(self, message: Message) -> None:
         if message.word == RAN:
-            number, well = json.loads(message.text)
+            number, well = message.value
             if number in self._calls:
                 self._calls.pop(number).then(well)
 
@@ -160,7 +159,7 @@ def _serve(channel: Channel, settings: Settings, address: list[str]) -> int:
     while alive:
         messages, alive = channel.wait()
         for message in messages:
-            number, *values = json.loads(message.text)
+            number, *values = message.value
             if message.word == "child_exit":
                 pid, slot = values
                 values = [make_worker(settings, pid, slot, arbiter)]
@@ -168,5 +167,5 @@ def _serve(channel: Channel, settings: Settings, address: list[str]) -> int:
                 server.num_workers = values[0]
             hook = hooks.get(message.word)  # of a call from before the file was changed there may be none
             well = hook is None or run_hook(message.word, hook, server, *values)
-            channel.send(RAN, json.dumps([number, well]))
+            channel.send(RAN, [number, well])
     return 0

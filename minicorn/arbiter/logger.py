@@ -44,7 +44,7 @@ def _serve(line: Channel, settings: Settings, directory: str) -> int:
         messages, alive = line.wait()
         for message in messages:
             if message.word == RECORD:
-                handle(message.text)
+                handle(message.value)
             elif message.word == REOPEN:
                 reopen_handlers()
     logging.raiseExceptions = False  # one handler's failure keeps no other from its end

@@ -7,7 +7,6 @@ is the groundwork that a common template lays for all workers to come.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 
@@ -21,6 +20,10 @@ from minicorn.reload.groundwork import Groundwork
 from minicorn.reload.watcher import Watcher, coarse_time
 from minicorn.system import channel, spawn
 from minicorn.system.channel import Channel, Message
+from minicorn.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Reloading:
@@ -54,18 +57,17 @@ class Reloading:
         """When the next turn is due."""
         return self._changes.wake_at
 
-    def hear_imports(self, text: str) -> None:
+    def hear_imports(self, imported: dict[str, Any]) -> None:
         """A worker tells what there is to watch, and what a template may import."""
-        imported = json.loads(text)
         self._places |= dict(imported["places"])
-        self.watcher.tell(channel.IMPORTED, json.dumps(imported["places"]))
+        self.watcher.tell(channel.IMPORTED, imported["places"])
         if self._templates_help and self.ground.learn(imported["modules"], imported["own"]):
             self._pool.nursery.cradle = Cradle.COMMON
             self._pool.nursery.renew()
 
-    def hear_refused(self, text: str) -> None:
+    def hear_refused(self, refused: dict[str, str]) -> None:
         """A template tells what it leaves to the workers."""
-        self.ground.refused |= json.loads(text)
+        self.ground.refused |= refused
 
     def template_failed(self, text: str) -> None:
         """There is nothing to build upon: workers import all of it themselves."""
@@ -74,5 +76,5 @@ class Reloading:
 
     def _hear_watcher(self, message: Message) -> None:
         now = time.monotonic()
-        self._changes.note(json.loads(message.text), now)
+        self._changes.note(message.value, now)
         self._pool.hold(now)

@@ -21,7 +21,8 @@ CHECK = "MINICORN_CHECK"
 # Set for it where that has no monitor, so that the address of one is still to be had; a name that starts with
 # MINICORN_ an older program would take for a setting
 UNWATCHED = "_MINICORN_UNWATCHED"
-VERSION = 7
+# Of the document, and of what is said over the channels of the workers that run on
+VERSION = 8
 
 
 class Heirloom(Value):

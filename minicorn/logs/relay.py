@@ -6,7 +6,6 @@ they go to a handler that is left for that, the error log's own.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections import deque
@@ -27,7 +26,7 @@ class Line(Protocol):
     def channel(self) -> object | None:
         """Something, while it lives."""
 
-    def tell(self, word: str, text: str) -> bool:
+    def tell(self, word: str, value: object) -> bool:
         """Say it, if it lives; whether it was taken."""
 
 
@@ -42,46 +41,46 @@ class Relay(logging.Handler):
         self._line = line
         self._fallback = fallback
         self._pid = os.getpid()
-        self._early: deque[str] = deque()  # from before the logger's start
+        self._early: deque[dict[str, object]] = deque()  # from before the logger's start
         self._lost = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         ours = os.getpid() == self._pid
-        text = pack(record)
+        packed = pack(record)
         if ours and self._line.channel is not None:
             while self._early:
                 self._tell(self._early.popleft())
-            self._tell(text)
+            self._tell(packed)
         elif ours and not self._line.strikes and len(self._early) < _EARLY_MOST:
-            self._early.append(text)
+            self._early.append(packed)
         elif self._fallback is not None:
             self._fallback.handle(record)
         else:
             self._lost += 1
 
-    def _tell(self, text: str) -> None:
+    def _tell(self, packed: dict[str, object]) -> None:
         if self._lost:
             note = f"{self._lost} log records were lost: nobody took them in time"
             record = logging.makeLogRecord({"name": LOGGER.name, "levelno": logging.WARNING, "msg": note})
             record.levelname = "WARNING"
             if self._line.tell(RECORD, pack(record)):
                 self._lost = 0
-        if self._lost or not self._line.tell(RECORD, text):
+        if self._lost or not self._line.tell(RECORD, packed):
             self._lost += 1
 
 
-def pack(record: logging.LogRecord) -> str:
-    """The record as a text that makes it again elsewhere: all of it that is no object."""
+def pack(record: logging.LogRecord) -> dict[str, object]:
+    """What makes the record again elsewhere."""
     fields = dict(record.__dict__, msg=record.getMessage(), args=None)
     if record.exc_info:
         fields["exc_text"] = logging.Formatter().formatException(record.exc_info)
         fields["exc_info"] = None
-    return json.dumps(fields, default=str)
+    return fields
 
 
-def handle(text: str) -> None:
+def handle(packed: dict[str, object]) -> None:
     """In the logger: what `pack` has made of a record, to the handlers there."""
-    record = logging.makeLogRecord(json.loads(text))
+    record = logging.makeLogRecord(packed)
     logger = logging.getLogger(record.name)
     if logger.isEnabledFor(record.levelno):
         logger.handle(record)

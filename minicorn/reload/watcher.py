@@ -15,7 +15,6 @@ still the one that has its name is looked at every two seconds.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import select
@@ -89,7 +88,7 @@ class Watcher:
             if not alive:
                 return ExitCode.OK
             for message in messages:
-                self._widen(json.loads(message.text))
+                self._widen(message.value)
             self._listen()
             if time.monotonic() >= self._next_identifying:
                 self._identify()
@@ -230,7 +229,7 @@ class Watcher:
             if kind := self._compare(path):
                 kinds[path if path == self._here else os.path.relpath(path, self._here)] = kind
         if kinds:
-            self._line.send(channel.CHANGED, json.dumps(kinds))
+            self._line.send(channel.CHANGED, kinds)
 
     def _compare(self, path: str) -> str:
         """How the file has changed: "modified", "created", "deleted", or "" for not at all."""

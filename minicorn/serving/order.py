@@ -11,7 +11,6 @@ of the channel is closed with whoever held it, and the arbiter sees an end of fi
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 
@@ -24,15 +23,15 @@ from minicorn.system.channel import Channel, Message
 
 def give(line: Channel, post: Post, page_fd: int) -> None:
     """Order a fork for `post` over `line`; the caller then closes its copy of the post's channel."""
-    text = json.dumps([post.slot, post.generation, post.failure, [listener.host for listener in post.listeners]])
+    which = [post.slot, post.generation, post.failure, [listener.host for listener in post.listeners]]
     own = (page_fd, post.stack_fd, post.trace_fd, post.channel.fd)
     shared = (*post.handoff.ends, *(listener.fd for listener in post.listeners))
-    line.send(channel.ORDER, text, [*own, *shared])
+    line.send(channel.ORDER, which, [*own, *shared])
 
 
 def take(message: Message, line: Channel, idle_map: IdleMap) -> Post:
     """The post that an ORDER, come by `line`, speaks of; `idle_map` is inherited by all."""
-    slot, generation, failure, hosts = json.loads(message.text)
+    slot, generation, failure, hosts = message.value
     fds = iter([line.descriptors.popleft() for _ in range(6 + len(hosts))])
     page_fd, stack_fd, trace_fd, line_fd = (next(fds) for _ in range(4))
     page = Page(mmap.mmap(page_fd, SIZE))

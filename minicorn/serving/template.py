@@ -110,5 +110,5 @@ def _be_middle(post: Post, run: Callable[[], int]) -> int:
 
 def _be_born(post: Post, run: Callable[[], int]) -> int:
     spawn.lead_group()
-    post.channel.send(channel.BORN, str(os.getpid()))
+    post.channel.send(channel.BORN, os.getpid())
     return run() if post.channel.pass_gate() else ExitCode.OK

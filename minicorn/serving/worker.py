@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import faulthandler
-import json
 import math
 import os
 import signal
@@ -164,7 +163,7 @@ class Worker:
     def _tell_imports(self) -> None:
         from minicorn.reload.imports import survey
 
-        self._post.channel.send(channel.IMPORTED, json.dumps(survey(), default=as_dict))
+        self._post.channel.send(channel.IMPORTED, as_dict(survey()))
 
     def _load(self) -> WSGIApplication:
         if not self._settings.reload:

@@ -2,7 +2,7 @@
 
 One socket pair stands for a READY pipe, a control pipe and a lifeline: the arbiter's end is
 closed in every child, so end-of-file means that the arbiter is gone, even by SIGKILL. A
-message is a line: a word, a space, and its text as JSON, so that a traceback fits in one.
+message is a line: a word, a space, and a value as JSON, so that a traceback fits in one.
 Routine wishes go this way and not by signal, which could cancel a query in a C library.
 """
 
@@ -15,30 +15,34 @@ from collections.abc import Sequence
 
 from minicorn.record import Value
 from minicorn.system import rights
+from minicorn.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 READY = "ready"  # the worker serves
-FAILED = "failed"  # it could not boot: the text says why
-RECYCLE = "recycle"  # the worker wishes to be replaced: the text says why
+FAILED = "failed"  # it could not boot: why
+RECYCLE = "recycle"  # the worker wishes to be replaced: why
 RETIRE = "retire"  # give away what you can, finish the rest, and end
 PART = "part"  # the server stops soon: let each reply be the last
 SEAL = "seal"  # the server stops: give nothing into the hand-off queue from now on
 SEALED = "sealed"  # the worker's answer
 DRAIN = "drain"  # all are sealed: serve what waits in the queues, finish, and end
 REOPEN = "reopen"  # open the log files again
-ORDER = "order"  # fork a process: the text says which, descriptors come along (see `order`)
-BORN = "born"  # the process that was ordered: the text is its pid
+ORDER = "order"  # fork a process: which, and descriptors come along (see `order`)
+BORN = "born"  # the process that was ordered: its pid
 HOLD = "hold"  # your code is out of date: answer nothing more, but keep who asks
 EXCUSE = "excuse"  # the new code takes long: tell those who are kept
 DEBUGGING = "debugging"  # somebody is in a debugger: no deadline holds any more
 IMPORTED = "imported"  # the worker's answer to what to watch, for the watcher
-REFUSED = "refused"  # the template of --reload: these modules it has left to the workers, as JSON
+REFUSED = "refused"  # the template of --reload: these modules it has left to the workers, with the reasons
 RAN = "ran"  # the hooks process: the number of a call that has run, and whether all went well
-CHANGED = "changed"  # the watcher: these files, as JSON
+CHANGED = "changed"  # the watcher: these files, each with what happened to it
 
 
 class Message(Value):
     word: str
-    text: str = ""
+    value: Any = ""  # as JSON keeps it: a tuple comes as a list
 
 
 class Channel:
@@ -50,9 +54,11 @@ class Channel:
         self.descriptors: deque[int] = deque()  # that have come along with messages, in their order
         self.fd = end.fileno()
 
-    def send(self, word: str, text: str = "", descriptors: Sequence[int] = ()) -> bool:
-        """Say `word`; whether it was taken. A peer that has gone is no error: its end is told elsewhere."""
-        data = f"{word} {json.dumps(text)}\n".encode()
+    def send(self, word: str, value: object = "", descriptors: Sequence[int] = ()) -> bool:
+        """Say `word`; whether it was taken. A peer that has gone is no error: its end is told elsewhere.
+
+        What in `value` JSON does not know is told as its text."""
+        data = f"{word} {json.dumps(value, default=str)}\n".encode()
         try:
             sent = self._socket.sendmsg([data], rights.pack(descriptors))
             self._socket.sendall(data[sent:])
@@ -90,7 +96,7 @@ class Channel:
     def _messages(self) -> list[Message]:
         *lines, self._received = self._received.split(b"\n")
         parts = [line.decode().partition(" ") for line in lines]
-        return [Message(word, json.loads(text)) for word, _, text in parts]
+        return [Message(word, json.loads(value)) for word, _, value in parts]
 
     def open_gate(self) -> None:
         """Let a child go on that waits in `pass_gate`."""
