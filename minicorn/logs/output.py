@@ -1,12 +1,14 @@
 """Where lines of logs go: a file or a standard stream, never blocking.
 
 A stalled reader of our standard error must stop neither arbiter nor worker: a line that cannot
-be written waits in a small buffer, and beyond that is lost and counted. O_NONBLOCK is never
-set on the inherited descriptor, which the shell shares: it is opened anew.
+be written waits in a small buffer, and beyond that is lost and counted; nor must a FIFO that
+nobody reads. O_NONBLOCK is never set on the inherited descriptor, which the shell shares: it is
+opened anew.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -22,6 +24,8 @@ from minicorn.logs.logger import LOGGER
 from minicorn.typed import Protocol
 
 _PENDING_MOST = 65536
+# As files they could not be opened where they are sockets, as the journal's are, nor renewed
+_STANDARD = {"/dev/stdout": 1, "/dev/stderr": 2}
 # Seconds between looks whether a log file has been rotated without a signal
 LOOK_EVERY = 1.0
 
@@ -36,8 +40,8 @@ class Output:
 
     def __init__(self, path: str, standard_fd: int, json: bool = False) -> None:
         """`json`: what it says itself is an object in a line too."""
-        self.path = None if path == "-" else os.path.abspath(path)
-        self._standard_fd = standard_fd
+        self.path = None if path == "-" or path in _STANDARD else os.path.abspath(path)
+        self._standard_fd = _STANDARD.get(path, standard_fd)
         self._json = json
         self._also: tuple[int, ...] = ()
         self._give: Callable[[int], None] | None = None
@@ -152,8 +156,14 @@ def _taken(data: bytes, error: OSError) -> int:
 
 
 def _open_file(path: str, more_flags: int = 0) -> int:
+    flags = os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | more_flags
     try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | more_flags, 0o644)
+        try:
+            return os.open(path, os.O_WRONLY | flags, 0o644)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return os.open(path, os.O_RDWR | flags, 0o644)  # a FIFO that nobody reads yet
     except OSError as error:
         raise ConfigError(f"cannot write the log file {path}: {error.strerror}") from error
 

@@ -6,7 +6,7 @@ import socket
 import sys
 import time
 from pathlib import Path
-from signal import SIGHUP
+from signal import SIGHUP, SIGUSR1
 
 import psutil
 import pytest
@@ -259,6 +259,46 @@ def test_a_stalled_stderr_stops_neither_hup_nor_term(start: Starter, monkeypatch
     finally:
         os.close(reading)
         os.close(writing)
+
+
+def test_a_stalled_stderr_stops_nobody_by_its_name_either(start: Starter) -> None:
+    """`--error-logfile /dev/stderr`, as in a container."""
+    reading, writing = full_pipe()
+    try:
+        server = start("plain:app", "--error-logfile", "/dev/stderr", ready=0, stderr=writing)
+        assert server.get("/fail", at=server.listening_port()).status == 500
+        server.heartbeats()
+        assert server.stop() == 0
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_a_stderr_that_is_a_socket_is_written_to_by_its_name(start: Starter) -> None:
+    """The journal's: it cannot be opened anew."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(15)
+        server = start("plain:app", "--error-logfile", "/dev/stderr", ready=0, stderr=theirs.fileno())
+        said = b""
+        while b"is ready after" not in said:
+            said += ours.recv(65536)
+        assert server.get("/", at=server.listening_port()).status == 200
+
+
+def test_a_fifo_in_place_of_a_log_stops_nobody_whether_it_is_read_or_not(start: Starter) -> None:
+    os.mkfifo(start.cwd / "log")
+    server = start("plain:app", "--access-logfile", "log")
+    assert server.get("/?first").status == 200
+    reading = os.open(start.cwd / "log", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        server.signal(SIGUSR1)
+        for _ in range(20):  # more than it holds
+            assert server.get("/?" + 8000 * "x").status == 200
+        assert server.stop() == 0
+        assert b"GET /?first " in os.read(reading, 65536)
+    finally:
+        os.close(reading)
 
 
 def test_a_log_in_a_file_loses_nothing_to_the_applications_own_lines(start: Starter) -> None:
