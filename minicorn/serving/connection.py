@@ -143,9 +143,8 @@ class Connection:
         self._upload: Upload | None = None  # in BODY
         self.begun = now  # when the request's first byte came
         self.since = 0.0  # when the request was complete
-        self._raw: bytes | bytearray | None = (
-            None  # the bytes of a request, while nothing is done of it and it may travel
-        )
+        # The bytes of a request, while nothing is done of it and it may travel
+        self._raw: bytes | bytearray | None = None
 
     def __repr__(self) -> str:
         return f"<Connection {self.peer}:{self.peer_port} {self.state.name} served={self.served}>"

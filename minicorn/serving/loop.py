@@ -259,8 +259,11 @@ class Loop:
         """Answer with an error, and close."""
         LOGGER.info("%s: refused with %d: %s", connection.peer or connection.listener.name, error.status, error.detail)
         self._page.refused(connection.received)
-        self.on_refusal(connection, error.status, now)
-        self._attempt(connection, partial(connection.refuse, error.status, self.date, now))
+        self._attempt(connection, partial(self._turn_away, connection, error.status, now))
+
+    def _turn_away(self, connection: Connection, status: int, now: float) -> None:
+        self.on_refusal(connection, status, now)
+        connection.refuse(status, self.date, now)
 
     def _weigh(self, connection: Connection) -> None:
         """See what the connection holds in memory."""
@@ -306,6 +309,8 @@ class Loop:
             act()
         except ClientGone as gone:
             self.part(connection, gone)
+        except Exception:
+            self._own_up(connection)
         else:
             self._follow(connection)
 

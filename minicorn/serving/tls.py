@@ -64,7 +64,10 @@ class TlsOutbox(Outbox):
     __slots__ = ()
 
     def _try_sendfile(self, span: Span) -> int:
-        data = os.pread(span.file.fileno(), min(span.count, 4 * _RECORD), span.offset)
+        try:
+            data = os.pread(span.file.fileno(), min(span.count, 4 * _RECORD), span.offset)
+        except OSError as error:  # as of a file system that has gone
+            raise ClientGone(str(error)) from error
         if not data:
             raise ClientGone("the file that was being sent has been cut short")
         return self._try_send(data)

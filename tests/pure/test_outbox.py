@@ -3,6 +3,7 @@
 import os
 import random
 import socket
+import ssl
 import tempfile
 import tracemalloc
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from minicorn.errors import ClientGone
 from minicorn.serving import spool
 from minicorn.serving.outbox import FULL, MEMORY_MOST, Outbox
+from minicorn.serving.tls import TlsOutbox, TlsSocket
 from minicorn.system import scratch
 
 MIB = 2**20
@@ -308,6 +310,20 @@ def test_a_file_that_was_cut_short_ends_the_reply(pair: Pair, tmp_path: Path) ->
         file.truncate(100_000)
     with pytest.raises(ClientGone, match="cut short"):
         client.take_all(outbox)
+
+
+def test_a_file_that_cannot_be_read_under_tls_ends_the_reply(tmp_path: Path) -> None:
+    path = tmp_path / "unreadable"
+    path.write_bytes(b"x")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslsocket_class = TlsSocket
+    ours, theirs = socket.socketpair()
+    with theirs, path.open("ab") as file, context.wrap_socket(ours, True, do_handshake_on_connect=False) as secure:
+        assert isinstance(secure, TlsSocket)
+        outbox = TlsOutbox(secure)
+        with pytest.raises(ClientGone):
+            outbox.send_file(file.fileno(), 0, 1)
+        outbox.close()
 
 
 # The end

@@ -317,6 +317,25 @@ def test_close_is_called_before_the_client_has_read_its_reply(serve):
     assert bodies[0].closed.wait(5)
 
 
+@pytest.mark.parametrize("name", ["flush", "refuse"])
+def test_a_defect_in_sending_or_refusing_costs_one_client(serve, log, monkeypatch, name):
+    def fail(*arguments):
+        raise RuntimeError("a defect")
+
+    large = b"x" * 5_000_000
+    app, _ = closing(lambda environ: [large])
+    server = serve(app)
+    other = server.connect()
+    assert other.ask().body == large
+    with monkeypatch.context() as patches:
+        patches.setattr(Connection, name, fail)
+        client = server.connect(receive_buffer=4096)
+        client.send(client.render() if name == "flush" else b"nonsense\r\n\r\n")
+        client.rest()  # it comes to its end
+    assert any("minicorn has a defect" in line for line in log)
+    assert other.ask().body == large
+
+
 @pytest.mark.parametrize(
     ("owner", "name"), [(Heads, "read"), (Page, "begin"), (Page, "end"), (Connection, "advance"), (Exchange, "run")]
 )
