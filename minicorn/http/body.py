@@ -102,7 +102,7 @@ class ChunkedDecoder:
         if self._extensions > grammar.MAX_CHUNK_EXTENSIONS:
             raise ProtocolError(400, "too many chunk extensions")
         if self._limit and self._total > self._limit:
-            raise ProtocolError(413, f"chunked body of more than {self._limit} bytes")
+            raise ProtocolError(413, f"chunked body of more than --max-body-size, {self._limit} bytes")
         if size:
             self._left = size + 2
         else:
@@ -145,5 +145,5 @@ def decoder_for(request: Request, limit: int) -> Decoder:
     if request.framing is Framing.CHUNKED:
         return ChunkedDecoder(limit)
     if limit and request.content_length > limit:
-        raise ProtocolError(413, f"body of {request.content_length} bytes, limit {limit}")
+        raise ProtocolError(413, f"body of {request.content_length} bytes, and --max-body-size is {limit}")
     return LengthDecoder(request.content_length)

@@ -15,5 +15,7 @@ def pythonpath(settings: Settings, directory: str) -> list[str]:
 
 def provide(settings: Settings, directory: str) -> None:
     """In this process: what is in `directory` can be imported, and before all else."""
+    # As with gunicorn: many tell by it that they are in production (web.py shows no debug page then)
+    os.environ.setdefault("SERVER_SOFTWARE", "minicorn")
     os.environ.update(settings.variables)
     sys.path[:0] = [directory, *pythonpath(settings, directory)]

@@ -56,6 +56,19 @@ def test_what_is_meant_for_the_arbiter_is_not_in_the_applications_environment(st
     assert seen["MINE"] == "kept"
 
 
+@pytest.mark.parametrize(
+    ("flags", "software"),
+    [((), "minicorn"), (("--preload",), "minicorn"), (("--env", "SERVER_SOFTWARE=gunicorn/23"), "gunicorn/23")],
+    ids=["plain", "preload", "env"],
+)
+def test_the_application_sees_at_its_import_that_a_server_imports_it(
+    start: Starter, flags: tuple[str, ...], software: str
+) -> None:
+    start.write("site_app.py", "import os\nSEEN = os.environ['SERVER_SOFTWARE']\nfrom plain import ROUTES, app\n"
+                "ROUTES['/seen'] = lambda environ: SEEN\n")  # fmt: skip
+    assert start("site_app:app", *flags).get("/seen").text == software
+
+
 def test_the_applications_children_inherit_nothing_of_ours(start: Starter) -> None:
     """Descriptors, ignored signals, blocked signals."""
     flags = ("--pid", "server.pid", "--access-logfile", "access.log", "--error-logfile", "error.log", "--workers", "2")
