@@ -20,22 +20,25 @@ from minicorn.typed import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
-READY = "ready"  # the worker serves
-FAILED = "failed"  # it could not boot: why
-RECYCLE = "recycle"  # the worker wishes to be replaced: why
+# What the arbiter says to a worker or a template
 RETIRE = "retire"  # give away what you can, finish the rest, and end
 PART = "part"  # the server stops soon: let each reply be the last
 SEAL = "seal"  # the server stops: give nothing into the hand-off queue from now on
-SEALED = "sealed"  # the worker's answer
 DRAIN = "drain"  # all are sealed: serve what waits in the queues, finish, and end
-REOPEN = "reopen"  # open the log files again
+REOPEN = "reopen"  # open the log files again; to the logger as well
 ORDER = "order"  # fork a process: which, and descriptors come along (see `order`)
-BORN = "born"  # the process that was ordered: its pid
 HOLD = "hold"  # your code is out of date: answer nothing more, but keep who asks
 EXCUSE = "excuse"  # the new code takes long: tell those who are kept
-DEBUGGING = "debugging"  # somebody is in a debugger: no deadline holds any more
-IMPORTED = "imported"  # the worker's answer to what to watch, for the watcher
-REFUSED = "refused"  # the template of --reload: these modules it has left to the workers, with the reasons
+# What they say
+READY = "ready"  # I serve, or can fork
+FAILED = "failed"  # I could not boot, or fork what was ordered: why
+BORN = "born"  # I am what was ordered: my pid
+SEALED = "sealed"  # I give nothing into the hand-off queue any more
+RECYCLE = "recycle"  # I wish to be replaced: why
+DEBUGGING = "debugging"  # somebody is in a debugger here: no deadline holds any more
+IMPORTED = "imported"  # what I have imported; of that, the arbiter tells the watcher what to watch
+REFUSED = "refused"  # the template of --reload: modules that I leave to the workers, with the reasons
+# What other children say
 RAN = "ran"  # the hooks process: the number of a call that has run, and whether all went well
 CHANGED = "changed"  # the watcher: these files, each with what happened to it
 
