@@ -18,6 +18,9 @@ from minicorn.system import listeners, systemd
 from minicorn.system.listeners import Listener
 from minicorn.system.systemd import Manager, Passed
 
+# A connection that is handed over tells in one byte by which it came
+MOST = 256
+
 
 def open_all(settings: Settings, manager: Manager) -> list[Listener]:
     """All listeners, numbered; BindError or ConfigError, and none open, when one cannot be had."""
@@ -35,6 +38,8 @@ def open_all(settings: Settings, manager: Manager) -> list[Listener]:
         for each in kept.values():  # of an address that is not wanted any more
             manager.forget(each.name)
             os.close(each.fd)
+        if len(opened) > MOST:
+            raise ConfigError(f"cannot listen on {len(opened)} addresses: {MOST} at most")
     except ConfigError:
         listeners.close_all(opened)
         raise

@@ -75,6 +75,12 @@ def test_one_bad_address_among_several_leaves_nothing_behind(start: Starter, pla
     assert not path.exists()
 
 
+def test_more_addresses_than_a_connection_can_tell_apart_are_refused(start: Starter, place: Path) -> None:
+    flags = [word for number in range(257) for word in ("--bind", f"unix:{place}/{number}")]
+    assert "cannot listen on 257 addresses: 256 at most" in refused(start("plain:app", *flags, ready=0, bind=False))
+    assert not list(place.iterdir())
+
+
 def test_port_and_web_concurrency_are_honoured(start: Starter) -> None:
     server = start.command(*MINICORN, "plain:app", env={"PORT": "0", "WEB_CONCURRENCY": "2"})
     server.wait_ready(2)
