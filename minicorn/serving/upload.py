@@ -7,6 +7,7 @@ wait for more has its patience, and the whole of it the least rate. Nothing here
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 
 from minicorn.config.settings import Settings
 from minicorn.errors import ProtocolError
@@ -53,9 +54,13 @@ class Upload:
         self._came += len(data)
         content = self._decoder.feed(data)
         try:
-            if isinstance(self._body, io.BytesIO) and self._body.tell() + len(content) > MEMORY_MOST:
+            if not isinstance(self._body, io.BytesIO):
+                check_room(len(content))
+            elif self._body.tell() + len(content) > MEMORY_MOST:
                 self._spill(self._body)
             self._body.write(content)
+            if self._decoder.done:
+                self._body.flush()  # here, where it may fail
         except OSError as error:
             raise ProtocolError(503, f"no room for its body: {error.strerror}") from error
         return self._decoder.done
@@ -78,7 +83,8 @@ class Upload:
 
     def close(self) -> None:
         """Forget what has come."""
-        self._body.close()
+        with suppress(OSError):  # what is not written yet would be now, to a disk that may be full
+            self._body.close()
 
     def _spill(self, memory: io.BytesIO) -> None:
         check_room(memory.tell())

@@ -1,6 +1,7 @@
 """The body of a request on its way: where its bytes go, and until when more must have come."""
 
 import os
+import resource
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -115,6 +116,35 @@ def test_without_room_on_disk_it_is_told_503(begin: Begin, monkeypatch: pytest.M
     assert not upload.take(b"x" * MEMORY_MOST)
     with pytest.raises(ProtocolError, match="503"):
         upload.take(b"x")
+
+
+def test_one_in_a_file_leaves_the_last_of_the_disk_as_well(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    upload = begin(MEMORY_MOST + 2)
+    assert not upload.take(b"x" * (MEMORY_MOST + 1))
+    fill_up_the_disk(monkeypatch)
+    with pytest.raises(ProtocolError, match="503"):
+        upload.take(b"x")
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file takes more than a small part beyond what goes into one at first, as on a disk that others fill."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MEMORY_MOST + 2, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_one_whose_file_cannot_grow_is_told_503_and_forgotten(begin: Begin, small_files: None, last: bool) -> None:
+    before = files()
+    upload = begin(MEMORY_MOST + (100 if last else 100_000))
+    assert not upload.take(b"x" * MEMORY_MOST)
+    with pytest.raises(ProtocolError, match="503"):
+        for _ in range(1000):
+            upload.take(b"x" * 100)
+    upload.close()
+    assert files() == before
 
 
 def test_without_a_directory_for_files_it_is_told_503(
