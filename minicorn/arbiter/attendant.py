@@ -22,6 +22,7 @@ from minicorn.record import Record, fresh
 from minicorn.system import channel, spawn
 from minicorn.system.channel import Channel, Message
 from minicorn.system.listeners import Listener
+from minicorn.system.title import set_title
 
 
 class Attendant(Record):
@@ -60,6 +61,7 @@ class Attendant(Record):
         def be() -> int:
             ours.close()
             let_go()
+            set_title(f"minicorn: {self.name}")
             spawn.attend()
             return self.run(theirs)
 

@@ -115,14 +115,15 @@ class HookLine:
 
     def _give_up(self, first: Call) -> None:
         """The call in front has had its time."""
-        patience = self._settings.config_timeout
-        if not first.sent:
-            self._fail(list(self._calls), f"there is no hooks process for {patience:g} s")
-        elif self.attendant.pid:
-            LOGGER.error("hook %s takes longer than %g s: it is killed", first.name, patience)
-            self._leaving = self.attendant.pid
-            os.kill(self.attendant.pid, signal.SIGKILL)
+        pid, patience = self.attendant.pid, self._settings.config_timeout
+        if pid and (first.sent or pid == self._leaving):
+            late = f"hook {first.name} takes" if first.sent else "a hooks process whose file is old takes"
+            LOGGER.error("%s longer than %g s: it is killed", late, patience)
+            self._leaving = pid
+            os.kill(pid, signal.SIGKILL)
             first.deadline = math.inf
+        elif not first.sent:
+            self._fail(list(self._calls), f"there is no hooks process for {patience:g} s")
 
     def _fail(self, numbers: Iterable[int], why: str) -> None:
         lost = [self._calls.pop(number) for number in numbers]

@@ -31,7 +31,6 @@ from minicorn.reload.places import outermost
 from minicorn.reload.sweep import Marks, Sweep
 from minicorn.system import channel
 from minicorn.system.channel import Channel
-from minicorn.system.title import set_title
 
 # An event that may be half of a save (truncated, removed to be replaced) is looked into so much later
 HALF = 0.04
@@ -70,7 +69,6 @@ class Watcher:
 
     def run(self, imported: Mapping[str, bool]) -> ExitCode:
         """Watch until the arbiter has gone; `imported`: the places that a watcher before this one was told of."""
-        set_title("minicorn: watcher")
         for directory, recursive in self._places.items():
             self._begin(directory, recursive)
         self._identities[self._here] = identify(os.curdir)  # where workers began; another may have its name by now

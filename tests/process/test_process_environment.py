@@ -171,6 +171,7 @@ def test_whatever_the_application_does_it_ends_with_the_server(start: Starter, w
 
 def test_process_titles_tell_who_is_who(start: Starter) -> None:
     pytest.importorskip("setproctitle")
+    start.write("minicorn.conf.py", "def child_exit(server, worker): pass")
     server = start("plain:app", "--workers", "2", "--name", "shop")
 
     def titles() -> list[str]:
@@ -178,6 +179,7 @@ def test_process_titles_tell_who_is_who(start: Starter) -> None:
 
     expected = [
         "minicorn: arbiter [shop]",
+        "minicorn: hooks process",
         "minicorn: worker 1 gen 1 [shop] idle",
         "minicorn: worker 2 gen 1 [shop] idle",
     ]

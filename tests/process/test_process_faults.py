@@ -245,9 +245,9 @@ def test_without_descriptors_a_monitor_that_has_died_comes_back_later(start: Sta
     server = start(APP, "--monitor", "127.0.0.1:0")
     port = int(server.wait_log(r"Monitor on http://127\.0\.0\.1:(\d+)")[1])
     assert server.get("/ready", at=port).status == 200
-    (monitor,) = [child for child in psutil.Process(server.pid).children() if "monitor" in child.cmdline()[0]]
+    (monitor,) = server.workers() - {int(server.wait_log(r"worker (\d+) \(slot")[1])}
     leave_free(server.pid, 0)
-    monitor.kill()
+    os.kill(monitor, SIGKILL)
     server.wait_log("cannot start the monitor: Too many open files")
     assert server.get("/").status == 200
     lift(server.pid)

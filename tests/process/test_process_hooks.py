@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from signal import SIGHUP, SIGKILL, SIGTTIN, SIGUSR2
+from signal import SIGHUP, SIGKILL, SIGSTOP, SIGTTIN, SIGUSR2
 
 import pytest
 from harness import Server, Starter, wait_until
@@ -223,6 +223,19 @@ def test_a_hook_that_hangs_is_killed_and_the_server_goes_on(start: Starter) -> N
     os.kill(int(server.wait_log(r"worker (\d+) \(slot")[1]), SIGKILL)
     server.wait_log("hook child_exit takes longer than 1 s: it is killed")
     assert server.get("/").status == 200
+
+
+def test_a_hooks_process_that_does_not_end_for_the_next_is_killed(start: Starter) -> None:
+    start.write(
+        "minicorn.conf.py",
+        "import os\ndef when_ready(server): open('pid', 'w').write(f'{os.getpid()}\\n')\ndef on_reload(server): pass\n",
+    )
+    server = start("plain:app", "--config-timeout", "1")
+    path = start.cwd / "pid"
+    wait_until(lambda: path.exists() and path.read_text().endswith("\n"), "the hooks process runs")
+    os.kill(int(path.read_text()), SIGSTOP)
+    server.hup()
+    server.wait_log("a hooks process whose file is old takes longer than 1 s: it is killed")
 
 
 def test_a_hooks_process_that_dies_loses_the_call_in_hand_and_no_other(start: Starter) -> None:
