@@ -82,19 +82,20 @@ def _bring(settings: Settings) -> None:
     version may lie in its place, which does not fit the one that runs."""
     logged = settings.access_logfile is not None or settings.has_log_handlers
     wanted = {
+        # Those that the arbiter imports itself, before any fork, are here for the check of an upgrade
+        "minicorn.arbiter.logger": settings.has_log_handlers,
         "minicorn.arbiter.reloading": settings.reload,
         "minicorn.figures.monitor": settings.is_monitored,
         "minicorn.logs.capture": settings.capture_output,
         "minicorn.logs.requestlog": logged,
         "minicorn.logs.syslog": settings.log_syslog,
-        "minicorn.logs.unanswered": logged,
+        "minicorn.reload.development": settings.reload,
         "minicorn.serving.forksafety": settings.preload,
         "minicorn.serving.hooks": settings.hooks,
         "minicorn.serving.preface": settings.proxy_protocol != "off",
         "minicorn.serving.promotion": settings.refork_after,
         "minicorn.serving.template": settings.preload or settings.reload,
         "minicorn.serving.warmup": settings.warmup,
-        "minicorn.system.pidfile": settings.pid,
         "ipaddress": settings.user or settings.group,  # who may not be allowed to read it when a request needs it
     }
     for name in [name for name, is_wanted in wanted.items() if is_wanted]:
