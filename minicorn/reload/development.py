@@ -113,6 +113,7 @@ class Development:
         request = connection.request
         assert request is not None
         if request.target == f"{page.NEWER}{self._generation}" and not self._loop.closing:
+            self._loop.dismiss_gone()  # pages that were left, or loaded again by hand
             self._loop.keep(connection)
             return
         self._answer(connection)

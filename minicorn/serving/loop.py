@@ -557,6 +557,11 @@ class Loop:
         self._held[connection] = None
         self._rest(connection)
 
+    def dismiss_gone(self) -> None:
+        """Let go of those whose request is kept and who do not wait any more."""
+        for connection in [each for each in self._held if each.is_gone]:
+            self.part(connection, ClientGone("it did not wait"))
+
     def _rest(self, connection: Connection) -> None:
         connection.interest = 0
         self.poll_for(connection)

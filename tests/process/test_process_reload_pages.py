@@ -1,8 +1,10 @@
 """`--reload` and the pages of applications: theirs are left as they are; ours have one path, and only here."""
 
+import http.client
+
 import pytest
-from harness import Starter
-from reloading import HTML, get, serve
+from harness import Starter, descriptors, read, wait_until
+from reloading import HTML, get, serve, write
 
 FLASK = """
 from flask import Flask
@@ -77,6 +79,27 @@ def test_the_path_that_waits_is_the_applications_without_reload(start: Starter) 
     start.write("project.py", ECHO)
     server = start("project:app")
     assert server.get("/.minicorn/newer-than/1").text == "/.minicorn/newer-than/1"
+
+
+def test_pages_that_were_left_hold_no_connection(start: Starter) -> None:
+    write(start, "one")
+    server = serve(start)
+    worker = int(server.wait_log(r"worker (\d+) \(slot")[1])
+
+    def ask() -> http.client.HTTPConnection:
+        connection = server.connect()
+        connection.request("GET", "/.minicorn/newer-than/1")
+        return connection
+
+    before = len(descriptors(worker))
+    for _ in range(20):
+        asking = ask()
+        assert get(server).status == 200  # by the same worker, which has kept the other
+        asking.close()
+    asking = ask()
+    wait_until(lambda: len(descriptors(worker)) == before + 1, "only the last is kept")
+    write(start, "two")
+    assert read(asking).status == 204
 
 
 def test_with_reload_every_other_path_is_the_applications(start: Starter) -> None:
