@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 from minicorn.config.settings import Settings
@@ -236,7 +237,8 @@ class Worker:
         """Let the application end: threads that are no daemons, executors, atexit functions (Sentry
         and OpenTelemetry flush there). Whoever takes longer than we are given leaves a stack."""
         patience = min(self._settings.graceful_timeout, self._leave_by - time.monotonic()) - LEAVE_MARGIN
-        faulthandler.dump_traceback_later(max(LEAVE_MARGIN, patience), exit=True, file=self._post.stack_fd)
+        with suppress(RuntimeError):  # no thread to be had: the arbiter's patience will do
+            faulthandler.dump_traceback_later(max(LEAVE_MARGIN, patience), exit=True, file=self._post.stack_fd)
         try:
             if self._hooks is not None:
                 self._hooks.tell("worker_exit", self._hooks.server, self._hooks.worker)

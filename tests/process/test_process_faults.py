@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from signal import SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTTIN, SIGTTOU, SIGUSR1
+from signal import SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1
 
 import psutil
 import pytest
@@ -305,10 +305,13 @@ def test_a_killed_worker_is_replaced_when_there_are_processes_again(ordinary: Se
 
 
 @needs_other_user
-def test_a_worker_that_cannot_start_a_thread_serves_without_a_helper(ordinary: Server) -> None:
+def test_a_worker_that_cannot_start_a_thread_serves_without_a_helper_and_ends_well(ordinary: Server) -> None:
     (worker,) = ordinary.workers()
     forbid_processes(worker)
     assert [ordinary.get("/").text for _ in range(3)] == [str(worker)] * 3
+    os.kill(worker, SIGTERM)
+    ordinary.wait_log(f"worker {worker} .* has retired")
+    assert (ordinary.cwd / f"exit-{worker}").exists()
 
 
 # What is left
