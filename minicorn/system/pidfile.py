@@ -26,13 +26,12 @@ class PidFile:
             os.close(fd)
         try:
             self.fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            fcntl.lockf(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self.fd, path)
             os.ftruncate(self.fd, 0)
             os.write(self.fd, f"{self._writer}\n".encode())
-        except BlockingIOError:
-            owner = _read(self.fd)
+        except ConfigError:
             os.close(self.fd)
-            raise ConfigError(f"--pid {path}: a server with pid {owner} has it") from None
+            raise
         except OSError as error:
             raise ConfigError(f"--pid {path}: {error.strerror}") from error
 
@@ -52,8 +51,14 @@ class PidFile:
         os.close(self.fd)
 
 
-def _read(fd: int) -> str:
-    return os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+def _lock(fd: int, path: str, predecessor: int = 0) -> None:
+    """Lock the open file; ConfigError when a live server has it, other than the one with the pid `predecessor`."""
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+        if owner != str(predecessor):
+            raise ConfigError(f"--pid {path}: a server with pid {owner} has it") from None
 
 
 def check_pidfile(path: str, predecessor: int = 0) -> None:
@@ -68,14 +73,6 @@ def check_pidfile(path: str, predecessor: int = 0) -> None:
             return
         with open(place, "rb+", buffering=0) as file:
             if predecessor:
-                _check_lock(path, file.fileno(), predecessor)
+                _lock(file.fileno(), path, predecessor)
     except OSError as error:
         raise ConfigError(f"--pid {path}: {error.strerror}") from error
-
-
-def _check_lock(path: str, fd: int, predecessor: int) -> None:
-    try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if (owner := _read(fd)) != str(predecessor):
-            raise ConfigError(f"--pid {path}: a server with pid {owner} has it") from None
