@@ -108,7 +108,8 @@ class Deaths:
         if verdict.is_told:
             story = told = self._failure  # it has said so itself
         else:
-            level, story = obituary(worker, exit, beat.describe(now), beat.requests, verdict.text, now)
+            doing, idle = beat.describe(now), beat.activity is Activity.IDLE
+            level, story = obituary(worker, exit, doing, idle, beat.requests, verdict.text, now)
             if settings.reload and worker.dismissed and level is Level.INFO:
                 level = Level.DEBUG
             if not worker.was_ready:

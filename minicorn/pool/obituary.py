@@ -36,10 +36,12 @@ def describe_end(exit: Exit) -> str:
     return f"killed by {name_signal(exit.signum)}" if exit.signum else f"exit code {exit.code}"
 
 
-def obituary(worker: Worker, exit: Exit, doing: str, requests: int, verdict: str, now: float) -> tuple[Level, str]:
+def obituary(
+    worker: Worker, exit: Exit, doing: str, idle: bool, requests: int, verdict: str, now: float
+) -> tuple[Level, str]:
     """The level and the text for the log.
 
-    `doing` is its last activity, `verdict` why we ended it ("" when we did not).
+    `doing` is its last activity, `idle` whether that was none, `verdict` why we ended it ("" when we did not).
     """
     life = f"aged {now - worker.born:.0f} s" + ("" if worker.template else f" after {requests} requests")
     if worker.memory:
@@ -50,6 +52,6 @@ def obituary(worker: Worker, exit: Exit, doing: str, requests: int, verdict: str
         return level, f"{worker} {verdict}: {end}, {life}"
     if exit.signum:
         return Level.ERROR, f"{worker} was {end}, which we did not send, {doing}, {life}"
-    if exit.code:
+    if exit.code or not idle:  # no exit of ours: the application's own, at its import or within a request
         return Level.ERROR, f"{worker} ended with {end}, {doing}, {life}"
     return Level.INFO, f"{worker} has {'ended' if worker.template else 'retired'}, {life}"

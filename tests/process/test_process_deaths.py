@@ -1,5 +1,6 @@
 """Workers and arbiters that die, hang, or are stopped."""
 
+import http.client
 import os
 import re
 import time
@@ -144,6 +145,25 @@ def test_an_application_that_exits_with_3_does_not_stop_the_arbiter(start: Start
         server.send("/leave")
         assert "in GET /leave" in server.wait_log("^.*ended with exit code 3.*$", count=count)[0]
     assert server.get("/").status == 200
+
+
+def test_an_application_that_exits_with_0_is_told_from_a_worker_that_retires(start: Starter) -> None:
+    start.write(
+        "leaving_app.py",
+        "import os, plain\nplain.ROUTES['/leave'] = lambda environ: os._exit(0)\nfrom plain import app\n",
+    )
+    server = start("leaving_app:app")
+    with pytest.raises(http.client.RemoteDisconnected):
+        server.get("/leave")
+    server.wait_log(
+        r"^ERROR: +worker \d+ \(slot 1, gen 1\) ended with exit code 0, .* in GET /leave for 127\.0\.0\.1, "
+    )
+    start.write("leaving.py", "import os\nos._exit(0)\n")
+    server = start("leaving:app", ready=0)
+    assert server.wait() == 3
+    assert re.search(
+        r"^ERROR: +worker \d+ \(slot 1, gen 1\) ended with exit code 0, .* booting", server.log.finish(), re.M
+    )
 
 
 def test_a_strangers_exit_code_3_means_nothing(start: Starter) -> None:

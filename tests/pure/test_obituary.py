@@ -14,13 +14,21 @@ LIFE = "aged 90 s after 17 requests"
 DOING = "30.4 s in GET /report"
 
 
-def told(exit: Exit, verdict: str = "", was_ready: bool = True, dismissed: bool = False) -> tuple[Level, str]:
+def told(
+    exit: Exit, verdict: str = "", was_ready: bool = True, dismissed: bool = False, idle: bool = True
+) -> tuple[Level, str]:
     worker = Worker(3121, 2, 4, born=1000.0, was_ready=was_ready, dismissed=dismissed)
-    return obituary(worker, exit, DOING, 17, verdict, 1090.0)
+    return obituary(worker, exit, DOING, idle, 17, verdict, 1090.0)
 
 
 def test_a_clean_exit_is_a_retirement() -> None:
     assert told(Exit(3121, 0)) == (Level.INFO, f"{WHO} has retired, {LIFE}")
+
+
+def test_an_exit_in_the_middle_of_a_request_is_no_retirement_whatever_its_code() -> None:
+    text = f"{WHO} ended with exit code 0, {DOING}, {LIFE}"
+    assert told(Exit(3121, 0), idle=False) == (Level.ERROR, text)
+    assert told(Exit(3121, 0), idle=False, dismissed=True) == (Level.ERROR, text)
 
 
 def test_an_exit_code_is_an_error_with_what_it_was_doing() -> None:
