@@ -96,6 +96,9 @@ class Worker:
         if self._server.development is not None and self._post.generation != USHER:
             self._server.development.on_imports = self._tell_imports
             self._tell_imports()
+        # As Python has it: what has been imported may have taken that back, as command-line tools do, and then
+        # a client that leaves would end us
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         self._set_title("idle")
         self._post.page.idle(time.monotonic())
         self._post.channel.send(channel.READY)

@@ -51,6 +51,38 @@ def test_a_hang_from_before_the_arbiter_was_stopped_is_judged_by_its_extended_pa
     assert survivors == workers - {hung}
 
 
+# What an import does to signals
+
+PIPES = """
+import signal, time
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    if environ["PATH_INFO"] == "/":
+        return [b"here"]
+    return (time.sleep(0.05) or b"a line" for _ in range(5))
+"""
+
+
+@pytest.mark.parametrize("flags", [(), ("--preload",)], ids=["alone", "preload"])
+def test_a_client_that_leaves_ends_no_worker_whose_application_has_taken_back_sigpipe(
+    start: Starter, flags: tuple[str, ...]
+) -> None:
+    start.write("pipes.py", PIPES)
+    server = start("pipes:app", *flags)
+    other = server.connect()
+    other.request("GET", "/")
+    assert read(other).text == "here"
+    leaving = server.connect()
+    leaving.request("GET", "/lines")
+    leaving.getresponse().close()
+    leaving.close()
+    other.request("GET", "/")  # to the same worker, once it is done with that one
+    assert read(other).text == "here"
+    assert "SIGPIPE" not in server.log.text
+
+
 # A whole tree is killed
 
 
