@@ -154,8 +154,7 @@ def _serve(channel: Channel, settings: Settings, address: list[str]) -> int:
     except BaseException as error:
         LOGGER.error("%s cannot be run for its hooks\n%s", settings.config, explain(error))
         return 1
-    size = settings.workers if isinstance(settings.workers, int) else 0
-    server = make_server(settings, arbiter, size, address)
+    server = make_server(settings, arbiter, address)
     alive = True
     while alive:
         messages, alive = channel.wait()

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from minicorn.config import configfile
 from minicorn.config.settings import NAMES, OPTIONS, Settings
 from minicorn.logs.logger import LOGGER
+from minicorn.system.cgroup import count_workers
 from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,13 +41,13 @@ class Cfg:
         return list(value) if isinstance(value, tuple) else value
 
 
-def make_server(settings: Settings, pid: int, workers: int, address: list[str]) -> SimpleNamespace:
+def make_server(settings: Settings, pid: int, address: list[str]) -> SimpleNamespace:
     """`server`: a picture of the arbiter; what is set on it stays with whoever set it."""
     return SimpleNamespace(
         cfg=Cfg(settings),
         log=LOGGER,
         pid=pid,
-        num_workers=workers,
+        num_workers=count_workers() if settings.workers == "auto" else settings.workers,
         address=address,
         proc_name=settings.title,
         timeout=settings.timeout,
@@ -113,8 +114,7 @@ class WorkerHooks:
         """Run the file, as it was read, in this process; what that raises passes."""
         namespace = run_file(settings)
         self._hooks: dict[str, Any] = {name: namespace[name] for name in settings.hooks if name in namespace}
-        size = settings.workers if isinstance(settings.workers, int) else 0
-        self.server = make_server(settings, os.getppid(), size, address)
+        self.server = make_server(settings, os.getppid(), address)
         self.worker = make_worker(settings, os.getpid(), slot, os.getppid())
         self._request: SimpleNamespace | None = None
         self._answered = 0

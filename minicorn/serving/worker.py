@@ -99,7 +99,7 @@ class Worker:
         # As Python has it: what has been imported may have taken that back, as command-line tools do, and then
         # a client that leaves would end us
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        self._set_title("idle")
+        self._set_title("ready")
         self._post.page.idle(time.monotonic())
         self._post.channel.send(channel.READY)
         self._listen()  # whoever was told to retire while it booted takes no connection

@@ -180,8 +180,8 @@ def test_process_titles_tell_who_is_who(start: Starter) -> None:
     expected = [
         "minicorn: arbiter [shop]",
         "minicorn: hooks process",
-        "minicorn: worker 1 gen 1 [shop] idle",
-        "minicorn: worker 2 gen 1 [shop] idle",
+        "minicorn: worker 1 gen 1 [shop] ready",
+        "minicorn: worker 2 gen 1 [shop] ready",
     ]
     wait_until(lambda: titles() == expected, "the titles are set")
 

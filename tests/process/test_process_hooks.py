@@ -298,3 +298,16 @@ def test_prometheus_forgets_the_gauges_of_the_dead(start: Starter) -> None:
     (worker,) = {int(path.stem.rpartition("_")[2]) for path in metrics.glob("gauge_livesum_*.db")}
     os.kill(worker, SIGKILL)
     wait_until(lambda: not (metrics / f"gauge_livesum_{worker}.db").exists(), "its gauge is forgotten")
+
+
+def test_hooks_are_told_how_many_workers_auto_makes(start: Starter) -> None:
+    start.write(
+        "minicorn.conf.py",
+        "def when_ready(server): server.log.info('arbiter: %d', server.num_workers)\n"
+        "def worker_exit(server, worker): server.log.info('worker: %d', server.num_workers)\n",
+    )
+    server = start("plain:app", "-w", "auto")
+    count = server.wait_log(r"with (\d+) workers? for")[1]
+    server.wait_log(f"arbiter: {count}\n")
+    server.stop()
+    server.wait_log(f"worker: {count}\n")
