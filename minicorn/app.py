@@ -62,7 +62,7 @@ def run_arbiter(settings: Settings, config: Configuration | None = None) -> Exit
 
 
 def _check_reload(settings: Settings) -> None:
-    """What --reload needs; ConfigError for what is not there."""
+    """See that all is there that --reload needs; ConfigError for what is not."""
     import importlib.util
 
     try:

@@ -94,6 +94,7 @@ class Target(Value):
 
 
 def reload(target: Target, options: argparse.Namespace) -> None:
+    """Replace all workers; wait until the new ones serve."""
     before = target.tell(signal.SIGHUP)
     if not options.wait:
         return
@@ -109,13 +110,14 @@ def reload(target: Target, options: argparse.Namespace) -> None:
 
 
 def stop(target: Target, options: argparse.Namespace) -> None:
+    """End the server gracefully; wait until it has ended."""
     target.tell(signal.SIGTERM)
     if options.wait:
         target.until_ended()
 
 
 def scale(target: Target, options: argparse.Namespace) -> None:
-    """One signal at a time: two of a kind that wait are one."""
+    """Have so many workers; wait until all are ready. One signal at a time: two of a kind that wait are one."""
     while (size := target.look().standing.size) != options.workers:
         signum = signal.SIGTTIN if size < options.workers else signal.SIGTTOU
         count = target.tell(signum).obeyed.get(signum.name, 0)
@@ -134,11 +136,13 @@ def scale(target: Target, options: argparse.Namespace) -> None:
 
 
 def reopen_logs(target: Target, options: argparse.Namespace) -> None:
+    """Have the log files opened again by their names."""
     before = target.tell(signal.SIGUSR1).obeyed.get("SIGUSR1", 0)
     target.until("SIGUSR1 is heard", lambda now: now.standing.obeyed.get("SIGUSR1", 0) > before)
 
 
 def upgrade(target: Target, options: argparse.Namespace) -> None:
+    """Have the server become the program as it is installed now; wait until that serves."""
     before = target.tell(signal.SIGUSR2)
     if not options.wait:
         return
@@ -160,6 +164,7 @@ def upgrade(target: Target, options: argparse.Namespace) -> None:
 
 
 def stacks(target: Target, options: argparse.Namespace) -> None:
+    """Print what each worker is doing, line by line of its code."""
     found = [each for each in target.look().workers if options.slot in (None, each.slot)]
     if not found:
         raise NotSo(f"no worker in slot {options.slot}" if options.slot else "no workers")
@@ -170,6 +175,7 @@ def stacks(target: Target, options: argparse.Namespace) -> None:
 
 
 def show_top(target: Target, options: argparse.Namespace) -> None:
+    """Show the server, again and again, until a key ends it."""
     top.run(lambda: with_usage(target.look()))
 
 
@@ -188,6 +194,7 @@ WISHES: dict[str, Callable[[Target, argparse.Namespace], None]] = {
 
 
 def status(paths: list[Path], options: argparse.Namespace) -> None:
+    """Print how the servers are."""
     snapshots = [with_usage(each) for each in _looks(paths)]
     if options.json:
         print(json.dumps([document(each) for each in snapshots], indent=2))
@@ -197,7 +204,7 @@ def status(paths: list[Path], options: argparse.Namespace) -> None:
 
 
 def _looks(paths: list[Path]) -> list[Snapshot]:
-    """Those that have not ended meanwhile."""
+    """Look at the servers that have not ended meanwhile."""
     found = []
     for path in paths:
         try:
@@ -211,6 +218,7 @@ def _looks(paths: list[Path]) -> list[Snapshot]:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
     # Before the command or behind it: a default there would undo what was said here
     which = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     which.add_argument("--pid", metavar="FILE|PID", help="which server: its pid file, or its pid")

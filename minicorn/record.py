@@ -106,5 +106,5 @@ def as_dict(record: _Fields) -> dict[str, object]:
 
 
 def replace(record: R, **changes: object) -> R:
-    """The same with other fields."""
+    """A record like it, with some fields changed."""
     return type(record)(**(as_dict(record) | changes))

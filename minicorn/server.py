@@ -106,7 +106,7 @@ class Server:
             self.app, self._dispatch = self.development.app, self.development.dispatch
 
     def _take(self, seat: Seat, access: Sink | None) -> None:
-        """Be the one in `seat`: what shows who we are, and the loop over what siblings share."""
+        """Take a place among siblings: what shows who we are there, and the loop over what all share."""
         self._page, self._generation = seat.page, seat.generation
         self._identity = Identity(seat.slot, seat.generation, seat.page)
         self._reception = Reception(self._settings)

@@ -24,7 +24,7 @@ Life = Callable[[Post, Settings], int]  # a whole life, in the child: gives the 
 
 
 class Births:
-    """Those of one arbiter's pool."""
+    """Forks the workers and templates of one arbiter's pool, or has templates fork them."""
 
     def __init__(self, pool: Pool, belongings: Belongings, boot: Life, template: Life) -> None:
         """`boot` is run in each worker that is forked here, `template` in each template."""

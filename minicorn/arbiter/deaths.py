@@ -34,7 +34,7 @@ NONE = Verdict()
 
 
 class Deaths:
-    """Those of one arbiter's workers and templates."""
+    """Finds out and tells why the workers and templates of one arbiter have gone."""
 
     def __init__(self, pool: Pool, belongings: Belongings, chronicle: Chronicle) -> None:
         self._pool = pool
@@ -49,7 +49,7 @@ class Deaths:
         self._oom_kills = self._oom_kills_before = count_oom_kills()
 
     def look_around(self) -> None:
-        """Now and then: has the kernel killed anybody?"""
+        """See, now and then, whether the kernel has killed anybody."""
         self._oom_kills_before, self._oom_kills = self._oom_kills, max(self._oom_kills, count_oom_kills())
 
     def why_hopeless(self, generation: int) -> str:
@@ -60,16 +60,16 @@ class Deaths:
     # Before
 
     def aborts(self, action: Abort, doing: str) -> None:
-        """A worker is told to show its stack and die."""
+        """Note that a worker is told to show its stack and die."""
         self._verdicts[action.pid] = Verdict(f"was late by {action.late:.1f} s, {doing}, so it was aborted")
 
     def kills(self, action: Kill, doing: str) -> None:
-        """A worker is killed."""
+        """Note that a worker is killed."""
         verdict = self._verdicts.get(action.pid) or Verdict(f"was ended, {doing}")
         self._verdicts[action.pid] = Verdict(f"{verdict.text} ({action.reason})")
 
     def averted(self, pid: int) -> None:
-        """The worker is ready; with --reload it shows why it could not load."""
+        """Forget the failure: the worker is ready, be it to show why it could not load (--reload)."""
         self._failure = ""
         if self._verdicts.get(pid, NONE).is_told:  # any other stands: it may have said so as we killed it
             del self._verdicts[pid]
@@ -89,7 +89,7 @@ class Deaths:
     # After
 
     def bury(self, exit: Exit, settings: Settings) -> None:
-        """A child of the pool's has been reaped."""
+        """Tell the end of a child of the pool's, which has been reaped."""
         now, rolled = time.monotonic(), self._pool.rolls.last
         worker = self._pool.exited(exit.pid, now)
         if worker is None:

@@ -26,15 +26,15 @@ class Regimes:
 
     @property
     def newest(self) -> Settings:
-        """What was last proposed and has not failed."""
+        """The settings that were last proposed and have not failed."""
         return self._proposed or self._wished
 
     def of(self, generation: int) -> Settings:
-        """What a worker of `generation` boots with."""
+        """The settings that a worker of `generation` boots with."""
         return self._coming if self._roll and generation == self._roll.generation else self.serving
 
     def propose(self, new: Settings) -> None:
-        """HUP has read them."""
+        """Put forward what HUP has read."""
         self._proposed = new
 
     def answered(self, new: Settings, well: bool) -> bool:

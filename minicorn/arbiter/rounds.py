@@ -21,7 +21,7 @@ from minicorn.system.signals import STACKS
 
 
 class Rounds:
-    """Those of one arbiter. Times are monotonic seconds."""
+    """Looks at the pages of one arbiter's workers, again and again. Times are monotonic seconds."""
 
     def __init__(self, pool: Pool, directory: Directory) -> None:
         self._pool = pool

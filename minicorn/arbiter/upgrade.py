@@ -25,10 +25,12 @@ SAID_MOST = 16384
 
 
 class State(Enum):
-    IDLE = "idle"
-    WANTED = "wanted"
-    CHECKING = "checking"
-    DUE = "due"
+    """How far the wish has come."""
+
+    IDLE = "idle"  # there is none
+    WANTED = "wanted"  # a roll must end first
+    CHECKING = "checking"  # a child sees whether the new program loads
+    DUE = "due"  # it does
 
 
 class Upgrade:

@@ -133,7 +133,7 @@ def judge(name: str, value: object, origin: str) -> None:
 
 
 def nearest(name: str, flags: list[str]) -> str:
-    """What a flag that is none may have been meant to be."""
+    """Ask, behind an error, for the flag that `name`, which is none, may have been meant to be."""
     import difflib  # for mistakes alone
 
     named = {flag.lstrip("-"): flag for flag in flags}  # dashes alike are no likeness

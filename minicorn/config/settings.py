@@ -205,12 +205,12 @@ class Settings(Value):
 
     @property
     def addresses(self) -> tuple[Address, ...]:
-        """What to listen on: `bind`, or else host and port."""
+        """The addresses to listen on: `bind`, or else host and port."""
         return self.bind or (Tcp(self.host, self.port),)
 
     @property
     def scheme(self) -> str:
-        """What clients speak to us."""
+        """The scheme of our URLs."""
         return "https" if self.certfile else "http"
 
     @property
@@ -225,12 +225,12 @@ class Settings(Value):
 
     @property
     def title(self) -> str:
-        """What process titles call the application."""
+        """The name of the application in process titles."""
         return self.name or self.app
 
     @property
     def variables(self) -> dict[str, str]:
-        """What `env` asks for."""
+        """The variables that `env` sets."""
         return dict(pair.partition("=")[::2] for pair in self.env)
 
     def directory(self, called_in: str) -> str:
@@ -261,7 +261,7 @@ def keep_fixed(new: Settings, old: Settings) -> tuple[Settings, list[str]]:
 
 
 def tell(settings: Settings) -> dict[str, object]:
-    """What is not fixed of `settings`, as JSON has it."""
+    """All of `settings` that is not fixed, as JSON has it."""
     names = [name for name in Settings.__fields__ if name not in OPTIONS or not OPTIONS[name].fixed]
     return {name: getattr(settings, name) for name in names} | {"source": settings.source.decode("latin-1")}
 

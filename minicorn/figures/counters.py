@@ -39,6 +39,7 @@ class Histogram(Value):
 
     @property
     def count(self) -> int:
+        """How many there were."""
         return sum(self.counts)
 
     def quantile(self, share: float) -> float:
@@ -63,9 +64,11 @@ class Counters(Value):
 
     @classmethod
     def unpack(cls, block: bytes) -> Counters:
+        """Read a block."""
         return cls(BLOCK.unpack(block))
 
     def pack(self) -> bytes:
+        """The block, as it lies in memory."""
         return BLOCK.pack(*self.values)
 
     def __add__(self, other: Counters) -> Counters:

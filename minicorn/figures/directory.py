@@ -84,13 +84,14 @@ class Directory:
         return os.fstat(self._file(slot).trace_fd).st_size
 
     def read_trace(self, slot: int) -> str:
-        """The answer, which is then forgotten."""
+        """Read the answer of the worker in `slot` to a question for its stack, which is then forgotten."""
         fd = self._file(slot).trace_fd
         text = os.pread(fd, 65536, 0).decode("utf-8", "replace").strip()
         os.ftruncate(fd, 0)
         return text
 
     def read_stack(self, slot: int) -> str:
+        """Read what the worker in `slot` has written as it died."""
         return os.pread(self._file(slot).stack_fd, 65536, 0).decode("utf-8", "replace").strip()
 
     def idle_map(self, slots: int) -> IdleMap:

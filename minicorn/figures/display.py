@@ -59,6 +59,7 @@ def doing(worker: WorkerView, now: float, room: int = 10_000) -> str:
 
 
 def headline(snapshot: Snapshot) -> str:
+    """One line: the application, who serves it, since when."""
     standing = snapshot.standing
     age = duration(snapshot.now - standing.started)
     name = standing.app if standing.title == standing.app else f"{standing.title} ({standing.app})"

@@ -125,17 +125,17 @@ class Page:
         self._times[_SINCE] = now
 
     def enter(self, pid: int, generation: int, born: float) -> None:
-        """Whose page it is from now on."""
+        """Assign the page to the worker `pid`, forked at `born`."""
         self._numbers[_GENERATION] = generation
         self._times[_BORN] = born
         self._numbers[_PID] = pid
 
     def live(self, life: State) -> None:
-        """Where its worker is in its life."""
+        """Tell where the worker is in its life."""
         self._numbers[_LIFE] = _LIVES.index(life)
 
     def vacate(self) -> None:
-        """Its worker has gone, and its counters are kept elsewhere."""
+        """Assign the page to nobody: the worker has gone, and its counters are kept elsewhere."""
         self._memory[_COUNTERS:_COUNTERS_END] = bytes(BLOCK.size)
         self._start_totals()
         self._numbers[_CONNECTIONS] = self._numbers[_PID] = 0
@@ -181,6 +181,7 @@ class Page:
         )
 
     def idle(self, now: float) -> None:
+        """Wait for a request from now on."""
         self._times[_SINCE] = now
         self._numbers[_ACTIVITY] = _IDLE
 
@@ -218,6 +219,7 @@ class Page:
 
     @property
     def deadline(self) -> float:
+        """The instant, by the monotonic clock, until which the worker is not late."""
         return self._times[_DEADLINE]
 
     @property
@@ -226,6 +228,7 @@ class Page:
         return self._numbers[_CONNECTIONS]
 
     def read(self) -> Beat:
+        """Read what the worker is doing."""
         activity = self._numbers[_ACTIVITY]
         text = self._memory[_TEXT : _TEXT + min(self._numbers[_LENGTH], _TEXT_MOST)].decode("latin-1")
         client, request, request_id, head = (text.split("\n", 3) + [""] * 4)[:4]
@@ -241,10 +244,12 @@ class Page:
         )
 
     def read_entry(self) -> Entry:
+        """Read whose page this is; pid 0 for nobody's."""
         life = _LIVES[min(self._numbers[_LIFE], len(_LIVES) - 1)]
         return Entry(self._numbers[_PID], self._numbers[_GENERATION], self._times[_BORN], life)
 
     def read_counters(self) -> Counters:
+        """Read what the worker has done."""
         return Counters.unpack(self._memory[_COUNTERS:_COUNTERS_END])
 
     def read_error(self) -> tuple[float, str]:

@@ -21,6 +21,7 @@ class LengthDecoder:
 
     @property
     def done(self) -> bool:
+        """Whether the body has ended."""
         return not self._remaining
 
     @property
@@ -29,6 +30,7 @@ class LengthDecoder:
         return 0
 
     def feed(self, data: bytes) -> bytes:
+        """The content in `data`, which is part of the body; what lies behind the body is `rest`."""
         content = data[: self._remaining]
         self.rest = data[self._remaining :]
         self._remaining -= len(content)
@@ -59,6 +61,10 @@ class ChunkedDecoder:
         return len(self._buffer)
 
     def feed(self, data: bytes) -> bytes:
+        """The content that has become whole with `data`; what lies behind the body is `rest`.
+
+        ProtocolError for what is no chunked body, and 413 beyond `limit`.
+        """
         buffer = self._buffer
         buffer += data
         content = bytearray()

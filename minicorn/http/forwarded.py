@@ -43,7 +43,7 @@ _ESCAPED = r"\\(.)"
 
 
 class Story(Record, quick=True):
-    """What has been said of a client; "" for what has not."""
+    """A client as proxies describe it; "" for what none has said."""
 
     address: str = ""
     port: str = ""

@@ -78,5 +78,5 @@ class Mould:
 
 
 def field_lines(head: str) -> list[str]:
-    """Those of a head, as they came."""
+    """The field lines of a head, as they came."""
     return head.split("\r\n")[1:-2]

@@ -72,6 +72,6 @@ def is_ours(host: str) -> bool:
 
 
 def is_loopback(address: str) -> bool:
-    """Nothing is an address of no other machine: a Unix socket's peer has none."""
+    """Whether it is of this machine; so is none, which a Unix socket's peer has."""
     ip = parse_ip(address)
     return not address or (ip is not None and ip.is_loopback)

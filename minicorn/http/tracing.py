@@ -17,7 +17,7 @@ _START = r"(?:t=)?([0-9]{1,17}(?:\.[0-9]{1,9})?)"
 
 
 class Tracing:
-    """Names requests, uniquely as far as `prefix` is, and hears `peers`."""
+    """Makes the ids of requests, unique as far as `prefix` is; takes over those of trusted `peers`."""
 
     def __init__(self, prefix: str, peers: Peers) -> None:
         self._prefix = prefix

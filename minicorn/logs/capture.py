@@ -50,7 +50,7 @@ class Printed(io.RawIOBase):
         return len(data)
 
     def flush(self) -> None:
-        """What has no line end yet is a line, before it is lost."""
+        """Log what has no line end yet, before it is lost."""
         with self._lock:
             rest, self._rest = self._rest, b""
             if rest and not self._logging:

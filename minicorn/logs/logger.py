@@ -76,7 +76,7 @@ LOGGER = own("minicorn")
 
 
 def name_of(handler: logging.Handler) -> str:
-    """Its class, as a configuration spells it."""
+    """The name of its class, as a configuration spells it."""
     return f"{type(handler).__module__}.{type(handler).__qualname__}"
 
 

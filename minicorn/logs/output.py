@@ -58,6 +58,7 @@ class Output:
         return partial(os.write, self._fd)
 
     def write(self, line: bytes) -> None:
+        """Write a line, its end included, or keep it, or lose and count it."""
         if self.path is not None and time.monotonic() >= self._look_at:
             self._follow()
         if self._pending:

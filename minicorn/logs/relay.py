@@ -70,7 +70,7 @@ class Relay(logging.Handler):
 
 
 def pack(record: logging.LogRecord) -> dict[str, object]:
-    """What makes the record again elsewhere."""
+    """The record as values that make it again elsewhere."""
     fields = dict(record.__dict__, msg=record.getMessage(), args=None)
     if record.exc_info:
         fields["exc_text"] = logging.Formatter().formatException(record.exc_info)

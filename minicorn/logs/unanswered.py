@@ -28,7 +28,7 @@ def unanswered(beat: Beat, origin: Origin, cause: str, now: float) -> Entry | No
 
 
 def environ_of(request: Request, client: str) -> WSGIEnvironment:
-    """What the line is made of."""
+    """The environ that a line of the access log is made of."""
     return {**request.meta, "REMOTE_ADDR": client}
 
 

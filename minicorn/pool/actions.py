@@ -91,9 +91,11 @@ class Agenda(Record):
     _actions: list[Action] = fresh(list)
 
     def do(self, *actions: Action) -> None:
+        """Have `actions` performed, in this order."""
         self._actions += actions
 
     def say(self, level: Level, text: str) -> None:
+        """Have a line logged, before anything is done."""
         self._lines.append(Say(level, text))
 
     def wake(self, at: float) -> None:

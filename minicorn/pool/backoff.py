@@ -58,7 +58,7 @@ class Vacancies(Record):
         return [v.strikes for v in due] + [0] * fresh
 
     def clear(self) -> None:
-        """What is asked for now deserves a try at once."""
+        """Forget what has failed: what is asked for now deserves a try at once."""
         self._places.clear()
 
     def __len__(self) -> int:

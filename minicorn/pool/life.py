@@ -113,6 +113,7 @@ class Worker(Record):
     debugging: bool = False  # somebody sits in a debugger: it is never late
 
     def move(self, state: State, now: float) -> None:
+        """Enter `state`. RuntimeError for a move that MOVES has not."""
         if state not in MOVES[self.state]:
             raise RuntimeError(f"{self} cannot become {state.value}")
         self.state = state
@@ -139,6 +140,7 @@ class Worker(Record):
         self.patience = now + (grace if self.was_ready else UNHEARD)
 
     def kill(self, reason: str, cause: Cause, now: float) -> Kill:
+        """Have it killed, for `reason` in words; its death is of `cause`."""
         self.move(State.KILLED, now)
         self.cause = cause
         return Kill(self.pid, reason)

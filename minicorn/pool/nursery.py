@@ -57,10 +57,12 @@ class Nursery(Record):
         self._due, self._strikes = put_off("templates", strikes, now, self.agenda), strikes
 
     def order(self, spawn: Spawn, now: float) -> None:
+        """Have a template fork a worker, and note since when that is awaited."""
         self.orders[spawn] = now
         self.agenda.do(spawn)
 
     def overslept(self, missed: float) -> None:
+        """Grant all orders the time that the arbiter has missed."""
         self.orders = {order: since + missed for order, since in self.orders.items()}
 
     def judge(self, now: float) -> None:

@@ -12,7 +12,7 @@ _NAMES = {int(signum): signum.name for signum in signal.Signals}
 
 
 def name_signal(number: int) -> str:
-    """What it is called; most of the real-time ones have no name."""
+    """The name of a signal; most of the real-time ones have none, and are told by number."""
     return _NAMES.get(number, f"signal {number}")
 
 
@@ -32,7 +32,7 @@ def cause_of(worker: Worker, exit: Exit, out_of_memory: bool) -> Cause:
 
 
 def describe_end(exit: Exit) -> str:
-    """What the system says of it."""
+    """The end in words, as far as the system tells."""
     return f"killed by {name_signal(exit.signum)}" if exit.signum else f"exit code {exit.code}"
 
 

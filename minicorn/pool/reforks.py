@@ -48,12 +48,12 @@ class Reforks(Record):
         self.nursery.order(Spawn(slot, generation, parent=warmest.pid, template=True), now)
 
     def born(self, order: Spawn, parent: Worker) -> None:
-        """The template has been forked."""
+        """A template has been forked from `parent`: roll to its generation."""
         promoted = f"{parent} is promoted after {parent.answered:,} requests"
         self.agenda.say(Level.INFO, f"{promoted}: rolling to generation {order.generation}")
 
     def refused(self, order: Spawn, parent: Worker | None, reason: str, now: float) -> None:
-        """It has not: the worker says why, or has died."""
+        """The promotion has failed; `reason`: what the worker says, or that it has died."""
         if self.rolls.withdraw(order.generation):
             del self._times[order.generation]
         if parent is not None:

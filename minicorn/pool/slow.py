@@ -27,7 +27,7 @@ class _Question(Record):
 
 
 class SlowRequests(Record):
-    """Those of one server. Times are monotonic seconds."""
+    """Asks the workers of one server for the stacks of their slow requests. Times are monotonic seconds."""
 
     limit: float  # in the application; 0: nobody asks
     _seen: dict[int, float] = fresh(dict)  # by pid, since when the request ran that was asked about

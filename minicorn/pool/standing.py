@@ -79,11 +79,12 @@ class Standing(Value):
     errors: tuple[Complaint, ...] = ()  # the last, oldest first
 
     def to_json(self) -> str:
+        """Write it as a text, which `from_json` reads."""
         return json.dumps(self, default=as_dict, ensure_ascii=False)
 
 
 def from_json(text: str) -> Standing:
-    """What `to_json` has said. ValueError for anything else."""
+    """Read what `to_json` has written. ValueError for anything else."""
     document = json.loads(text)
     rolled = document.pop("rolled")
     return Standing(

@@ -44,7 +44,7 @@ class FailurePage:
 
 
 class WaitingPage:
-    """For a browser that has waited long for new code; only `wants` says for whom."""
+    """Tells a browser that has waited long for new code, by a page that refreshes itself."""
 
     def __init__(self, generation: int) -> None:
         self._text = page.render_waiting(generation)

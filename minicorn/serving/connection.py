@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 
 class State(IntEnum):
+    """What a connection waits for, and the deadline that belongs to it."""
+
     HEAD = 0  # reading a request's head; `recv_timeout` for the whole of it
     BODY = 1  # reading its body; `recv_timeout` for each wait
     APP = 2  # the request is whole: it is the application's

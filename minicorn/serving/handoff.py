@@ -40,6 +40,7 @@ class Parcel(Value, quick=True):
     secure: bool = False  # a PROXY header has said that the client came by TLS
 
     def pack(self) -> bytes:
+        """The message for it, which `unpack` takes."""
         peer, port = self.peer.encode(), self.peer_port.encode()
         sizes = len(peer), len(port)
         head = _HEAD.pack(VERSION, self.listener, self.secure, self.served, self.deadline, self.since, *sizes)
@@ -47,7 +48,7 @@ class Parcel(Value, quick=True):
 
     @classmethod
     def unpack(cls, data: bytes) -> Parcel:
-        """ValueError for a message of another version."""
+        """Read what `pack` has written. ValueError for a message of another version."""
         version, listener, secure, served, deadline, since, peer_size, port_size = _HEAD.unpack_from(data)
         if version != VERSION:
             raise ValueError(f"message of version {version}")
@@ -72,6 +73,7 @@ class Handoff:
 
     @property
     def ends(self) -> tuple[int, int]:
+        """The descriptors of both, to give and to take by."""
         return self._giving.fileno(), self._taking.fileno()
 
     def give(self, fd: int, parcel: Parcel) -> bool:
@@ -81,7 +83,7 @@ class Handoff:
         return self._send([fd], parcel)
 
     def _give_long(self, fd: int, parcel: Parcel) -> bool:
-        """The input travels in a file beside the connection."""
+        """Put it into the queue with a file beside it that has the input."""
         try:
             with open_scratch(buffering=0) as file:
                 file.write(parcel.input)
@@ -119,5 +121,6 @@ class Handoff:
                 sock.close()
 
     def close(self) -> None:
+        """Close this process's copies: the queue lives on in the others."""
         self._giving.close()
         self._taking.close()

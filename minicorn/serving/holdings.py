@@ -27,7 +27,7 @@ class Holdings(Generic[T]):
             self.total += size
 
     def forget(self, holder: T) -> None:
-        """`holder` has ended, or is beyond judgement."""
+        """`holder` has ended, or what it holds is not its client's doing any more."""
         self.total -= self._sizes.pop(holder, 0)
 
     def slowest(self) -> T:

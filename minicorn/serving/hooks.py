@@ -89,6 +89,7 @@ def run_hook(name: str, hook: Callable[..., object], *args: object) -> bool:
 
 
 def explain(error: BaseException) -> str:
+    """Its traceback, as Python prints it."""
     return "".join(traceback.format_exception(error)).rstrip()
 
 
@@ -142,7 +143,7 @@ class WorkerHooks:
 
     @property
     def after_request(self) -> Callable[[WSGIEnvironment, str, list[tuple[str, str]], int], None] | None:
-        """What the server calls after each request, if anything."""
+        """The function that the server calls after each request, if any."""
         return self._after if "post_request" in self._hooks else None
 
     def _after(self, environ: WSGIEnvironment, status: str, headers: list[tuple[str, str]], sent: int) -> None:

@@ -9,7 +9,7 @@ from minicorn.config.settings import Settings
 
 
 def pythonpath(settings: Settings, directory: str) -> list[str]:
-    """What --pythonpath asks for, seen from `directory`."""
+    """The directories of --pythonpath, seen from `directory`."""
     return [os.path.join(directory, entry) for entry in (settings.pythonpath or "").split(",") if entry]
 
 

@@ -44,6 +44,8 @@ CHANGED = "changed"  # the watcher: these files, each with what happened to it
 
 
 class Message(Value):
+    """A word, and what belongs to it."""
+
     word: str
     value: Any = ""  # as JSON keeps it: a tuple comes as a list
 
@@ -120,6 +122,7 @@ class Channel:
         self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
+        """Close this end."""
         self._socket.close()
 
 

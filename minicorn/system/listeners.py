@@ -23,7 +23,7 @@ class BindError(ConfigError, OSError):
 
 
 class Listener:
-    """A bound, listening, non-blocking socket, and how it is called."""
+    """A bound, listening, non-blocking socket, and its name."""
 
     def __init__(self, listening: socket.socket, made: tuple[int, int] | None = None, path: str = "") -> None:
         """`made`: device and inode of `path`, where it is ours to remove."""
@@ -46,7 +46,7 @@ class Listener:
             self.name = str(Unix(self.host))
 
     def url(self, scheme: str) -> str:
-        """How it is called by clients that speak `scheme`."""
+        """The URL of it, for clients that speak `scheme`."""
         return self.name.replace("http", scheme, 1) if self.port else self.name
 
     def accept(self) -> tuple[socket.socket, tuple[str, str]]:

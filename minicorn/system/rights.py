@@ -20,7 +20,7 @@ _SIZE = array.array("i").itemsize
 
 
 def room(count: int) -> int:
-    """The size of ancillary data with so many."""
+    """The size of ancillary data with so many descriptors."""
     return socket.CMSG_SPACE(count * _SIZE)
 
 
@@ -30,7 +30,7 @@ def pack(fds: Sequence[int]) -> list[tuple[int, int, bytes]]:
 
 
 def unpack(ancillary: Iterable[tuple[int, int, bytes]]) -> list[int]:
-    """Those that have come with a message, in their order."""
+    """The descriptors that have come with a message, in their order."""
     found = array.array("i")
     for _, _, payload in ancillary:
         found.frombytes(payload[: len(payload) - len(payload) % _SIZE])
