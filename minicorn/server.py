@@ -26,7 +26,7 @@ from minicorn.serving.connection import Connection
 from minicorn.serving.deadlines import TICK
 from minicorn.serving.handoff import Handoff
 from minicorn.serving.helper import Helper
-from minicorn.serving.loader import load_app
+from minicorn.serving.loader import end_fork, load_app
 from minicorn.serving.loop import Loop
 from minicorn.serving.reception import Reception
 from minicorn.serving.wsgi import Doors, Exchange, base_environ
@@ -374,11 +374,12 @@ _SERVERS: weakref.WeakSet[Server] = weakref.WeakSet()
 
 
 def _abandon_in_child() -> None:
-    """What the application forks is no server: it keeps no client's connection open, and its requests
-    do not count."""
+    """What the application forks is no server: it keeps no client's connection open, its requests do not
+    count, and it does not come back from the application."""
     for server in list(_SERVERS):
         server._loop.abandon()
         server._page = private_page()
+        server.enter = end_fork
 
 
 os.register_at_fork(after_in_child=_abandon_in_child)

@@ -13,10 +13,13 @@ import sys
 import traceback
 from types import FunctionType, ModuleType, TracebackType
 
-from minicorn.errors import AppLoadError, ConfigError
+from minicorn.errors import AppLoadError, ConfigError, ExitCode
+from minicorn.logs.logger import LOGGER
+from minicorn.system import spawn
 from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import NoReturn
     from wsgiref.types import WSGIApplication
 
 DEFAULT_NAMES = ("application", "app")
@@ -48,6 +51,15 @@ def load_app(name: str) -> WSGIApplication:
     wanted, of PasteDeploy. The current directory is importable.
     Raises AppLoadError with a line for a person; what the import itself raises passes.
     """
+    process = os.getpid()
+    try:
+        return _load(name)
+    finally:
+        if os.getpid() != process:
+            end_fork()
+
+
+def _load(name: str) -> WSGIApplication:
     module_name, colon, expression = name.partition(":")
     if not module_name or (colon and not expression):
         raise InvalidName(f"{name!r} is not of the form module:attribute, such as main:app")
@@ -172,6 +184,15 @@ def _is_asgi(found: object) -> bool:
         return list(inspect.signature(found).parameters) == ["scope", "receive", "send"]  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return False
+
+
+def end_fork() -> NoReturn:
+    """End this process, which the application has forked: it comes back to us, where only its parent goes on."""
+    error = sys.exception()
+    if not isinstance(error, SystemExit):
+        raised = f", having raised\n{explain(error)}" if error is not None else ""
+        LOGGER.error("a process that the application has forked came back to the server: it is ended%s", raised)
+    spawn.leave(ExitCode.OK if error is None or isinstance(error, SystemExit) else ExitCode.APP)
 
 
 def explain(error: BaseException) -> str:

@@ -62,7 +62,7 @@ class Stopwatch:
     """Doors that tell how long the application has taken: `inside`, in seconds, until it is set anew."""
 
     def __init__(self, doors: Doors) -> None:
-        self._leave, self._enter = doors.leave, doors.enter
+        self._doors = doors
         self._left = 0.0
         self.inside = 0.0
         self.is_willing = doors.is_willing
@@ -71,10 +71,10 @@ class Stopwatch:
 
     def leave(self) -> None:
         self._left = time.monotonic()
-        self._leave()
+        self._doors.leave()
 
     def enter(self) -> None:
-        self._enter()
+        self._doors.enter()
         self.inside += time.monotonic() - self._left
 
 

@@ -615,6 +615,33 @@ def test_a_fork_in_a_request_harms_nobody(start: Starter, how: str) -> None:
     check_harmless(server, others.tally)
 
 
+@pytest.mark.parametrize("log", [(), ("--access-logfile", "access.log", "--access-logformat", "json")])
+def test_a_forked_child_that_comes_back_from_the_application_is_ended_there(
+    start: Starter, log: tuple[str, ...]
+) -> None:
+    server = start(APP, *log)
+    (worker,) = server.workers()
+    connection = keep(server)
+    came_back = "^ERROR: +a process that the application has forked came back to the server: it is ended"
+    assert ask(connection, "/fork-and-return").status == 200
+    server.wait_log(f"{came_back}$")
+    assert ask(connection, "/fork-and-raise").status == 200
+    server.wait_log(f"{came_back}, having raised\n(.+\n)+ValueError: in the child$")
+    assert ask(connection, "/fork-and-exit").status == 200
+    assert who(connection) == worker
+    assert server.log.text.count("ERROR") == 2
+    assert not log or (start.cwd / "access.log").read_text().count("\n") == 4
+
+
+@pytest.mark.parametrize("flags", [(), ("--preload",)], ids=["plain", "preload"])
+def test_a_child_forked_at_the_import_does_not_speak_for_its_parent(start: Starter, flags: tuple[str, ...]) -> None:
+    start.write("forking.py", "import os\nif not os.fork(): raise ValueError('in the child')\nfrom plain import app\n")
+    server = start("forking:app", *flags)
+    server.hup()
+    server.wait_log("came back to the server: it is ended, having raised", count=2)
+    assert "could not load" not in server.log.text
+
+
 def test_connections_of_a_busy_worker_are_served_elsewhere_after_a_fork(start: Starter) -> None:
     server = start(APP, "--workers", "2")
     owner, held, others = hold_owner(server, 2, "/fork-and-hold")

@@ -110,6 +110,30 @@ def multiprocess(environ):
     return echo(environ)
 
 
+def fork_and_return(environ):
+    """A child that does not end where it should."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+    return echo(environ)
+
+
+def fork_and_raise(environ):
+    child = os.fork()
+    if not child:
+        raise ValueError("in the child")
+    os.waitpid(child, 0)
+    return echo(environ)
+
+
+def fork_and_exit(environ):
+    child = os.fork()
+    if not child:
+        sys.exit(0)
+    os.waitpid(child, 0)
+    return echo(environ)
+
+
 def fork_and_hold(environ):
     """In hand until the test says so, with a child behind it that has ended."""
     child = os.fork()
@@ -143,7 +167,10 @@ ROUTES = {
     "dawdle": dawdle,
     "echo": echo,
     "fork": fork,
+    "fork-and-exit": fork_and_exit,
     "fork-and-hold": fork_and_hold,
+    "fork-and-raise": fork_and_raise,
+    "fork-and-return": fork_and_return,
     "hold": hold,
     "hurry": hurry,
     "leak": leak,
