@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from minicorn.pool.life import Worker
 from minicorn.record import Value, as_dict
-from minicorn.system.scratch import open_scratch
+from minicorn.system.scratch import open_memory
 
 VARIABLE = "MINICORN_SUCCESSION"
 # Set, to our VERSION, for a child that only sees whether the new program loads
@@ -101,7 +101,7 @@ class Estate(Value):
 def bequeath(estate: Estate) -> None:
     """Become the next image; returns only by OSError, with everything as it was."""
     document = json.dumps({"version": VERSION, **as_dict(estate)}, default=as_dict).encode()
-    with open_scratch(buffering=0) as file:
+    with open_memory() as file:
         file.write(document)
         file.seek(0)
         kept = [*estate.descriptors, file.fileno()]

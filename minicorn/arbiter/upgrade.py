@@ -17,7 +17,7 @@ from minicorn.arbiter import succession
 from minicorn.logs.logger import LOGGER
 from minicorn.pool.obituary import name_signal
 from minicorn.system import spawn
-from minicorn.system.scratch import open_scratch
+from minicorn.system.scratch import open_memory
 from minicorn.system.signals import Signals
 
 # Of what a check that fails has said, the last so many bytes are logged
@@ -60,7 +60,7 @@ class Upgrade:
             self.state = State.CHECKING
             self._deadline = now + self._patience
             try:
-                self._said = open_scratch(buffering=0)
+                self._said = open_memory()
                 self._child = spawn.fork(self._check)
             except OSError as error:
                 self._fail(f"no process for the check: {error.strerror}")

@@ -20,6 +20,7 @@ from minicorn.errors import ConfigError
 from minicorn.figures import heartbeat, ledger
 from minicorn.figures.heartbeat import IdleMap, Page
 from minicorn.figures.ledger import Ledger
+from minicorn.system import scratch
 
 PREFIX = "minicorn-"
 LOCK = "lock"
@@ -166,9 +167,7 @@ def default_base() -> str:
     """/dev/shm where it exists, so that a slow disk never stalls a beat; else the temp directory."""
     if os.access("/dev/shm", os.W_OK | os.X_OK):
         return "/dev/shm"
-    import tempfile  # dear, and wanted where there is no Linux
-
-    return tempfile.gettempdir()
+    return scratch.directory()
 
 
 def remove_abandoned(base: str) -> None:

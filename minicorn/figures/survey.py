@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-import tempfile
 import time
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from minicorn.figures.ledger import Ledger
 from minicorn.figures.snapshot import Condition, Snapshot, WorkerView
 from minicorn.pool.life import State
 from minicorn.pool.standing import Complaint, Standing
+from minicorn.system import scratch
 
 # A look that meets the arbiter writing is taken again; one that always does is taken as it is
 _LOOKS = 100
@@ -28,7 +28,7 @@ _PAUSE = 0.001
 
 def find(base: str | None = None) -> list[Path]:
     """The directories of living servers below `base`, or where they are by default; those that we may read."""
-    bases = {base} if base else {default_base(), tempfile.gettempdir()}
+    bases = {base} if base else {default_base(), scratch.directory()}
     found = [path for each in sorted(bases) for path in _candidates(Path(each)) if is_alive(path)]
     return list({path.resolve(): path for path in found}.values())
 

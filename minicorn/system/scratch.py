@@ -1,4 +1,4 @@
-"""Unnamed files on disk, for what does not fit in memory: `tempfile`'s, without its import where Linux helps.
+"""Unnamed files, on disk for what does not fit in memory: `tempfile`'s, without its import where Linux helps.
 
 `tempfile` brings compression, hashing and random numbers into each process, for a name that none of
 these files has.
@@ -32,3 +32,10 @@ def open_scratch(buffering: int = -1) -> IO[bytes]:
 
         return tempfile.TemporaryFile(buffering=buffering)
     return os.fdopen(fd, "w+b", buffering)
+
+
+def open_memory() -> IO[bytes]:
+    """A small one in memory, unbuffered, where there is Linux: no directory need be writable, nor have room."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("minicorn"), "w+b", buffering=0)
+    return open_scratch(buffering=0)

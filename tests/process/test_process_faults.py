@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from signal import SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1
+from signal import SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2
 
 import psutil
 import pytest
@@ -147,6 +147,23 @@ def test_a_full_worker_tmp_dir_at_the_start_is_one_line_and_exit_code_1(start: S
     assert "--worker-tmp-dir" in line
     assert "No space left on device" in line
     assert (start.cwd / "listing").read_text() == "filler\n"
+
+
+@needs_mounts
+def test_where_no_directory_can_be_written_to_the_start_says_which_was_tried(start: Starter) -> None:
+    readonly = mounted("mount -o remount,bind,ro /; mount -t tmpfs -o ro,mode=555 tmpfs /dev/shm")
+    server = start.command(*readonly, *MINICORN, "minicorn.demo:app", *ANY_PORT)
+    assert server.wait() == 1
+    assert re.fullmatch("minicorn: error: --worker-tmp-dir: cannot use /\\S+: .+\n", server.log.finish())
+
+
+@needs_mounts
+def test_an_upgrade_needs_no_directory_that_can_be_written_to(start: Starter) -> None:
+    """As in a container with a read-only root."""
+    server = start.command(*mounted("mount -o remount,bind,ro /"), *MINICORN, "minicorn.demo:app", *ANY_PORT)
+    server.wait_ready()
+    server.signal(SIGUSR2)
+    server.wait_log("generation 2 serves")
 
 
 @needs_mounts
