@@ -2,8 +2,8 @@
 
 A stalled reader of our standard error must stop neither arbiter nor worker: a line that cannot
 be written waits in a small buffer, and beyond that is lost and counted; nor must a FIFO that
-nobody reads. O_NONBLOCK is never set on the inherited descriptor, which the shell shares: it is
-opened anew.
+nobody reads, or a full disk. O_NONBLOCK is never set on the inherited descriptor, which the shell
+shares: it is opened anew.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from minicorn.typed import Protocol
 _PENDING_MOST = 65536
 # As files they could not be opened where they are sockets, as the journal's are, nor renewed
 _STANDARD = {"/dev/stdout": 1, "/dev/stderr": 2}
+# Of a disk: what has begun as a line is to end as one, once there is room
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Seconds between looks whether a log file has been rotated without a signal
 LOOK_EVERY = 1.0
 
@@ -48,6 +50,7 @@ class Output:
         self._look_at = 0.0
         self._complained = False
         self._pending = bytearray()
+        self._obstacle = ""  # why lines had to wait of late
         self.lost = 0
         self._send = self._open()
 
@@ -67,7 +70,7 @@ class Output:
             try:
                 sent = self._send(line)
             except OSError as error:
-                sent = _taken(line, error)
+                sent = self._forgo(line, error)
             if sent == len(line):
                 return
             line = line[sent:]
@@ -84,12 +87,22 @@ class Output:
         try:
             del self._pending[: self._send(data)]
         except OSError as error:
-            del self._pending[: _taken(data, error)]
+            del self._pending[: self._forgo(data, error)]
         if self.lost and not self._pending:
-            note = f"{self.lost} log lines were lost: nobody read them in time"
+            note = f"{self.lost} log lines were lost: {self._obstacle}"
             self.lost = 0
             line = render_json(time.time(), logging.WARNING, note) if self._json else f"WARNING:  {note}"
             self.write(f"{line}\n".encode())
+
+    def _forgo(self, data: bytes, error: OSError) -> int:
+        """How much of what could not be written need not be kept."""
+        if isinstance(error, BlockingIOError):
+            self._obstacle = "nobody read them in time"
+        elif error.errno in _FULL:
+            self._obstacle = "there was no room for them"
+        else:
+            return len(data)  # it is closed, and there is nowhere to complain
+        return 0
 
     def give(self, give: Callable[[int], None]) -> None:
         """The file is to be somebody else's from now on, whoever opens it again; `give` makes it so."""
@@ -149,11 +162,6 @@ class Output:
                 self._renew()
         elif moved:
             self.reopen()
-
-
-def _taken(data: bytes, error: OSError) -> int:
-    """How much of it need not be kept: all, where it is closed or full, since there is nowhere to complain."""
-    return 0 if isinstance(error, BlockingIOError) else len(data)
 
 
 def _open_file(path: str, more_flags: int = 0) -> int:

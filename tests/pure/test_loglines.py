@@ -5,6 +5,7 @@ import logging
 import os
 import pty
 import re
+import resource
 import socket
 import subprocess
 import sys
@@ -166,6 +167,21 @@ def test_lines_are_appended_to_a_file(tmp_path: Path) -> None:
     output.write(b"one\n")
     output.write(b"two\n")
     assert path.read_bytes() == b"earlier\none\ntwo\n"
+
+
+def test_a_full_disk_tears_no_line_and_what_it_loses_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    output = Output(str(path), 1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(numbered(0)) * 5 // 2, before[1]))
+    try:
+        written = write_until_lost(output, least=7)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    output.flush()
+    *lines, note = path.read_bytes().splitlines(keepends=True)
+    assert lines == [numbered(number) for number in range(written - 7)]
+    assert note == b"WARNING:  7 log lines were lost: there was no room for them\n"
 
 
 def test_reopening_follows_a_rotated_file(tmp_path: Path) -> None:
