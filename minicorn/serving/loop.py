@@ -25,6 +25,7 @@ from minicorn.serving.crowd import Crowd
 from minicorn.serving.deadlines import TICK, Deadlines
 from minicorn.serving.handoff import Handoff, Parcel
 from minicorn.serving.holdings import Holdings
+from minicorn.serving.loader import explain
 from minicorn.serving.pace import SLOW, Pace
 from minicorn.serving.reception import Reception
 from minicorn.system import poller
@@ -142,7 +143,10 @@ class Loop:
             timeout = 0
         if timeout:
             self._idle_map.marks[self._slot] = True
-            events = self._poller.poll(timeout)
+            try:
+                events = self._poller.poll(timeout)
+            except Exception as error:
+                events = _outlive(error)
             self._idle_map.marks[self._slot] = False
         else:
             events = self._poller.poll(0)
@@ -590,3 +594,13 @@ class Loop:
         seconds = time.time()
         self.date = http_date(seconds)  # the Date field of what is sent in this turn
         self._date_over = now + 1 - seconds % 1
+
+
+def _outlive(error: Exception) -> list[tuple[int, int]]:
+    """What is ready after a wait that `error` has ended: nothing, where a signal's handler of the application's has
+    raised it, such as that of an alarm which was meant for a request."""
+    frames = error.__traceback__
+    if frames is None or frames.tb_next is None:
+        raise error  # of the wait itself
+    LOGGER.error("a signal handler of the application raised between requests\n%s", explain(error))
+    return []

@@ -24,6 +24,15 @@ while not pathlib.Path("all-sent").exists():
 from plain import ROUTES, app
 ROUTES["/version"] = lambda environ: "{version}"
 """
+ALARMED = """
+import signal
+from plain import app
+
+def give_up(signum, frame):
+    raise TimeoutError("too late")
+
+signal.signal(signal.SIGALRM, give_up)
+"""
 DEMO = ("minicorn.demo:app", "--bind", "127.0.0.1:0")
 
 
@@ -352,6 +361,21 @@ def test_term_to_a_worker_retires_it_and_it_is_replaced(start: Starter) -> None:
     server.wait_log(rf"worker {busy} .* has retired")
     server.wait_log("is ready after", count=3, timeout=5)
     assert len(server.workers() - {busy}) == 2
+
+
+def test_a_signal_handler_of_the_applications_that_raises_between_requests_costs_no_connection(start: Starter) -> None:
+    start.write("alarmed.py", ALARMED)
+    server = start("alarmed:app")
+    connection = server.connect()
+    connection.request("GET", "/")
+    (worker,) = server.workers()
+    assert int(read(connection).text) == worker
+    os.kill(worker, signal.SIGALRM)
+    server.wait_log(
+        "^ERROR: +a signal handler of the application raised between requests\n(.+\n)+TimeoutError: too late$"
+    )
+    connection.request("GET", "/")
+    assert int(read(connection).text) == worker
 
 
 @pytest.mark.parametrize("signum", [SIGHUP, SIGUSR1, SIGUSR2, SIGINT, SIGWINCH])
