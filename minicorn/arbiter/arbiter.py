@@ -76,8 +76,8 @@ class Arbiter:
         boot: Life,
         template: Callable[[Groundwork | None, Post, Settings], int],
         upgrade: Upgrade,
-        estate: Estate | None = None,
-        config: Configuration | None = None,
+        estate: Estate | None,
+        config: Configuration | None,
     ) -> None:
         """`boot` is run in each worker that is forked here, `template` in each template, if workers come from
         such; they give the exit code. `estate` is what the arbiter's image before has left; `config` is what

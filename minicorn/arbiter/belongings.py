@@ -41,8 +41,8 @@ class Belongings:
         listeners: list[Listener],
         logs: Logs,
         manager: Manager,
-        pidfile_fd: int = -1,
-        estate: Estate | None = None,
+        pidfile_fd: int,
+        estate: Estate | None,
     ) -> None:
         """`estate`: what the image before has left."""
         self.listeners = listeners

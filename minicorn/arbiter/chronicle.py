@@ -24,7 +24,7 @@ from minicorn.version import VERSION
 class Chronicle:
     """One server's, from its start, across upgrades, to its end."""
 
-    def __init__(self, ledger: Ledger, settings: Settings, listeners: list[Listener], upgraded: bool = False) -> None:
+    def __init__(self, ledger: Ledger, settings: Settings, listeners: list[Listener], upgraded: bool) -> None:
         """`upgraded`: the ledger is that of the image before."""
         before = ledger.standing if upgraded else Standing(started=time.monotonic())
         self._ledger = ledger

@@ -35,7 +35,7 @@ class Source(Value, quick=True):
     secure: bool = False
 
 
-def parse_proxy(data: bytes, version: str = "auto") -> tuple[Source, int] | None:
+def parse_proxy(data: bytes, version: str) -> tuple[Source, int] | None:
     """The header at the start of `data` and its length; None to ask for more, ProtocolError (400) for none.
 
     `version`: "v1" or "v2", which the other is not; "auto" for either.

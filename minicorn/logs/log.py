@@ -24,7 +24,7 @@ class OwnHandler(logging.Handler):
         self.output.write((self.format(record) + "\n").encode("utf-8", "backslashreplace"))
 
 
-def set_up(path: str, level: str, format: str = "text") -> Output:
+def set_up(path: str, level: str, format: str) -> Output:
     """Send the logger "minicorn" to `path` ("-": standard error) from `level` on, as `format` ("text", "json")."""
     output = Output(path, 2, json=format == "json")
     terminal = path == "-" and sys.stderr is not None and os.isatty(2)

@@ -34,13 +34,13 @@ class Pool:
     def __init__(
         self,
         size: int,
-        graceful_timeout: float = 30.0,
+        graceful_timeout: float,
         *,
-        max_memory: int = 0,
-        max_boot_failures: int = 0,
-        cradle: Cradle = Cradle.ARBITER,
-        eager: bool = False,
-        refork_after: tuple[int, ...] = (),
+        max_memory: int,
+        max_boot_failures: int,
+        cradle: Cradle,
+        eager: bool,
+        refork_after: tuple[int, ...],
     ) -> None:
         """`max_memory`: bytes, of each worker; `max_boot_failures`: in a row; 0 for no limit. `eager`: --reload."""
         self.size = size

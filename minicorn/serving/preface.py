@@ -58,8 +58,16 @@ class PrefacedConnection(Connection):
         parcel = super().parcel()
         return replace(parcel, secure=bool(self.about)) if parcel else None
 
-    def skip_preface(self, secure: bool = False) -> None:
-        """It was heard already, by the worker that the connection comes from; or no header comes."""
+    def expect_no_header(self) -> None:
+        """The peer is none that sends one."""
+        self._told = True
+
+    def resume_secure(self) -> None:
+        """Another worker has read the header, by which the client came over TLS, and what followed it."""
+        self._learn(secure=True)
+        self._move(HEAD)
+
+    def _learn(self, secure: bool) -> None:
         self._told = True
         if secure:
             self.about["wsgi.url_scheme"] = "https"
@@ -88,5 +96,5 @@ class PrefacedConnection(Connection):
         if source.address:
             self.peer, self.peer_port = source.address, source.port
         self._header = b""
-        self.skip_preface(source.secure)
+        self._learn(source.secure)
         return True

@@ -7,7 +7,7 @@ import socket
 from minicorn.config.settings import Settings
 from minicorn.http.heads import Heads
 from minicorn.http.peers import Peers
-from minicorn.serving.connection import HEAD, Connection
+from minicorn.serving.connection import Connection
 from minicorn.serving.handoff import Parcel
 from minicorn.system.listeners import Listener
 from minicorn.typed import TYPE_CHECKING
@@ -52,7 +52,7 @@ class Reception:
         else:
             connection = self._preface(sock, peer, listener, now)
         if told:
-            connection.skip_preface()
+            connection.expect_no_header()
         return connection
 
     def take_over(self, sock: socket.socket, parcel: Parcel, listener: Listener, now: float) -> Connection:
@@ -61,8 +61,7 @@ class Reception:
         if not parcel.secure:
             return Connection(sock, peer, listener, self._settings, self._heads[listener], now)
         connection = self._preface(sock, peer, listener, now)
-        connection.skip_preface(secure=True)
-        connection.state = HEAD
+        connection.resume_secure()
         return connection
 
     def _preface(

@@ -118,7 +118,7 @@ class BlockWrapper(FileWrapper):
         return None
 
 
-def base_environ(listener: Listener, multiprocess: bool, sendfile: bool = True) -> WSGIEnvironment:
+def base_environ(listener: Listener, multiprocess: bool, sendfile: bool) -> WSGIEnvironment:
     """What is the same for every request that comes by `listener`, and a place for what is not: a copy
     that has all keys does not grow. What a request's head says is put upon it, then its client and body."""
     # PEP 3333: neither is ever empty; a Unix socket has no such names

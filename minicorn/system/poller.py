@@ -26,13 +26,12 @@ else:
             self.register = self._poll.register
             self.modify = self._poll.modify
             self.unregister = self._poll.unregister
-            self.closed = False
 
         def poll(self, timeout: float) -> list[tuple[int, int]]:
             return self._poll.poll(timeout * 1000)
 
         def close(self) -> None:
-            self.closed = True
+            pass  # it has no descriptor
 
 
 def wait(fd: int, event: int, timeout: float) -> bool:

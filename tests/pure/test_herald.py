@@ -2,10 +2,11 @@
 
 import math
 
+from pools import make_pool
+
 from minicorn.pool.actions import Retire, Spawn
 from minicorn.pool.herald import EXTEND_EVERY, STATUS_EVERY, Herald, Phase, describe, read_phase
 from minicorn.pool.life import Exit
-from minicorn.pool.pool import Pool
 from minicorn.pool.shutdown import Stop
 
 EXTEND = "EXTEND_TIMEOUT_USEC=30000000"
@@ -15,7 +16,7 @@ class Clock:
     """A pool whose forks succeed and, where `boots`, become READY at once."""
 
     def __init__(self, size: int) -> None:
-        self.pool = Pool(size)
+        self.pool = make_pool(size)
         self.now = 0.0
         self.pid = 100
 

@@ -4,6 +4,7 @@ import mmap
 from pathlib import Path
 
 import pytest
+from pools import make_pool
 
 from minicorn.figures.counters import NOTHING
 from minicorn.figures.heartbeat import private_page
@@ -113,7 +114,7 @@ def test_a_file_is_read_by_whoever_maps_it(tmp_path: Path) -> None:
 
 
 def ready_pool() -> Pool:
-    pool = Pool(1)
+    pool = make_pool(1)
     (spawn,) = (action for action in pool.plan(0.0, {}) if isinstance(action, Spawn))
     pool.spawned(spawn, 100, 0.0)
     assert stage_of(pool) is Stage.BOOTING

@@ -254,7 +254,7 @@ def _logger() -> Iterator[None]:
 
 
 def test_on_a_stream_a_line_has_its_level_and_its_text(capfd: pytest.CaptureFixture[str]) -> None:
-    set_up("-", "debug")
+    set_up("-", "debug", "text")
     LOGGER.debug("a")
     LOGGER.info("Started %s", "b")
     LOGGER.warning("c")
@@ -264,7 +264,7 @@ def test_on_a_stream_a_line_has_its_level_and_its_text(capfd: pytest.CaptureFixt
 
 
 def test_in_a_file_time_and_process_come_first(tmp_path: Path) -> None:
-    set_up(str(tmp_path / "error.log"), "info")
+    set_up(str(tmp_path / "error.log"), "info", "text")
     LOGGER.info("Started")
     line = (tmp_path / "error.log").read_text()
     assert re.fullmatch(rf"\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{{4}} \[{os.getpid()}\] INFO:     Started\n", line)
@@ -274,7 +274,7 @@ def test_in_a_file_time_and_process_come_first(tmp_path: Path) -> None:
     ("level", "shown"), [("debug", "diwec"), ("info", "iwec"), ("warning", "wec"), ("error", "ec"), ("critical", "c")]
 )
 def test_what_is_below_the_level_is_not_logged(level: str, shown: str, tmp_path: Path) -> None:
-    set_up(str(tmp_path / "error.log"), level)
+    set_up(str(tmp_path / "error.log"), level, "text")
     for name in ("debug", "info", "warning", "error", "critical"):
         LOGGER.log(logging.getLevelNamesMapping()[name.upper()], name[0])
     lines = (tmp_path / "error.log").read_text().splitlines()
@@ -282,21 +282,21 @@ def test_what_is_below_the_level_is_not_logged(level: str, shown: str, tmp_path:
 
 
 def test_setting_up_again_replaces_and_does_not_double(tmp_path: Path) -> None:
-    set_up(str(tmp_path / "first.log"), "info")
-    set_up(str(tmp_path / "second.log"), "info")
+    set_up(str(tmp_path / "first.log"), "info", "text")
+    set_up(str(tmp_path / "second.log"), "info", "text")
     LOGGER.info("once")
     assert (tmp_path / "first.log").read_text() == ""
     assert (tmp_path / "second.log").read_text().count("once") == 1
 
 
 def test_any_text_can_be_logged(tmp_path: Path) -> None:
-    set_up(str(tmp_path / "error.log"), "info")
+    set_up(str(tmp_path / "error.log"), "info", "text")
     LOGGER.info("caf\xe9 € \ud800")
     assert (tmp_path / "error.log").read_text("utf-8").endswith("caf\xe9 € \\ud800\n")
 
 
 def test_a_traceback_follows_its_line(tmp_path: Path) -> None:
-    set_up(str(tmp_path / "error.log"), "info")
+    set_up(str(tmp_path / "error.log"), "info", "text")
     try:
         raise KeyError("gone")
     except KeyError:
@@ -309,7 +309,7 @@ def test_a_traceback_follows_its_line(tmp_path: Path) -> None:
 PROGRAM = """
 from minicorn.logs.log import set_up
 from minicorn.logs.logger import LOGGER
-set_up('-', 'info')
+set_up('-', 'info', 'text')
 LOGGER.info('shown')
 """
 
@@ -370,7 +370,7 @@ def test_a_file_that_is_removed_is_made_again(tmp_path: Path) -> None:
 def test_a_directory_that_has_gone_is_complained_of_once_and_costs_no_line(tmp_path: Path) -> None:
     directory = tmp_path / "logs"
     directory.mkdir()
-    output = set_up(str(directory / "error.log"), "info")
+    output = set_up(str(directory / "error.log"), "info", "text")
     directory.rename(tmp_path / "gone")
     for number in range(3):
         output.write(numbered(number))

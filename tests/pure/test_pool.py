@@ -3,11 +3,11 @@
 import math
 
 import pytest
+from pools import make_pool
 
 from minicorn.pool.actions import Abort, Drain, Kill, Quit, Retire, Say, Seal, Spawn
 from minicorn.pool.backoff import BACKOFF_MOST, HEALTHY
 from minicorn.pool.life import ABORT_GRACE, QUIT_GRACE, SAMPLES, UNHEARD, Closing, State, Worker
-from minicorn.pool.pool import Pool
 from minicorn.pool.shutdown import UNSEALED, Stop
 
 
@@ -15,7 +15,7 @@ class World:
     """Processes as the pool imagines them: they boot in `boot` seconds, or fail when `broken`."""
 
     def __init__(self, size, **options):
-        self.pool = Pool(size, **options)
+        self.pool = make_pool(size, **options)
         self.now = 1000.0
         self.boot = 1.0
         self.finish = 0.1  # how long a retiring worker takes

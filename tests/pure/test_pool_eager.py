@@ -1,9 +1,10 @@
 """The arbiter's mind with --reload: old code answers nothing, new code that fails shows itself."""
 
+from pools import make_pool
+
 from minicorn.pool.actions import Drain, Excuse, Hold, Kill, Retire, Spawn
 from minicorn.pool.backoff import BACKOFF_FIRST
 from minicorn.pool.life import USHER, State
-from minicorn.pool.pool import Pool
 from minicorn.pool.shutdown import Stop
 from minicorn.pool.waiting import IMPORT_PATIENCE
 
@@ -12,7 +13,7 @@ class World:
     """A pool and a clock."""
 
     def __init__(self, size: int = 1) -> None:
-        self.pool = Pool(size, eager=True)
+        self.pool = make_pool(size, eager=True)
         self.now = 100.0
         self.pid = 0
 

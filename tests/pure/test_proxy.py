@@ -70,21 +70,21 @@ BAD = [
 
 @pytest.mark.parametrize(("header", "source"), GOOD)
 def test_a_header_tells_the_source_and_where_it_ends(header: bytes, source: Source) -> None:
-    assert parse_proxy(header) == (source, len(header))
-    assert parse_proxy(header + BEHIND) == (source, len(header))
-    assert parse_proxy(header + header) == (source, len(header))
+    assert parse_proxy(header, "auto") == (source, len(header))
+    assert parse_proxy(header + BEHIND, "auto") == (source, len(header))
+    assert parse_proxy(header + header, "auto") == (source, len(header))
 
 
 @pytest.mark.parametrize("header", [header for header, _ in GOOD if len(header) < 1000])
 def test_a_header_that_comes_byte_by_byte_is_waited_for(header: bytes) -> None:
     for size in range(len(header)):
-        assert parse_proxy(header[:size]) is None
+        assert parse_proxy(header[:size], "auto") is None
 
 
 @pytest.mark.parametrize("header", BAD)
 def test_what_is_no_header_is_refused(header: bytes) -> None:
     with pytest.raises(ProtocolError) as caught:
-        parse_proxy(header)
+        parse_proxy(header, "auto")
     assert caught.value.status == 400
 
 
@@ -101,4 +101,4 @@ def test_where_one_version_is_asked_for_the_other_is_no_header(header: bytes, so
 @pytest.mark.parametrize("beginning", [b"G", b"\r\nG", b"PROXy", SIGNATURE[:-1] + b"\r", b"P" * 6])
 def test_what_cannot_become_a_header_is_refused_at_once(beginning: bytes) -> None:
     with pytest.raises(ProtocolError, match="no PROXY header"):
-        parse_proxy(beginning)
+        parse_proxy(beginning, "auto")
