@@ -12,8 +12,7 @@ from collections import deque
 
 from minicorn.errors import ClientGone
 from minicorn.record import Record
-from minicorn.serving.spool import check_room
-from minicorn.system.scratch import open_scratch
+from minicorn.system.scratch import check_room, open_scratch
 from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:

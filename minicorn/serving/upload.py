@@ -13,8 +13,7 @@ from minicorn.config.settings import Settings
 from minicorn.errors import ProtocolError
 from minicorn.http.body import decoder_for
 from minicorn.http.request import Request
-from minicorn.serving.spool import check_room
-from minicorn.system.scratch import open_scratch
+from minicorn.system.scratch import check_room, open_scratch
 from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -2,6 +2,9 @@
 
 `tempfile` brings compression, hashing and random numbers into each process, for a name that none of
 these files has.
+
+However slow clients are, the disk is not filled with what they make us hold: the last part of it is left
+to others. Beyond that it is as if there were no room at all.
 """
 
 from __future__ import annotations
@@ -13,6 +16,10 @@ from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import IO
+
+
+# Bytes left free: this part of the file system, and so much at most
+LEFT_PART, LEFT_MOST = 8, 2**28
 
 
 def directory() -> str:
@@ -32,6 +39,14 @@ def open_scratch(buffering: int = -1) -> IO[bytes]:
 
         return tempfile.TemporaryFile(buffering=buffering)
     return os.fdopen(fd, "w+b", buffering)
+
+
+def check_room(size: int) -> None:
+    """OSError when `size` bytes more in such files would be too many."""
+    disk = os.statvfs(directory())
+    left = min(disk.f_blocks * disk.f_frsize // LEFT_PART, LEFT_MOST)
+    if disk.f_blocks and disk.f_bavail * disk.f_frsize - size < left:  # no blocks at all: it does not tell
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def open_memory() -> IO[bytes]:

@@ -29,10 +29,10 @@ LAYERS = {
         logs.complaints logs.formats logs.log logs.logconfig logs.logger logs.logs logs.output logs.relay
         logs.syslog logs.unanswered reload.failure reload.groundwork reload.imports reload.observer reload.places
         reload.sweep serving.forksafety serving.handoff serving.hooks serving.loader serving.order serving.outbox
-        serving.post serving.spool serving.surroundings serving.tls serving.upload system.activation system.cgroup
-        system.channel system.listeners system.memory system.pidfile system.poller system.privileges system.queues
-        system.rights system.scratch system.shell system.signals system.spawn system.systemd system.terminal
-        system.title system.wakeup
+        serving.post serving.surroundings serving.tls serving.upload system.activation system.cgroup system.channel
+        system.listeners system.memory system.pidfile system.poller system.privileges system.queues system.rights
+        system.scratch system.shell system.signals system.spawn system.systemd system.terminal system.title
+        system.wakeup
     """,
     "one client, one request": """
         logs.requestlog reload.showing serving.claims serving.connection serving.preface serving.reception

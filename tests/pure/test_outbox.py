@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from minicorn.errors import ClientGone
-from minicorn.serving import spool
 from minicorn.serving.outbox import FULL, MEMORY_MOST, Outbox
 from minicorn.serving.tls import TlsOutbox, TlsSocket
 from minicorn.system import scratch
@@ -202,8 +201,8 @@ def test_without_room_on_disk_it_stays_in_memory(pair: Pair, tmp_path: Path, mon
 
 def test_the_last_of_the_disk_is_left_to_others(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     outbox, client = pair
-    monkeypatch.setattr(spool, "LEFT_PART", 1)
-    monkeypatch.setattr(spool, "LEFT_MOST", 2**62)
+    monkeypatch.setattr(scratch, "LEFT_PART", 1)
+    monkeypatch.setattr(scratch, "LEFT_MOST", 2**62)
     data = pattern(3 * MIB)
     outbox.send(data)
     assert outbox.memory == outbox.size

@@ -11,7 +11,6 @@ import pytest
 from minicorn.config.settings import Settings
 from minicorn.errors import ProtocolError
 from minicorn.http.request import Framing, Request
-from minicorn.serving import spool
 from minicorn.serving.upload import MEMORY_LEAST, MEMORY_MOST, Upload
 from minicorn.system import scratch
 
@@ -43,8 +42,8 @@ def files() -> int:
 
 
 def fill_up_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool, "LEFT_PART", 1)
-    monkeypatch.setattr(spool, "LEFT_MOST", 2**62)
+    monkeypatch.setattr(scratch, "LEFT_PART", 1)
+    monkeypatch.setattr(scratch, "LEFT_MOST", 2**62)
 
 
 # Where it goes

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from minicorn.serving import spool
 from minicorn.serving.upload import MEMORY_MOST
+from minicorn.system import scratch
 
 BLOCK = b"x" * 2**16
 
@@ -180,8 +180,8 @@ def test_over_the_limit_of_memory_large_bodies_go_to_files(serve, log):
 
 
 def test_a_large_body_that_would_take_the_last_of_the_disk_is_told_503(serve, monkeypatch):
-    monkeypatch.setattr(spool, "LEFT_PART", 1)
-    monkeypatch.setattr(spool, "LEFT_MOST", 2**62)
+    monkeypatch.setattr(scratch, "LEFT_PART", 1)
+    monkeypatch.setattr(scratch, "LEFT_MOST", 2**62)
     server = serve(app, max_body_size=2**22)
     size = MEMORY_MOST + 1
     assert server.ask("/", method="POST", body=b"x" * size).status == 503
