@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MEMORY_MOST = 2**20
 FULL = 16 * 2**20
 SPOOL_MOST = 4 * 2**20
+GRANT = 2**16  # a look at the disk costs more than it takes to write a small block
 PIECE = 2**20  # the most that is handed to `send` at once, so that `full` is seen in time
 
 
@@ -41,8 +42,9 @@ class Outbox:
     """The unsent part of a socket's output, in order. ClientGone when the peer has gone."""
 
     _spooled: int  # bytes that have been written to the last of the files
+    _granted: int  # bytes in all that it may have, before the disk's room is looked at again
 
-    __slots__ = ("_queue", "_socket", "_spooled", "_spools", "memory", "size")
+    __slots__ = ("_granted", "_queue", "_socket", "_spooled", "_spools", "memory", "size")
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -123,9 +125,11 @@ class Outbox:
     def _spill(self, data: bytes | memoryview) -> bool:
         """Append to the temporary file; False when there is no room for it."""
         try:
-            check_room(len(data))
             if not self._spools or self._spooled >= SPOOL_MOST:
                 self._turn_over()
+            if self._spooled + len(data) > self._granted:
+                check_room(len(data) + GRANT)
+                self._granted = self._spooled + len(data) + GRANT
             spool = self._spools[-1]
             written = os.pwrite(spool.fileno(), data, self._spooled)
         except OSError:
@@ -144,7 +148,7 @@ class Outbox:
         """A file's place is never used again, for the kernel may still be sending from it: so one
         file after the other, each closed with the last span of it."""
         self._spools.append(open_scratch(buffering=0))
-        self._spooled = 0
+        self._spooled = self._granted = 0
 
     def _close_spools(self, kept: IO[bytes] | None) -> None:
         while self._spools and self._spools[0] is not kept:
