@@ -140,8 +140,10 @@ def _no_password() -> str:
 
 
 def _explain(error: ssl.SSLError) -> str:
-    if error.reason == "KEY_VALUES_MISMATCH":
+    if error.reason in ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):  # the latter: of another kind
         return "the key is not the certificate's"
+    if "TOO_SMALL" in str(error.reason) or "TOO_WEAK" in str(error.reason):
+        return f"OpenSSL takes no such weak one ({error.reason})"
     return f"no certificate and key in PEM form ({error.reason or error})"
 
 

@@ -377,6 +377,16 @@ def test_what_cannot_work_is_told_in_a_line(pair, other_pair, settings, message)
     assert "\n" not in str(caught.value)
 
 
+def test_keys_that_openssl_refuses_are_told_in_a_line(pair, tmp_path):
+    weak = str(tmp_path / "weak.pem")
+    command = ["openssl", "req", "-x509", "-nodes", "-newkey", "rsa:512", "-keyout", weak, "-out", weak]
+    subprocess.run([*command, "-subj", "/CN=weak"], check=True, capture_output=True)
+    with pytest.raises(ConfigError, match="the key is not the certificate's"):  # but of another kind
+        Server(app, settings=Settings(certfile=(pair.certificate,), keyfile=(weak,)))
+    with pytest.raises(ConfigError, match="OpenSSL takes no such weak one"):
+        Server(app, settings=Settings(certfile=(weak,), keyfile=(weak,)))
+
+
 def test_an_encrypted_key_is_told_and_not_asked_for(pair, tmp_path):
     encrypted = tmp_path / "key"
     command = ["openssl", "ec", "-in", pair.key, "-out", encrypted, "-aes128", "-passout", "pass:secret"]
