@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from typing import IO
 
 MEMORY_MOST = 2**20
+GATHERED = 2**16  # small blocks become pieces of so much, which cost one call each to send or to write
 FULL = 16 * 2**20
 SPOOL_MOST = 4 * 2**20
-GRANT = 2**16  # a look at the disk costs more than it takes to write a small block
 PIECE = 2**20  # the most that is handed to `send` at once, so that `full` is seen in time
 
 
@@ -35,16 +35,15 @@ class Span(Record, quick=True):
 
 
 # Most connections never have anything that waits: they share the empty queue, which nothing is put into
-_EMPTY: deque[memoryview | Span] = deque()
+_EMPTY: deque[bytearray | memoryview | Span] = deque()
 
 
 class Outbox:
     """The unsent part of a socket's output, in order. ClientGone when the peer has gone."""
 
     _spooled: int  # bytes that have been written to the last of the files
-    _granted: int  # bytes in all that it may have, before the disk's room is looked at again
 
-    __slots__ = ("_granted", "_queue", "_socket", "_spooled", "_spools", "memory", "size")
+    __slots__ = ("_queue", "_socket", "_spooled", "_spools", "memory", "size")
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -83,19 +82,19 @@ class Outbox:
         before = self.size
         while self._queue:
             head = self._queue[0]
-            sent = self._try_send(head) if isinstance(head, memoryview) else self._try_sendfile(head)
+            sent = self._try_sendfile(head) if isinstance(head, Span) else self._try_send(head)
             self.size -= sent
-            if isinstance(head, memoryview):
-                self.memory -= sent
-                if sent < len(head):
-                    self._queue[0] = head[sent:]
-                    break
-            else:
+            if isinstance(head, Span):
                 head.offset += sent
                 head.count -= sent
                 if head.count:
                     break
                 self._release(head)
+            else:
+                self.memory -= sent
+                if sent < len(head):
+                    self._queue[0] = memoryview(head)[sent:]
+                    break
             self._queue.popleft()
         if self._spools:
             spooled = (item.file for item in self._queue if isinstance(item, Span) and not item.owned)
@@ -113,48 +112,57 @@ class Outbox:
 
     def _keep(self, data: bytes | memoryview) -> None:
         self.size += len(data)
-        if self.memory + len(data) <= MEMORY_MOST or not self._spill(data):
+        self.memory += len(data)
+        last = self._queue[-1] if self._queue else None
+        if len(data) >= GATHERED:
             self._append(memoryview(data))
-            self.memory += len(data)
+        elif isinstance(last, bytearray) and len(last) < GATHERED:
+            last += data
+        else:
+            self._append(bytearray(data))
+        if self.memory > MEMORY_MOST:
+            self._spill()
 
-    def _append(self, item: memoryview | Span) -> None:
+    def _append(self, item: bytearray | memoryview | Span) -> None:
         if self._queue is _EMPTY:
             self._queue = deque()
         self._queue.append(item)
 
-    def _spill(self, data: bytes | memoryview) -> bool:
-        """Append to the temporary file; False when there is no room for it."""
+    def _spill(self) -> None:
+        """Put the last piece, if it is one already, into the temporary file; it stays where there is no room."""
+        piece = self._queue[-1]
+        if isinstance(piece, Span) or len(piece) < GATHERED:
+            return
         try:
+            check_room(len(piece))
             if not self._spools or self._spooled >= SPOOL_MOST:
                 self._turn_over()
-            if self._spooled + len(data) > self._granted:
-                check_room(len(data) + GRANT)
-                self._granted = self._spooled + len(data) + GRANT
             spool = self._spools[-1]
-            written = os.pwrite(spool.fileno(), data, self._spooled)
+            written = os.pwrite(spool.fileno(), piece, self._spooled)
         except OSError:
-            return False
-        if written < len(data):
-            return False
+            return
+        if written < len(piece):
+            return
+        self._queue.pop()
+        self.memory -= written
         last = self._queue[-1] if self._queue else None
         if isinstance(last, Span) and last.file is spool:
             last.count += written
         else:
             self._append(Span(spool, self._spooled, written))
         self._spooled += written
-        return True
 
     def _turn_over(self) -> None:
         """A file's place is never used again, for the kernel may still be sending from it: so one
         file after the other, each closed with the last span of it."""
         self._spools.append(open_scratch(buffering=0))
-        self._spooled = self._granted = 0
+        self._spooled = 0
 
     def _close_spools(self, kept: IO[bytes] | None) -> None:
         while self._spools and self._spools[0] is not kept:
             self._spools.pop(0).close()
 
-    def _try_send(self, data: bytes | memoryview) -> int:
+    def _try_send(self, data: bytes | bytearray | memoryview) -> int:
         try:
             return self._socket.send(data)
         except BlockingIOError:

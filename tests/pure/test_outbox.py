@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from minicorn.errors import ClientGone
-from minicorn.serving.outbox import FULL, MEMORY_MOST, Outbox
+from minicorn.serving.outbox import FULL, GATHERED, MEMORY_MOST, Outbox
 from minicorn.serving.tls import TlsOutbox, TlsSocket
 from minicorn.system import scratch
 
@@ -163,6 +163,47 @@ def test_beyond_a_mebibyte_it_lies_on_disk(pair: Pair) -> None:
     assert now - before < 2 * MEMORY_MOST
     expected = b"".join(random_bytes[number:] + random_bytes[:number] for number in range(32))
     assert client.take_all(outbox) == expected
+
+
+def test_small_blocks_are_sent_together_and_take_no_more_memory_than_their_bytes() -> None:
+    ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)  # each send is a message of its own
+    with ours, theirs:
+        ours.setblocking(False)
+        outbox = Outbox(ours)
+        alone = 0
+        while not outbox.size:
+            outbox.send(bytes(1000))
+            alone += 1
+        tracemalloc.start()
+        try:
+            for number in range(100_000):
+                outbox.send(number.to_bytes(5, "big"))
+            assert tracemalloc.get_traced_memory()[0] < 2 * outbox.size
+        finally:
+            tracemalloc.stop()
+        came = []
+        while outbox.size:
+            came.append(theirs.recv(MIB))
+            outbox.flush()
+        theirs.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                came.append(theirs.recv(MIB))
+        assert b"".join(came)[alone * 1000 :] == b"".join(number.to_bytes(5, "big") for number in range(100_000))
+        assert len(came) - alone < 20
+        outbox.close()
+
+
+def test_small_blocks_beyond_a_mebibyte_lie_on_disk_too(pair: Pair) -> None:
+    outbox, client = pair
+    expected = stuff(pair)
+    for number in range(3000):
+        outbox.send(data := pattern(1000, seed=number))
+        expected += data
+        assert outbox.memory <= MEMORY_MOST + GATHERED
+    assert outbox.size > outbox.memory
+    assert client.take_all(outbox) == expected
+    assert outbox.memory == 0
 
 
 def test_an_emptied_outbox_holds_no_file(pair: Pair) -> None:
