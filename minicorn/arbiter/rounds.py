@@ -16,7 +16,7 @@ from minicorn.logs.logger import LOGGER
 from minicorn.pool.herald import describe
 from minicorn.pool.pool import Pool
 from minicorn.pool.slow import SlowRequests
-from minicorn.system.memory import read_pss, read_rss
+from minicorn.system.process import read_pss, read_rss
 from minicorn.system.signals import STACKS
 
 

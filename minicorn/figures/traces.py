@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from minicorn.figures.snapshot import WorkerView
-from minicorn.figures.usage import read_parent
+from minicorn.system.process import read_parent
 from minicorn.system.signals import STACKS
 
 # Seconds that an answer may take; written is what has not grown for so long, as faulthandler says no end

@@ -25,7 +25,7 @@ from pathlib import Path
 import django_project
 from servers import CHECKOUT, Running, running
 
-from minicorn.system.memory import read_memory
+from minicorn.system.process import read_memory
 
 ROWS = 200_000
 BARE = """
@@ -34,7 +34,7 @@ from wsgiref.util import setup_testing_defaults
 sys.path[:0] = [os.getcwd(), {checkout!r}]
 from site_wsgi import application
 from site_urls import HOT, TABLE
-from minicorn.system.memory import read_memory
+from minicorn.system.process import read_memory
 
 def answer():
     environ = {{}}

@@ -19,7 +19,7 @@ from pathlib import Path
 import mixed
 from servers import HERE, Running, running
 
-from minicorn.system.memory import read_memory
+from minicorn.system.process import read_memory
 
 Figures = dict[str, float]
 

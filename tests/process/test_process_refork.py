@@ -13,7 +13,7 @@ from test_process_ctl import ctl
 from test_process_handoff import ask, hold_owner
 from test_process_preload import STATE, WORD, check_that_they_differ, preloaded, template, templates, workers
 
-from minicorn.system.memory import read_memory
+from minicorn.system.process import read_memory
 
 # Nothing of 32 MB is there before the first request; and what a fork would break or share
 LAZY = """

@@ -30,7 +30,7 @@ LAYERS = {
         logs.syslog logs.unanswered reload.failure reload.groundwork reload.imports reload.observer reload.places
         reload.sweep serving.forksafety serving.handoff serving.hooks serving.loader serving.order serving.outbox
         serving.post serving.surroundings serving.tls serving.upload system.activation system.cgroup system.channel
-        system.listeners system.memory system.pidfile system.poller system.privileges system.queues system.rights
+        system.listeners system.pidfile system.poller system.privileges system.process system.queues system.rights
         system.scratch system.shell system.signals system.spawn system.systemd system.terminal system.title
         system.wakeup
     """,
@@ -77,8 +77,7 @@ THIRD_PARTY = {
     "cli": {"shtab"},
     "serving.loader": {"paste"},
     "system.title": {"setproctitle"},
-    "system.memory": {"psutil"},
-    "figures.usage": {"psutil"},
+    "system.process": {"psutil"},
     "reload.observer": {"watchdog"},
 }
 

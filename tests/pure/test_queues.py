@@ -1,4 +1,4 @@
-"""Accept queues of real sockets, and what processes use."""
+"""Accept queues of real sockets."""
 
 import os
 import socket
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from minicorn.figures.snapshot import QueueView, Snapshot
-from minicorn.figures.usage import read_cpu, read_parent, with_usage
+from minicorn.figures.usage import with_usage
 from minicorn.pool.standing import Listening, Standing
 from minicorn.system.queues import read_queues
 
@@ -48,10 +48,3 @@ def test_each_queue_of_the_server_has_its_listeners_name_and_a_socket_that_is_go
     listeners = Listening("gone", 1), Listening("here", waiting(stack, inet, 1))
     snapshot = Snapshot(0.0, 0.0, Standing(pid=os.getpid(), listeners=listeners), ())
     assert with_usage(snapshot).queues == (QueueView("here", 1, 9),)
-
-
-def test_a_process_has_used_cpu_and_has_a_parent() -> None:
-    sum(range(1_000_000))
-    assert 0 < read_cpu(os.getpid()) < 3600
-    assert read_parent(os.getpid()) == os.getppid()
-    assert (read_cpu(2**22 + 1), read_parent(2**22 + 1)) == (0.0, 0)

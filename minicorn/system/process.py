@@ -1,12 +1,20 @@
-"""How much memory a process uses, read from /proc; psutil where there is none."""
+"""What the system tells of a process: memory, CPU, kin. Read from /proc; psutil is asked where there is none."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from minicorn.record import Value
+from minicorn.typed import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import psutil
+
+T = TypeVar("T")
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def read_rss(pid: int) -> int:
@@ -15,7 +23,7 @@ def read_rss(pid: int) -> int:
         with open(f"/proc/{pid}/statm") as file:
             return int(file.read().split()[1]) * _PAGE
     except FileNotFoundError:
-        return _ask_psutil(pid)
+        return _ask_psutil(pid, lambda process: int(process.memory_info().rss))
     except OSError:
         return 0  # EMFILE: psutil could not look either, nor even be imported
 
@@ -51,13 +59,48 @@ def read_pss(pid: int) -> int:
     return read_memory(pid).pss
 
 
-def _ask_psutil(pid: int) -> int:
+def read_cpu(pid: int, reaped: bool = False) -> float:
+    """Seconds, user and system, of all its threads, and of the children that it has `reaped`; 0.0 when
+    the system does not tell."""
+    try:
+        fields = _read_stat(pid)
+        return sum(map(int, fields[11 : 15 if reaped else 13])) / _TICKS
+    except FileNotFoundError:
+        return _ask_psutil(pid, lambda process: sum(process.cpu_times()[:2]))
+    except OSError:
+        return 0.0
+
+
+def read_parent(pid: int) -> int:
+    """The pid of its parent; 0 when the system does not tell."""
+    try:
+        return int(_read_stat(pid)[1])
+    except OSError:
+        return 0
+
+
+def read_children(pid: int) -> set[int]:
+    """The pids of its children; none where the system does not tell."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            return set(map(int, file.read().split()))
+    except OSError:
+        return set()
+
+
+def _read_stat(pid: int) -> list[str]:
+    """The fields of proc(5)'s stat from the third on: the second, a name, may hold anything but ends it
+    with the last bracket."""
+    with open(f"/proc/{pid}/stat", errors="replace") as file:
+        return file.read().rpartition(")")[2].split()
+
+
+def _ask_psutil(pid: int, question: Callable[[psutil.Process], T]) -> T | int:
     try:
         import psutil
     except ImportError:
         return 0
     try:
-        rss: int = psutil.Process(pid).memory_info().rss
-        return rss
+        return question(psutil.Process(pid))
     except psutil.Error:
         return 0
