@@ -19,7 +19,8 @@ from pathlib import Path
 
 from minicorn.errors import ConfigError, ExitCode, UsageError
 from minicorn.figures import display, survey, top, traces
-from minicorn.figures.snapshot import Condition, Snapshot, document
+from minicorn.figures.document import document
+from minicorn.figures.snapshot import Condition, Snapshot
 from minicorn.figures.usage import with_usage
 from minicorn.pool.rolls import Ending
 from minicorn.pool.standing import Stage, Standing

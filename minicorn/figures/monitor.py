@@ -22,7 +22,8 @@ from minicorn.config.address import Tcp
 from minicorn.config.settings import Settings
 from minicorn.errors import ExitCode
 from minicorn.figures import metrics, statsd, survey
-from minicorn.figures.snapshot import Snapshot, document, sample
+from minicorn.figures.document import document, sample
+from minicorn.figures.snapshot import Snapshot
 from minicorn.figures.usage import with_usage
 from minicorn.http.peers import is_ours, parse_ip
 from minicorn.logs.logger import LOGGER

@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections import Counter
 from enum import StrEnum
 
-from minicorn.figures.counters import BOUNDS, NOTHING, Counters, Histogram, add_up
+from minicorn.figures.counters import NOTHING, Counters, add_up
 from minicorn.pool.standing import Complaint, Stage, Standing
-from minicorn.record import Value, as_dict, fresh
+from minicorn.record import Value, fresh
 
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 LONG_SILENCE = 5.0
 
 
 class Usage(Value):
-    """What a process has taken of the machine: seconds of CPU, bytes (see `memory.Memory`)."""
+    """What a process has taken of the machine: seconds of CPU, bytes (see `process.Memory`)."""
 
     cpu: float = 0.0
     rss: int = 0
@@ -134,92 +134,3 @@ class Snapshot(Value):
         """The last that were logged, by the arbiter and by workers, oldest first."""
         own = [worker.error for worker in self.workers if worker.error is not None]
         return sorted([*self.standing.errors, *own], key=lambda complaint: complaint.at)
-
-
-def latency_summary(histogram: Histogram) -> dict[str, float]:
-    """Milliseconds by the name of the quantile."""
-    return {name: round(histogram.quantile(share) * 1000, 3) for name, share in QUANTILES.items()}
-
-
-def sample(snapshot: Snapshot, epoch: float) -> dict[str, object]:
-    """What a chart needs of one moment; totals, so that a difference is what came between two."""
-    totals = snapshot.totals
-    return {
-        "at": round(epoch, 3),
-        "by_status": totals.by_status,
-        "latency_counts": list(totals.latency.counts),
-        "busy": snapshot.states[Condition.BUSY],
-        "workers": len(snapshot.workers),
-    }
-
-
-def document(snapshot: Snapshot) -> dict[str, object]:
-    """For `status --json` and /status: durations in seconds, sizes in bytes, latencies in milliseconds."""
-    standing = snapshot.standing
-    return {
-        "pid": standing.pid,
-        "version": standing.version,
-        "app": standing.app,
-        "title": standing.title,
-        "listeners": [each.name for each in standing.listeners],
-        "stage": standing.stage.value,
-        "ready": not snapshot.unready,
-        "reason": snapshot.unready,
-        "age": round(snapshot.now - standing.started, 1),
-        "silent": round(snapshot.now - snapshot.heard, 1),
-        "workers_wanted": standing.size,
-        "generation": standing.generation,
-        "rolling": standing.rolling,
-        "last_roll": _last_roll(standing),
-        "upgrades": standing.upgrades,
-        "upgrade_error": standing.upgrade_error,
-        "worker_exits": dict(standing.exits),
-        "signals": dict(standing.obeyed),
-        "totals": _totals(snapshot.totals),
-        "usage": as_dict(snapshot.usage),
-        "memory": {"processes": len(snapshot.processes), "pss": snapshot.pss, "private": snapshot.private},
-        "accept_queues": [as_dict(queue) for queue in snapshot.queues],
-        "workers": [_worker(worker, snapshot.now) for worker in snapshot.workers],
-        "errors": [as_dict(complaint) for complaint in snapshot.errors],
-    }
-
-
-def _last_roll(standing: Standing) -> dict[str, object] | None:
-    rolled = standing.rolled
-    if rolled is None:
-        return None
-    at = round(standing.rolled_at, 3)
-    return {"generation": rolled.generation, "outcome": rolled.outcome, "at": at, "error": standing.roll_error}
-
-
-def _totals(totals: Counters) -> dict[str, object]:
-    return {
-        "requests": totals.requests,
-        "by_status": totals.by_status,
-        "refused": totals.refused,
-        "connections": totals.accepted,
-        "handed_off": totals.given,
-        "received_bytes": totals.received,
-        "sent_bytes": totals.sent,
-        "latency_ms": latency_summary(totals.latency),
-        "latency_counts": list(totals.latency.counts),
-        "latency_bounds": list(BOUNDS),
-        "queue_ms": latency_summary(totals.queue),
-    }
-
-
-def _worker(worker: WorkerView, now: float) -> dict[str, object]:
-    return {
-        "slot": worker.slot,
-        "pid": worker.pid,
-        "generation": worker.generation,
-        "state": worker.state,
-        "age": round(now - worker.born, 1),
-        "for": round(max(0.0, now - worker.since), 3),
-        "request": worker.request,
-        "client": worker.client,
-        "connections": worker.connections,
-        "requests": worker.counters.requests,
-        "latency_ms": latency_summary(worker.counters.latency),
-        **as_dict(worker.usage),
-    }

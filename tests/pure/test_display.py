@@ -5,7 +5,8 @@ import pytest
 from minicorn.figures import display
 from minicorn.figures.counters import NOTHING, ROWS, Counters
 from minicorn.figures.display import Pace, duration, latency, pace, size
-from minicorn.figures.snapshot import Condition, QueueView, Snapshot, Usage, WorkerView, document
+from minicorn.figures.document import document
+from minicorn.figures.snapshot import Condition, QueueView, Snapshot, Usage, WorkerView
 from minicorn.pool.rolls import Ending, Rolled
 from minicorn.pool.standing import Complaint, Listening, Stage, Standing
 from minicorn.record import replace
