@@ -17,11 +17,11 @@ LAYERS = {
     "pure: values in, values out": """
         arbiter config errors figures http logs memo pool record reload serving system typed version arbiter.regimes
         config.address config.gunicorn config.kinds config.layers config.settings figures.counters figures.display
-        figures.metrics figures.snapshot figures.statsd http.body http.forwarded http.grammar http.heads http.mould
-        http.peers http.proxy http.quoting http.reply http.request http.tracing pool.actions pool.backoff
-        pool.herald pool.life pool.nursery pool.obituary pool.pool pool.reforks pool.rolls pool.shutdown pool.slow
-        pool.standing pool.waiting reload.changes reload.page serving.certificate serving.crowd serving.deadlines
-        serving.holdings serving.pace
+        figures.document figures.metrics figures.snapshot figures.statsd http.body http.forwarded http.grammar
+        http.heads http.mould http.peers http.proxy http.quoting http.reply http.request http.tracing pool.actions
+        pool.backoff pool.herald pool.life pool.nursery pool.obituary pool.pool pool.reforks pool.rolls
+        pool.shutdown pool.slow pool.standing pool.waiting reload.changes reload.page serving.certificate
+        serving.crowd serving.deadlines serving.holdings serving.pace
     """,
     "one fact of the operating system each": """
         arbiter.succession config.configfile config.configuration figures.desk figures.directory figures.heartbeat
