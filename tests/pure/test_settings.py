@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import minicorn
 from minicorn.cli import main
 from minicorn.config.address import Descriptor, Tcp, Unix
-from minicorn.config.layers import from_argv, from_environ, from_options, from_values, render, settle
+from minicorn.config.layers import OWN_VARIABLES, from_argv, from_environ, from_options, from_values, render, settle
 from minicorn.config.settings import ACCESS_FORMAT, OPTIONS, Settings
 from minicorn.errors import ConfigError, UsageError
 
@@ -481,3 +481,9 @@ def test_the_command_runs_from_a_checkout_with_the_standard_library_alone(tmp_pa
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith("minicorn: error: -w/--workers: cannot take 'none'")
     assert ran.stderr.count("\n") == 1
+
+
+def test_variables_of_ours_that_are_no_settings_are_those_that_are_used() -> None:
+    sources = [path.read_text() for path in Path(minicorn.__file__).parent.rglob("*.py") if path.name != "layers.py"]
+    used = {name for source in sources for name in re.findall(r'"(MINICORN_[A-Z_]+)"', source)}
+    assert used == OWN_VARIABLES
