@@ -46,7 +46,7 @@ def _unused(*flags: str, takes_value: bool = True) -> Foreign:
 
 
 FOREIGN: Mapping[str, Foreign] = {
-    "worker_class": Foreign(_MANY + ", and leave it out", ("sync", "gunicorn.workers.sync.SyncWorker"), ("-k", "--worker-class")),
+    "worker_class": Foreign(_MANY + ", and leave it out; " + _NO_ASGI, ("sync", "gunicorn.workers.sync.SyncWorker"), ("-k", "--worker-class")),
     "threads": Foreign(_MANY, (1, "1"), ("--threads",)),
     "daemon": Foreign("let systemd or a container run it in the background", _OFF, ("-D", "--daemon"), False),
     "spew": Foreign("python -m trace shows the same without a server's help", _OFF, ("--spew",), False),

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 from minicorn.config import configfile
 from minicorn.config.settings import NAMES, OPTIONS, Settings
+from minicorn.errors import AppLoadError
 from minicorn.logs.logger import LOGGER
 from minicorn.system.cgroup import count_workers
 from minicorn.typed import TYPE_CHECKING
@@ -66,15 +67,17 @@ def make_request(environ: WSGIEnvironment) -> SimpleNamespace:
     """`req`, as gunicorn parses it: names of header fields in capitals."""
     fields = [(key[5:].replace("_", "-"), value) for key, value in environ.items() if key.startswith("HTTP_")]
     fields += [(key.replace("_", "-"), environ[key]) for key in ("CONTENT_TYPE", "CONTENT_LENGTH") if key in environ]
+    address = environ["REMOTE_ADDR"], environ["REMOTE_PORT"]
     return SimpleNamespace(
         method=environ["REQUEST_METHOD"],
         uri=environ["RAW_URI"],
-        path=environ["PATH_INFO"],
+        path=environ["RAW_URI"].partition("?")[0],
         query=environ["QUERY_STRING"],
         headers=fields,
         version=tuple(map(int, environ["SERVER_PROTOCOL"].removeprefix("HTTP/").split("."))),
         scheme=environ["wsgi.url_scheme"],
-        remote_addr=(environ["REMOTE_ADDR"], environ["REMOTE_PORT"]),
+        remote_addr=address,
+        peer_addr=address,
     )
 
 
@@ -84,7 +87,8 @@ def run_hook(name: str, hook: Callable[..., object], *args: object) -> bool:
         hook(*args[: _takes(hook, len(args))])
         return True
     except BaseException as error:  # SystemExit too: a hook does not end a server
-        LOGGER.error("hook %s raised\n%s", name, explain(error))
+        beyond = error.__traceback__ and error.__traceback__.tb_next  # without our own frame
+        LOGGER.error("hook %s raised\n%s", name, explain(error.with_traceback(beyond)))
         return False
 
 
@@ -104,7 +108,7 @@ def run_file(settings: Settings) -> dict[str, object]:
     return configfile.execute(settings.config, os.path.dirname(settings.config) or os.getcwd(), settings.source)
 
 
-class HookFailed(Exception):
+class HookFailed(AppLoadError):
     """A hook has raised, which has been logged: what it guards does not happen."""
 
 

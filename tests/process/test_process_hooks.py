@@ -199,6 +199,16 @@ def test_pre_request_that_raises_is_a_500_and_the_next_is_asked_again(start: Sta
     assert server.get("/environ").status == 500
     server.wait_log("hook pre_request raised")
     assert server.get("/").status == 200
+    assert "/minicorn/serving/" not in server.log.text  # in the traceback is what is the user's
+
+
+def test_a_hook_is_told_the_path_as_it_came(start: Starter) -> None:
+    start.write(
+        "minicorn.conf.py", "def pre_request(worker, req):\n    worker.log.info('%s %s', req.path, req.peer_addr[0])"
+    )
+    server = start("plain:app")
+    server.get("/%41%2f?b%20c")
+    server.wait_log(r"^INFO: +/%41%2f 127\.0\.0\.1$")
 
 
 def test_post_request_is_told_of_the_request_as_it_came_whatever_the_application_made_of_it(start: Starter) -> None:
