@@ -117,6 +117,8 @@ class Arbiter:
         if estate is not None:
             self._pool.rolls.wishes = self._chronicle.reloads
             inherit(self._pool, estate)
+            for pid in self._pool.workers:
+                self._rounds.allow(pid, serving.max_worker_memory)
 
     @property
     def _settings(self) -> Settings:
@@ -168,7 +170,7 @@ class Arbiter:
         if now >= self._next_round:
             self._next_round = now + TICK
             self._deaths.look_around()
-            self._rounds.weigh(self._settings.max_worker_memory)
+            self._rounds.weigh()
             if self._settings.refork_after:
                 self._rounds.count()
         news = self._reloading.turn(now) if self._reloading else ""
@@ -273,6 +275,8 @@ class Arbiter:
         match message.word:
             case channel.READY:
                 self._pool.ready(pid, time.monotonic())
+                if worker := self._pool.workers.get(pid):
+                    self._rounds.allow(pid, self._regimes.of(worker.generation).max_worker_memory)
                 if self._pool.stopping is not None:
                     self._belongings.tell(pid, channel.PART)
                 self._deaths.averted(pid)
@@ -373,7 +377,7 @@ class Arbiter:
 
     def _take_on(self, new: Settings, old: Settings) -> None:
         LOGGER.setLevel(new.log_level.upper())
-        self._pool.configure(new.graceful_timeout, new.max_worker_memory, new.max_boot_failures)
+        self._pool.configure(new.graceful_timeout, new.max_boot_failures)
         if new.workers != old.workers:
             size = count_workers() if new.workers == "auto" else new.workers
             self._resize(size - self._pool.size)
@@ -438,7 +442,6 @@ def _make_pool(size: int, settings: Settings) -> Pool:
     return Pool(
         size,
         settings.graceful_timeout,
-        max_memory=settings.max_worker_memory,
         max_boot_failures=settings.max_boot_failures,
         cradle=_find_cradle(settings),
         eager=settings.reload,

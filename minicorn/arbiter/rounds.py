@@ -51,11 +51,15 @@ class Rounds:
         for worker in self._pool.workers.values():
             self._directory.page(worker.slot).live(worker.state)
 
-    def weigh(self, limit: int) -> None:
-        """PSS is dear to ask for, and never more than RSS: ask when that is above the limit."""
-        for pid in self._pool.workers:
-            weight = read_rss(pid)
-            self._pool.weighed(pid, read_pss(pid) if limit and weight > limit else weight)
+    def allow(self, pid: int, most: int) -> None:
+        """See with how much a worker begins that may use `most` bytes; 0: as many as it likes."""
+        if most:
+            self._pool.allow(pid, most, _weigh(pid, most))
+
+    def weigh(self) -> None:
+        """See how much memory each worker uses."""
+        for pid, worker in self._pool.workers.items():
+            self._pool.weighed(pid, _weigh(pid, worker.max_memory))
 
     def count(self) -> None:
         """See how many requests each worker has answered."""
@@ -87,3 +91,9 @@ class Rounds:
 
     def _beats(self) -> dict[int, Beat]:
         return {pid: self._directory.page(worker.slot).read() for pid, worker in self._pool.workers.items()}
+
+
+def _weigh(pid: int, limit: int) -> int:
+    """PSS is dear to ask for, and never more than RSS: ask when that is above the limit."""
+    weight = read_rss(pid)
+    return read_pss(pid) if limit and weight > limit else weight

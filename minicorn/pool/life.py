@@ -104,6 +104,8 @@ class Worker(Record):
     dismissed: bool = False  # its end is wanted
     wish: str = ""  # why it should be replaced when its turn comes
     memory: int = 0  # bytes, last seen
+    max_memory: int = 0  # bytes that it may use; 0: as many as it likes
+    within: bool = False  # it was seen below that: who begins above it would be ended again and again
     answered: int = 0  # requests, last seen
     asked: int = 0  # how many they were when it was last asked to fork a template
     heavy: int = 0  # samples in a row above the limit
@@ -166,10 +168,10 @@ class Worker(Record):
         """When it is late."""
         return self.patience if self.state is State.ABORTED else min(self.promise + self.grant, self.patience)
 
-    def judge(self, now: float, stopping: bool, max_memory: int) -> Abort | Kill | None:
-        """How to end it, if it must be by force. `max_memory`: bytes, 0 for no limit."""
-        if max_memory and self.memory > HARD * max_memory:
-            reason = f"it uses {self.memory >> 20} MiB, {HARD} times {max_memory >> 20} are the limit"
+    def judge(self, now: float, stopping: bool) -> Abort | Kill | None:
+        """How to end it, if it must be by force."""
+        if self.within and self.memory > HARD * self.max_memory:
+            reason = f"it uses {self.memory >> 20} MiB, {HARD} times {self.max_memory >> 20} are the limit"
             return self.kill(reason, Cause.MEMORY, now)
         late = now - self.deadline
         if late < 0:

@@ -36,16 +36,14 @@ class Pool:
         size: int,
         graceful_timeout: float,
         *,
-        max_memory: int,
         max_boot_failures: int,
         cradle: Cradle,
         eager: bool,
         refork_after: tuple[int, ...],
     ) -> None:
-        """`max_memory`: bytes, of each worker; `max_boot_failures`: in a row; 0 for no limit. `eager`: --reload."""
+        """`max_boot_failures`: in a row; 0 for no limit. `eager`: --reload."""
         self.size = size
         self.graceful_timeout = graceful_timeout
-        self._max_memory = max_memory
         self._max_boot_failures = max_boot_failures
         self._agenda = Agenda()
         self.workers: dict[int, Worker] = {}
@@ -165,15 +163,24 @@ class Pool:
         if worker is not None and not worker.wish:
             worker.wish = why
 
+    def allow(self, pid: int, most: int, memory: int) -> None:
+        """The worker may use `most` bytes, and begins with `memory`."""
+        self.workers[pid].max_memory = most
+        self.weighed(pid, memory)
+        if memory > most:
+            uses = f"uses {memory >> 20} MiB as it begins, {most >> 20} are allowed"
+            self._agenda.say(Level.WARNING, f"{self.workers[pid]} {uses}: it is let be while it stays above that")
+
     def weighed(self, pid: int, memory: int) -> None:
         """A sample of the worker's memory, in bytes; 0 where it could not be taken, as it may be dying."""
         if not memory:
             return
         worker = self.workers[pid]
         worker.memory = memory
-        worker.heavy = worker.heavy + 1 if self._max_memory and memory > self._max_memory else 0
+        worker.within |= memory <= worker.max_memory
+        worker.heavy = worker.heavy + 1 if worker.within and memory > worker.max_memory else 0
         if worker.heavy >= SAMPLES:
-            self.recycle(pid, f"it uses {memory >> 20} MiB, {self._max_memory >> 20} are allowed")
+            self.recycle(pid, f"it uses {memory >> 20} MiB, {worker.max_memory >> 20} are allowed")
 
     def answered(self, pid: int, requests: int) -> None:
         """How many requests the worker has answered by now."""
@@ -208,10 +215,9 @@ class Pool:
             self.parked = False
             self.rolls.wish()
 
-    def configure(self, graceful_timeout: float, max_memory: int, max_boot_failures: int) -> None:
+    def configure(self, graceful_timeout: float, max_boot_failures: int) -> None:
         """The operator has changed his mind; it counts from now on."""
         self.graceful_timeout = graceful_timeout
-        self._max_memory = max_memory
         self._max_boot_failures = max_boot_failures
 
     def resize(self, by: int) -> None:
@@ -304,7 +310,7 @@ class Pool:
         for worker in self.children.values():
             worker.hear(promises.get(worker.pid, math.inf))
         for worker in self._judged():
-            if verdict := worker.judge(now, self.stopping is not None, self._max_memory):
+            if verdict := worker.judge(now, self.stopping is not None):
                 self._agenda.do(verdict)
         self.nursery.judge(now)
 

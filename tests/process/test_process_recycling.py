@@ -172,6 +172,17 @@ def test_a_worker_twice_as_large_as_allowed_is_killed_and_the_log_says_why(start
 
 
 @needs_pss
+def test_a_limit_below_what_a_new_worker_uses_ends_nobody(start: Starter) -> None:
+    """A mistake of units, say: no request is lost to it."""
+    server = start("grow:app", "--workers", "2", "--max-worker-memory", "1M")
+    server.wait_log(r"WARNING: .*uses \d+ MiB as it begins, 1 are allowed", count=2)
+    before, began = server.workers(), time.monotonic()
+    assert int(server.get("/grow?30").text) in before
+    wait_until(lambda: time.monotonic() - began > 1.2, "all have been weighed once more")
+    assert server.workers() == before
+
+
+@needs_pss
 def test_memory_that_workers_share_counts_once(start: Starter) -> None:
     """Each is above the limit with all that it shares; the one that really grows shows that all were weighed."""
     (start.cwd / "shared").write_bytes(os.urandom(1 << 20) * 96)

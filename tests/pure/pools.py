@@ -8,7 +8,6 @@ def make_pool(size: int, **options: object) -> Pool:
     """A pool that sets no limits, and forks workers by itself; `options` in place of what that has."""
     usual: dict[str, object] = {
         "graceful_timeout": 30.0,
-        "max_memory": 0,
         "max_boot_failures": 0,
         "cradle": Cradle.ARBITER,
         "eager": False,

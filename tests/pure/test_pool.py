@@ -501,9 +501,10 @@ def test_a_replacement_that_cannot_boot_leaves_the_worker_serving(world):
 
 
 def test_memory_above_the_limit_counts_after_several_samples_in_a_row():
-    world = World(2, max_memory=100 << 20)
+    world = World(2)
     world.run(2)
     pid = next(iter(world.pool.workers))
+    world.pool.allow(pid, 100 << 20, 90 << 20)
     for memory in [150, 150, 50, *[150] * (SAMPLES - 1)]:
         world.pool.weighed(pid, memory << 20)
         world.run(0.1)
@@ -514,13 +515,30 @@ def test_memory_above_the_limit_counts_after_several_samples_in_a_row():
 
 
 def test_memory_at_twice_the_limit_kills_with_the_reason():
-    world = World(2, max_memory=100 << 20)
+    world = World(2)
     world.run(2)
     pid = next(iter(world.pool.workers))
+    world.pool.allow(pid, 100 << 20, 90 << 20)
     world.pool.weighed(pid, 201 << 20)
     world.perform()
     (kill,) = world.done(Kill)
     assert kill.pid == pid and "201 MiB" in kill.reason
+
+
+def test_a_worker_that_begins_above_its_limit_is_told_of_and_let_be_until_it_was_below():
+    world = World(2)
+    world.run(2)
+    pid = next(iter(world.pool.workers))
+    world.pool.allow(pid, 100 << 20, 101 << 20)
+    for _ in range(SAMPLES):
+        world.pool.weighed(pid, 201 << 20)
+    world.run(5)
+    assert pid in world.pool.workers and not world.done(Kill)
+    assert any("uses 101 MiB as it begins, 100 are allowed" in line for line in world.said)
+    world.pool.weighed(pid, 99 << 20)
+    world.pool.weighed(pid, 201 << 20)
+    world.perform()
+    assert world.done(Kill)
 
 
 def test_too_many_failed_boots_in_a_row_give_up_where_that_is_wanted():
