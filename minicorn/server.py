@@ -292,12 +292,12 @@ class Server:
         connection.interest = poller.WRITE
         self._loop.poll_for(connection)
         while connection.outbox.full:
-            began = time.monotonic()
+            began, unsent = time.monotonic(), connection.unsent
             self._page.extend(patience)
             self.leave()
             writable = poller.wait(connection.fd, poller.WRITE, patience)
             self.enter()
-            if not writable:
+            if not writable and connection.unsent >= unsent:
                 raise ClientGone(f"it took nothing of its reply for {patience:g} s")
             connection.outbox.flush()
             self._page.extend(time.monotonic() - began - patience)

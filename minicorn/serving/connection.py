@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping
 from enum import IntEnum
 from fcntl import ioctl
-from termios import FIONREAD
+from termios import FIONREAD, TIOCOUTQ
 
 from minicorn.config.settings import Settings
 from minicorn.errors import ClientGone, ProtocolError
@@ -84,6 +84,7 @@ class Connection:
     # From `finish` on
     _next: State  # where its reply leads: IDLE, LINGER or CLOSED
     _bounded: bool
+    _unsent_then: int  # when it last had progress
 
     __slots__ = (
         "_bounded",
@@ -92,6 +93,7 @@ class Connection:
         "_next",
         "_raw",
         "_searched",
+        "_unsent_then",
         "_upload",
         "begun",
         "body",
@@ -380,8 +382,11 @@ class Connection:
         except OSError as error:
             raise ClientGone(str(error)) from error
 
-    def expire(self) -> None:
+    def expire(self, now: float) -> None:
         """The deadline of the state has passed: ProtocolError for a request that has begun, or ClientGone."""
+        if self.state is REPLY and self.unsent < self._unsent_then:
+            self.note_progress(now)  # though there is no room for more yet: the system wants a third of its buffer free
+            return
         if self.state is BODY or (self.state is HEAD and self._input):
             raise ProtocolError(408, f"its {self.state.name.lower()} did not come in time")
         if self.state is not APP:  # which has a deadline of the application's
@@ -443,7 +448,7 @@ class Connection:
         if self.outbox.size:
             self.holds = True
             self._move(REPLY)
-            self.deadline = now + self.settings.send_timeout
+            self.note_progress(now)
             self.interest = poller.WRITE
         else:
             self._settle(now)
@@ -451,9 +456,21 @@ class Connection:
     def flush(self, now: float) -> None:
         """The socket has room."""
         if self.outbox.flush():
-            self.deadline = now + self.settings.send_timeout
+            self.note_progress(now)
         if self.state is REPLY and not self.outbox.size:
             self._settle(now)
+
+    def note_progress(self, now: float) -> None:
+        """The client has taken something of its reply."""
+        self._unsent_then = self.unsent
+        self.deadline = now + self.settings.send_timeout
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of the reply that the system has, and the client not yet (tcp(7), SIOCOUTQ); 0 where nobody tells."""
+        if not sys.platform.startswith("linux"):
+            return 0
+        return int.from_bytes(ioctl(self.fd, TIOCOUTQ, _NO_BYTES), sys.byteorder)
 
     def _settle(self, now: float) -> None:
         """The reply is on its way in full."""

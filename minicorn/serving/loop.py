@@ -252,7 +252,7 @@ class Loop:
         if connection.lags:
             return  # what it has sent waits for us, and has not been looked at
         try:
-            connection.expire()
+            connection.expire(now)
             self._follow(connection)
         except ProtocolError as error:
             self.refuse(connection, error, now)

@@ -91,7 +91,7 @@ class TlsConnection(PrefacedConnection):
         if self._secure is not None and not self._secure.say_goodbye():
             if self.state is not REPLY:
                 self._move(REPLY)
-                self.deadline = now + self.settings.send_timeout
+                self.note_progress(now)
             self.interest = poller.WRITE
         else:
             self._next = LINGER  # its own close_notify, to a socket that is closed, would reset what it has not read

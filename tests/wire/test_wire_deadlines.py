@@ -6,7 +6,10 @@ import time
 
 import pytest
 
+from minicorn.config.address import Unix
+from minicorn.serving import outbox
 from minicorn.serving.deadlines import TICK
+from minicorn.system import listeners
 
 LARGE = os.urandom(2**20) * 8  # beyond what the sockets' buffers hold
 
@@ -153,6 +156,22 @@ def test_who_reads_slowly_gets_everything(serve):
         pause.wait(0.06)  # 2 s in all: longer than send_timeout and the tick in which it is noticed
     assert b"".join(got) == LARGE
     assert client.ask().body == b"ok"
+
+
+@pytest.mark.parametrize("answer", [app, by_generator], ids=["all is handed over", "the application waits"])
+def test_who_reads_steadily_is_not_dropped_though_the_system_has_no_room_for_more(serve, tmp_path, monkeypatch, answer):
+    """Of a Unix socket's buffer three quarters must be free, which takes this client 2.5 s."""
+    monkeypatch.setattr(outbox, "FULL", 2**20)
+    server = serve(answer, bound=listeners.bind(Unix(str(tmp_path / "socket")), 16), send_timeout=0.7)
+    client = server.connect()
+    client.send(client.render("/large", version="HTTP/1.0"))
+    pause = threading.Event()
+    got = []
+    for _ in range(60):
+        got.append(client.sock.recv(3000))
+        pause.wait(0.05)
+    reply = b"".join(got) + client.rest()
+    assert reply.partition(b"\r\n\r\n")[2] == LARGE
 
 
 def test_a_reply_that_only_the_connection_ends_is_reset_when_its_client_is_dropped(serve, open_descriptors, wait_until):
