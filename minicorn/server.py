@@ -36,6 +36,7 @@ from minicorn.system.wakeup import Wakeup
 from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:  # ours are imported where they are on
+    from typing import IO
     from wsgiref.types import WSGIApplication, WSGIEnvironment
 
     from minicorn.logs.requestlog import RequestLog
@@ -84,6 +85,7 @@ class Server:
         self.should_exit = False
         # Called after each request: environ, status, header fields, bytes of body
         self.after_request: Callable[[WSGIEnvironment, str, list[tuple[str, str]], int], object] | None = None
+        self.errors: IO[str] | None = None  # `wsgi.errors`, where that is not standard error
         self._settings = settings = settings or DEFAULTS
         # A connection that has served fewer is kept; none is as we end
         self._share = (settings.max_keepalive_requests or sys.maxsize) - 1 if settings.keep_alive else 0
@@ -231,6 +233,7 @@ class Server:
         secure = {"wsgi.url_scheme": "https", "HTTPS": "on"} if self._settings.certfile else {}
         return base_environ(listener, self._settings.workers != 1, self._settings.sendfile) | {
             **secure,
+            "wsgi.errors": self.errors or sys.stderr,
             "minicorn.worker": self._identity,
             "minicorn.extend_deadline": self._page.extend,
             "minicorn.shutting_down": lambda: self.should_exit or self._loop.closing,

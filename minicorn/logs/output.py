@@ -9,6 +9,7 @@ shares: it is opened anew.
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import socket
@@ -59,6 +60,13 @@ class Output:
             return _open_stream(self._standard_fd)
         self._fd = _open_file(self.path)
         return partial(os.write, self._fd)
+
+    def errors(self) -> io.TextIOWrapper | None:
+        """`wsgi.errors` for an application, where it is not standard error: by PEP 3333 the server's log. A log
+        of objects keeps to them."""
+        if self.path is None or self._json:
+            return None
+        return io.TextIOWrapper(Errors(self), "utf-8", "backslashreplace", write_through=True)  # type: ignore[arg-type]
 
     def write(self, line: bytes) -> None:
         """Write a line, its end included, or keep it, or lose and count it."""
@@ -193,6 +201,20 @@ def _open_stream(fd: int) -> Callable[[bytes], int]:
     except OSError:
         own = os.dup(fd)  # another user's terminal (su): it may block
     return partial(os.write, own)
+
+
+class Errors(io.RawIOBase):
+    """What an application writes to `wsgi.errors`, which goes to `output` as it is."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        self._output.write(bytes(data))
+        return len(data)
 
 
 class Sink(Protocol):

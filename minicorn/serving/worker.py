@@ -145,6 +145,8 @@ class Worker:
             access=self._logs.access,
             seat=Seat(post.slot, post.generation, post.page, post.idle_map, post.handoff),
         )
+        if not self._settings.capture_output:  # which leads standard error there already
+            self._server.errors = self._logs.error.errors()
         self._server.watch(self._signals.fd, self._obey)
         self._server.watch(post.channel.fd, self._listen, urgent=True)
         if self._settings.max_requests:

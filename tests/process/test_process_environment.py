@@ -130,6 +130,12 @@ def test_a_logging_configuration_during_a_request_silences_nothing_of_ours(start
 # The application's end
 
 
+TELLS = """
+def app(environ, start_response):
+    print(f"of {environ['PATH_INFO']}: \\u20ac", "and on", sep="\\n", file=environ["wsgi.errors"])
+    start_response("200 OK", [])
+    return []
+"""
 # As a logger of the application's own may be, where print() leads
 BROKEN = (
     "import sys\nclass Broken:\n    def write(self, text): return len(text)\n    def flush(self): raise RuntimeError\n"
@@ -333,6 +339,22 @@ def test_a_log_in_a_file_loses_nothing_to_the_applications_own_lines(start: Star
         assert log.count("ValueError: as the path says") == 1
     finally:
         os.close(fd)
+
+
+def test_what_the_application_writes_to_wsgi_errors_is_in_the_error_log(start: Starter) -> None:
+    """That is where Flask logs, with the traceback of what a view has raised; after a rotation as well."""
+    start.write("tells.py", TELLS)
+    server = start("tells:app", "--error-logfile", "error.log", ready=0)
+    log = start.cwd / "error.log"
+    wait_until(lambda: log.exists() and "is ready after" in log.read_text(), "it is ready")
+    port = server.listening_port()
+    assert server.get("/first", at=port).status == 200
+    assert log.read_text().endswith("\nof /first: \u20ac\nand on\n")
+    log.rename(start.cwd / "error.log.1")
+    server.signal(SIGUSR1)
+    wait_until(log.exists, "it is opened again")
+    wait_until(lambda: server.get("/next", at=port) and "of /next: \u20ac\n" in log.read_text(), "by the worker too")
+    assert "of /" not in server.log.text
 
 
 def test_nothing_is_printed_twice_by_fork(start: Starter) -> None:
