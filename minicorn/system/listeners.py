@@ -41,8 +41,9 @@ class Listener:
             self.host, self.port = listening.getsockname()[:2]
             self.name = str(Tcp(self.host, self.port))
         else:
-            # The kernel knows a path of ours by the temporary name that it was bound to
-            self.host, self.port = path or os.fsdecode(listening.getsockname()), 0
+            # The kernel knows a path of ours by the temporary name that it was bound to; a name that is no path
+            # begins with NUL, and is written as systemd does
+            self.host, self.port = path or os.fsdecode(listening.getsockname()).replace("\0", "@"), 0
             self.name = str(Unix(self.host))
 
     def url(self, scheme: str) -> str:

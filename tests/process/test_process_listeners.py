@@ -198,6 +198,16 @@ def test_an_inherited_unix_socket_is_not_removed(start: Starter, place: Path) ->
             client.connect(str(path))
 
 
+def test_an_inherited_abstract_socket_is_served_and_its_name_printable(start: Starter) -> None:
+    name = f"minicorn-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as ours:
+        ours.bind(f"\0{name}")
+        ours.listen()
+        server = start("plain:app", "--bind", f"fd://{ours.fileno()}", bind=False, pass_fds=(ours.fileno(),))
+        server.wait_log(f"Listening on unix:@{name}$")
+        assert server.get("/", at=Path(f"\0{name}")).status == 200
+
+
 def test_a_descriptor_that_is_no_listening_socket_is_refused(start: Starter) -> None:
     reading, writing = os.pipe()
     try:
