@@ -18,7 +18,7 @@ from minicorn.pool.life import USHER
 from minicorn.server import Seat, Server
 from minicorn.serving.loader import load_app
 from minicorn.serving.post import Post
-from minicorn.serving.surroundings import provide
+from minicorn.serving.surroundings import mount, provide
 from minicorn.serving.worker import Worker
 from minicorn.system import channel
 from minicorn.typed import TYPE_CHECKING
@@ -66,7 +66,7 @@ class Offspring:
         with watch.watching():
             app = load_app(settings.app)
             post.take_stack()
-            server = Server(app, settings=settings, bound=post.listeners, seat=Seat(page=post.page))
+            server = Server(mount(app), settings=settings, bound=post.listeners, seat=Seat(page=post.page))
             server.warm_up()
             server.shutdown()
         findings = watch.findings()

@@ -27,6 +27,7 @@ from minicorn.record import as_dict
 from minicorn.server import Seat, Server
 from minicorn.serving.loader import explain, load_app
 from minicorn.serving.post import Post
+from minicorn.serving.surroundings import mount
 from minicorn.system import channel, signals, spawn
 from minicorn.system.privileges import find_owner
 from minicorn.system.signals import Signals
@@ -136,7 +137,7 @@ class Worker:
             hooks.guard("post_fork", hooks.server, hooks.worker)
         if owner := find_owner(self._settings):
             owner.become()
-        app = self._app or self._load()
+        app = mount(self._app or self._load())
         post.take_stack()
         self._server = Server(
             hooks.wrap(app) if hooks else app,

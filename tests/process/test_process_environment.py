@@ -10,7 +10,7 @@ from signal import SIGHUP, SIGUSR1
 
 import psutil
 import pytest
-from harness import Server, Starter, wait_until
+from harness import Server, Starter, read, wait_until
 
 PARENT = """
 import atexit, sys
@@ -67,6 +67,27 @@ def test_the_application_sees_at_its_import_that_a_server_imports_it(
     start.write("site_app.py", "import os\nSEEN = os.environ['SERVER_SOFTWARE']\nfrom plain import ROUTES, app\n"
                 "ROUTES['/seen'] = lambda environ: SEEN\n")  # fmt: skip
     assert start("site_app:app", *flags).get("/seen").text == software
+
+
+@pytest.mark.parametrize("flags", [(), ("--preload",)], ids=["plain", "preload"])
+def test_script_name_in_the_environment_is_where_the_application_is_mounted(
+    start: Starter, flags: tuple[str, ...]
+) -> None:
+    start.write("mounted.py", MOUNTED)
+    server = start(
+        "mounted:app", "--env", "SCRIPT_NAME=/caf\u00e9/", "--forwarded-headers", "x-forwarded-prefix", *flags
+    )
+    trusted = {"X-Forwarded-Prefix": "/else"}
+    for path, headers, place in [
+        ("/caf%C3%A9/a%20b", {}, ["/caf\u00e9", "/a b"]),
+        ("/caf%C3%A9", {}, ["/caf\u00e9", ""]),
+        ("/caf%C3%A9s", {}, ["/caf\u00e9", "/caf\u00e9s"]),
+        ("/health", {}, ["/caf\u00e9", "/health"]),
+        ("/caf%C3%A9/a", trusted, ["/else", "/caf\u00e9/a"]),
+    ]:
+        connection = server.connect()
+        connection.request("GET", path, headers=headers)
+        assert json.loads(read(connection).text) == place
 
 
 def test_the_applications_children_inherit_nothing_of_ours(start: Starter) -> None:
@@ -130,6 +151,13 @@ def test_a_logging_configuration_during_a_request_silences_nothing_of_ours(start
 # The application's end
 
 
+MOUNTED = """
+import json
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [json.dumps([environ[key].encode("latin-1").decode() for key in ("SCRIPT_NAME", "PATH_INFO")]).encode()]
+"""
 TELLS = """
 def app(environ, start_response):
     print(f"of {environ['PATH_INFO']}: \\u20ac", "and on", sep="\\n", file=environ["wsgi.errors"])
