@@ -137,7 +137,10 @@ class Directory:
     def _create(self, name: str, flags: int, size: int = 0, mode: int = 0o644) -> int:
         os.makedirs(self.path, 0o700, exist_ok=True)  # a cleaner of /tmp may have been here
         path = f"{self.path}/{name}"
-        fd = os.open(f"{path}.new", flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{path}.new")  # where an earlier try has ended
+        # With --user the directory is the workers': a link that they leave there must not lead root astray
+        fd = os.open(f"{path}.new", flags | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.fchmod(fd, mode)  # whatever the umask
             if size:

@@ -101,6 +101,24 @@ def test_a_directory_that_a_cleaner_took_is_made_again(directory: Directory, tmp
     assert stat.S_IMODE(Path(directory.path).stat().st_mode) == 0o700
 
 
+def test_a_link_where_a_file_is_to_be_made_is_not_followed(directory: Directory, tmp_path: Path) -> None:
+    """With --user the directory is the workers', and the arbiter root."""
+    secret = tmp_path / "secret"
+    secret.write_text("kept")
+    secret.chmod(0o600)
+    for name in ("7", "7.stack", "7.trace"):
+        (Path(directory.path) / f"{name}.new").symlink_to(secret)
+    directory.page(7)
+    assert (secret.read_text(), stat.S_IMODE(secret.stat().st_mode)) == ("kept", 0o600)
+    assert directories(Path(directory.path)) == ["7", "7.stack", "7.trace", "arbiter", "idle", LOCK]
+
+
+def test_a_file_that_an_earlier_try_has_left_is_no_hindrance(directory: Directory) -> None:
+    (Path(directory.path) / "7.stack.new").write_text("half")
+    directory.page(7)
+    assert directory.read_stack(7) == ""
+
+
 def test_descriptors_of_a_directory_do_not_reach_the_applications_children(directory: Directory) -> None:
     directory.page(1)
     assert not os.get_inheritable(directory.lock_fd)
