@@ -51,9 +51,15 @@ class Target(Value):
         except (OSError, ValueError) as error:
             raise NotSo(f"the server {self.pid} has ended") from error
 
+    def check(self) -> None:
+        """NotSo when the process that would be signalled is not this server's."""
+        if survey.is_made_up(self.path, self.pid):
+            raise NotSo(f"{self.path} is not the directory of {self.pid}, as it says")
+
     def tell(self, signum: signal.Signals) -> Standing:
         """Send a signal to the arbiter; where it stood before."""
         before = self.look().standing
+        self.check()
         try:
             os.kill(self.pid, signum)
         except OSError as error:
@@ -165,6 +171,7 @@ def upgrade(target: Target, options: argparse.Namespace) -> None:
 
 
 def stacks(target: Target, options: argparse.Namespace) -> None:
+    target.check()
     """Print what each worker is doing, line by line of its code."""
     found = [each for each in target.look().workers if options.slot in (None, each.slot)]
     if not found:

@@ -50,6 +50,23 @@ def find_by_pid(pid: int) -> Path | None:
     return next((path for path in [*held, *find()] if _is_of(path, pid)), None)
 
 
+def is_made_up(path: Path, pid: int) -> bool:
+    """Whether the process `pid`, which this directory names as its arbiter, does not have its ledger open: then
+    somebody who may write there wants a signal to be sent to it. False where we may not look into the process."""
+    try:
+        ledger, opened = os.stat(path / LEDGER), list(Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
+    return not any(_is_same(each, ledger) for each in opened)
+
+
+def _is_same(path: Path, status: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.stat(), status)
+    except OSError:  # closed meanwhile
+        return False
+
+
 def is_alive(path: Path) -> bool:
     """Whether the server of this directory lives: it holds the lock."""
     try:

@@ -14,6 +14,10 @@ import pytest
 from harness import Server, Starter, environment, wait_until
 from load import Load
 
+from minicorn.figures import survey
+from minicorn.figures.directory import Directory
+from minicorn.pool.standing import Standing
+
 CTL = (sys.executable, "-m", "minicorn.ctl")
 
 
@@ -216,6 +220,36 @@ def test_mistakes_are_one_line(start: Starter) -> None:
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert done.returncode == 2
     assert str(other.pid) in done.stderr and str(another.pid) in done.stderr
+
+
+def test_a_made_up_directory_gets_nobody_signalled(tmp_path: Path) -> None:
+    """Anybody may make one in /dev/shm, and who has the workers' user may change theirs."""
+    made_up = Directory(str(tmp_path))
+    with subprocess.Popen(["sleep", "60"]) as victim:
+        try:
+            made_up.ledger().beat(time.monotonic())
+            made_up.ledger().tell(Standing(pid=victim.pid, size=1))
+            for command in ("reload", "stop", "reopen-logs", "upgrade", "stacks"):
+                flags = ("--worker-tmp-dir", str(tmp_path), command)
+                done = subprocess.run([*CTL, *flags], env=environment(), capture_output=True, text=True, timeout=60)
+                assert (done.returncode, done.stdout) == (1, "")
+                assert f"is not the directory of {victim.pid}, as it says" in done.stderr
+            assert victim.poll() is None
+        finally:
+            victim.kill()
+            made_up.remove()
+
+
+def test_a_link_in_place_of_a_workers_file_is_not_followed(start: Starter, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("kept")
+    server = start("plain:app")
+    found = survey.find_by_pid(server.pid)
+    assert found is not None
+    (found / "1.trace").unlink()
+    (found / "1.trace").symlink_to(secret)
+    assert "it wrote no stack" in ctl(server, "stacks").stdout
+    assert secret.read_text() == "kept"
 
 
 @pytest.mark.parametrize("words", ["--pid server.pid status --json", "status --json --pid server.pid"])
