@@ -131,6 +131,7 @@ def main(argv: list[str] | None = None) -> int:
         print("minicorn: error: it forks, which Windows cannot; use WSL", file=sys.stderr)
         return ExitCode.CONFIG
     from minicorn import app
+    from minicorn.arbiter import succession
     from minicorn.config import configuration  # they need a POSIX system
     from minicorn.system.spawn import leave
 
@@ -148,7 +149,7 @@ def main(argv: list[str] | None = None) -> int:
             called.config or ours.config or theirs.config,
             app.logical_directory(),
         )
-        outcome = config.read()
+        outcome = succession.read(config)
         if called.print:
             print(render(outcome))
             return ExitCode.OK

@@ -11,6 +11,9 @@ import json
 import os
 from collections.abc import Iterable
 
+from minicorn.config.configfile import FileValues
+from minicorn.config.configuration import Configuration
+from minicorn.config.layers import Outcome
 from minicorn.pool.life import Worker
 from minicorn.record import Value, as_dict
 from minicorn.system.scratch import open_memory
@@ -21,6 +24,8 @@ CHECK = "MINICORN_CHECK"
 # Set for it where that has no monitor, so that the address of one is still to be had; a name that starts with
 # MINICORN_ an older program would take for a setting
 UNWATCHED = "_MINICORN_UNWATCHED"
+# A descriptor: the check leaves there what the configuration file said, and the next image goes by that
+READ = "_MINICORN_READ"
 # Of the document, and of what is said over the channels of the workers that run on
 VERSION = 8
 
@@ -98,14 +103,34 @@ class Estate(Value):
         yield from (fd for fd in (self.lock_fd, self.pidfile_fd, self.idle_fd, self.ledger_fd) if fd >= 0)
 
 
-def bequeath(estate: Estate) -> None:
-    """Become the next image; returns only by OSError, with everything as it was."""
+def read(config: Configuration) -> Outcome:
+    """What `config` comes to now; in the next image, with its file as the check has read it, since that may be
+    broken by then."""
+    fd = os.environ.pop(READ, None)
+    if fd is None:
+        return config.read()
+    with os.fdopen(int(fd), "r+b", buffering=0) as file:
+        if CHECK in os.environ:
+            place, values = config.look()
+            file.write(json.dumps([place, values.tell() if values else None]).encode())
+            return config.settle(place, values)
+        file.seek(0)
+        left = file.readall()
+    if not left:  # a check of another version
+        return config.read()
+    place, told = json.loads(left)
+    return config.settle(place, FileValues.retold(told) if told else None)
+
+
+def bequeath(estate: Estate, read_fd: int) -> None:
+    """Become the next image, which finds what the check has read in `read_fd`; returns only by OSError, with
+    everything as it was."""
     document = json.dumps({"version": VERSION, **as_dict(estate)}, default=as_dict).encode()
     with open_memory() as file:
         file.write(document)
         file.seek(0)
-        kept = [*estate.descriptors, file.fileno()]
-        environment = os.environ | {VARIABLE: str(file.fileno()), "PWD": estate.cwd}
+        kept = [*estate.descriptors, file.fileno(), read_fd]
+        environment = os.environ | {VARIABLE: str(file.fileno()), READ: str(read_fd), "PWD": estate.cwd}
         try:
             for fd in kept:
                 os.set_inheritable(fd, True)
@@ -124,6 +149,8 @@ def enter(cwd: str) -> None:
 
 def inherit() -> Estate | None:
     """What the image before has left, if there was one. ValueError for another version's."""
+    if unread := os.environ.pop(READ, None):  # by a script that calls `serve`
+        os.close(int(unread))
     fd = os.environ.pop(VARIABLE, None)
     if fd is None:
         return None

@@ -60,7 +60,7 @@ class Upgrade:
             self.state = State.CHECKING
             self._deadline = now + self._patience
             try:
-                self._said = open_memory()
+                self._said, self._read = open_memory(), open_memory()
                 self._child = spawn.fork(self._check)
             except OSError as error:
                 self._fail(f"no process for the check: {error.strerror}")
@@ -80,6 +80,7 @@ class Upgrade:
             self.state = State.DUE
         else:
             self._fail(f"the new program does not load ({_cause(code, self._patience)}){self._last_words()}")
+            self._read.close()
         self._said.close()
         return True
 
@@ -91,7 +92,7 @@ class Upgrade:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, spawn.MANAGED)
         signals.hand_on()
         try:
-            succession.bequeath(estate)
+            succession.bequeath(estate, self._read.fileno())
         except OSError as error:
             signals.install()
             self._fail(error.strerror or str(error))
@@ -115,7 +116,9 @@ class Upgrade:
         os.dup2(self._said.fileno(), 2)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, spawn.MANAGED)
         succession.enter(self.cwd)
-        told = {succession.CHECK: str(succession.VERSION), "PWD": self.cwd}
+        read_fd = self._read.fileno()
+        os.set_inheritable(read_fd, True)
+        told = {succession.CHECK: str(succession.VERSION), succession.READ: str(read_fd), "PWD": self.cwd}
         if not self._watched:
             told[succession.UNWATCHED] = "1"
         os.execvpe(self.arguments[0], self.arguments, os.environ | told)

@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 
 from minicorn.config import gunicorn
@@ -29,6 +29,7 @@ from minicorn.typed import TYPE_CHECKING
 if TYPE_CHECKING:  # dear: imported in the child that reads a Python file
     import ast
     from importlib.machinery import ModuleSpec
+    from typing import Any
 
 FOUND_ALONE = ("minicorn.conf.py", "minicorn.toml")
 GUNICORNS = "gunicorn.conf.py"
@@ -43,6 +44,15 @@ class FileValues(Value):
     values: dict[str, object]
     hooks: tuple[str, ...] = ()
     source: bytes = b""  # its own, where it defines hooks
+
+    def tell(self) -> dict[str, object]:
+        """It, as JSON has it."""
+        return {"values": self.values, "hooks": self.hooks, "source": self.source.decode("latin-1")}
+
+    @classmethod
+    def retold(cls, told: Mapping[str, Any]) -> FileValues:
+        """What `tell` has told."""
+        return cls(told["values"], tuple(told["hooks"]), told["source"].encode("latin-1"))
 
 
 def find(directory: str) -> str | None:
@@ -98,7 +108,7 @@ class Reading:
             said = json.loads(self._text)
             if "fault" in said:
                 raise ConfigError(f"{self.place}: {said['fault']}")
-            return FileValues(said["values"], tuple(said["hooks"]), said["source"].encode("latin-1"))
+            return FileValues.retold(said)
         if ended:
             self.abandon()
             raise ConfigError(f"{self.place}: it ended the process that read it")

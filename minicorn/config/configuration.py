@@ -29,10 +29,14 @@ class Configuration(Value):
 
     def read(self) -> Outcome:
         """Read all of it now; ConfigError in one line."""
+        return self.settle(*self.look())
+
+    def look(self) -> tuple[str | None, FileValues | None]:
+        """The file that counts now, and what it says; ConfigError in one line."""
         place = self.file()
         if place is None:
-            return self.settle(None, None)
-        return self.settle(place, configfile.read(place, self.directory, self._variables(), self._patience()))
+            return None, None
+        return place, configfile.read(place, self.directory, self._variables(), self._patience())
 
     def begin(self) -> Reading | None:
         """Begin to read the file anew, for a process that must not wait; None: there is no file."""
