@@ -91,7 +91,9 @@ def _parse_v2(data: bytes) -> tuple[Source, int] | None:
     if family not in (_TCP4, _TCP6):
         return Source(secure=secure), end
     source, _, port, _ = layout.unpack_from(payload)
-    return Source(str(ipaddress.ip_address(source)), str(port), secure), end
+    ip = ipaddress.ip_address(source)
+    wrapped = getattr(ip, "ipv4_mapped", None)  # written as the system does, and Python from 3.13 on
+    return Source(f"::ffff:{wrapped}" if wrapped else str(ip), str(port), secure), end
 
 
 _V2_LAYOUTS = {

@@ -21,6 +21,7 @@ def tlv(kind: int, value: bytes) -> bytes:
 
 IPV4 = bytes([203, 0, 113, 7, 10, 0, 0, 1]) + struct.pack("!HH", 4711, 443)
 IPV6 = bytes.fromhex("20010db8000000000000000000000007") + bytes(15) + b"\1" + struct.pack("!HH", 4711, 443)
+WRAPPED = bytes(10) + b"\xff\xff" + bytes([203, 0, 113, 7]) + bytes(16) + struct.pack("!HH", 4711, 443)
 
 GOOD: list[tuple[bytes, Source]] = [
     (b"PROXY TCP4 203.0.113.7 10.0.0.1 4711 443\r\n", Source("203.0.113.7", "4711")),
@@ -30,6 +31,7 @@ GOOD: list[tuple[bytes, Source]] = [
     (b"PROXY UNKNOWN " + b"f" * 91 + b"\r\n", Source()),
     (v2(0x21, 0x11, IPV4), Source("203.0.113.7", "4711")),
     (v2(0x21, 0x21, IPV6), Source("2001:db8::7", "4711")),
+    (v2(0x21, 0x21, WRAPPED), Source("::ffff:203.0.113.7", "4711")),
     (v2(0x21, 0x31, bytes(216)), Source()),
     (v2(0x21, 0x00), Source()),
     (v2(0x21, 0x12, IPV4), Source()),  # UDP
