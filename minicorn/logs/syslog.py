@@ -1,6 +1,7 @@
 """syslog, as a handler of the logging package: it is there at the start, and later it may go and come again.
 
-What cannot be sent is told in a line now and then, and the next record is tried anew.
+What cannot be sent is told in a line now and then, and the next record is tried anew; but nobody
+waits again and again for a log server that hangs.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import logging
 import re
 import socket
 import sys
+import time
 from contextlib import suppress
 from logging.handlers import SysLogHandler
 
@@ -19,6 +21,8 @@ from minicorn.logs.logger import tell
 
 # Seconds that one record may wait for a log server that is slow, or not there
 _PATIENCE = 1.0
+# Seconds without it, once a record has waited in vain: the others shall not
+_REST = 10.0
 _ADDRESS = re.compile(r"(?:(?P<kind>udp|tcp)://(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]#/]*))(?::(?P<port>[0-9]{1,5}))?)")
 
 
@@ -27,6 +31,7 @@ class Syslog(SysLogHandler):
 
     def __init__(self, settings: Settings, log: str) -> None:
         """Whether anybody listens there is another question: see `reach`. ConfigError for what is no address."""
+        self._rests_until = 0.0
         self._place = f"--log-syslog-to {settings.log_syslog_to}"
         address, kind = parse_syslog(settings.log_syslog_to)
         with suppress(OSError):  # of its last step, to connect, which is taken again with each record
@@ -38,7 +43,7 @@ class Syslog(SysLogHandler):
         """Connect now; ConfigError where nobody listens."""
         try:
             if isinstance(self.address, str):
-                self._connect_unixsocket(self.address)  # type: ignore[attr-defined]
+                self._connect_unixsocket(self.address)
             else:
                 self.createSocket()
         except OSError as error:
@@ -51,9 +56,20 @@ class Syslog(SysLogHandler):
         else:
             super().createSocket()
 
+    def _connect_unixsocket(self, address: str) -> None:
+        super()._connect_unixsocket(address)  # type: ignore[misc]
+        self.socket.settimeout(_PATIENCE / 2)  # each record is tried twice
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send it, unless the log server is slow."""
+        if time.monotonic() >= self._rests_until:
+            super().emit(record)
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         error = sys.exc_info()[1]
         assert error is not None
+        if isinstance(error, TimeoutError):
+            self._rests_until = time.monotonic() + _REST
         tell(self._place, error)
         if self.socket is not None:
             self.socket.close()

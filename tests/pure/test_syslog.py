@@ -2,6 +2,8 @@
 
 import logging
 import socket
+import time
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +34,21 @@ def test_an_address_of_syslog_is_read(text: str, address: object, kind: object) 
 def test_what_is_no_address_of_syslog_is_named(text: str) -> None:
     with pytest.raises(ConfigError, match="--log-syslog-to: cannot take"):
         parse_syslog(text)
+
+
+def test_a_server_that_hangs_is_waited_for_once_and_not_with_each_record(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "log"
+    with socket.socket(socket.AF_UNIX, DATAGRAM) as listener:
+        listener.bind(str(path))
+        handler = Syslog(Settings(app="app", log_syslog_to=f"unix://{path}#dgram"), "access")
+        began = time.monotonic()
+        for number in range(5000):  # more than its queue holds
+            handler.handle(logging.makeLogRecord({"levelname": "INFO", "msg": f"record {number}"}))
+        assert time.monotonic() - began < 5
+        handler.close()
+    assert "timed out" in capfd.readouterr().err
 
 
 def test_a_server_by_tcp_that_goes_is_connected_to_again(capfd: pytest.CaptureFixture[str]) -> None:
