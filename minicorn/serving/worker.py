@@ -252,4 +252,5 @@ class Worker:
             atexit._run_exitfuncs()
         except BaseException as error:
             LOGGER.error("an exit function of the application raised\n%s", explain(error))
+        spawn.flush_files()
         faulthandler.cancel_dump_traceback_later()

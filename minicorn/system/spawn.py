@@ -8,11 +8,14 @@ into the parent's frames: no `finally`, no atexit, no buffer of the parent's run
 from __future__ import annotations
 
 import atexit
+import gc
+import io
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 
 from minicorn.system import signals, terminal
 from minicorn.typed import TYPE_CHECKING
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
 MANAGED = frozenset(signals.URGENCY)
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+# What all files have in common, be they C's or Python's
+_FILE = io.IOBase.__mro__[1]
 
 
 def fork(run: Callable[[], int], heir: bool = False) -> int:
@@ -103,3 +108,12 @@ def flush() -> None:
             stream.flush()
         except Exception:
             pass  # None, closed, without a reader, or the application's own: nothing is lost by going on
+
+
+def flush_files() -> None:
+    """Write out what is buffered in open files: the end of an interpreter does so, and `os._exit` does not."""
+    # By their types alone, and of these the plain one: `isinstance` would ask lazy objects what they are (Django's)
+    opened = [each for each in gc.get_objects() if issubclass(type(each), _FILE)]
+    for each in opened * 2:  # one may write into another, as gzip's do
+        with suppress(Exception):  # closed, read-only, on a full disk
+            each.flush()

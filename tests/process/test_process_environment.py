@@ -1,5 +1,6 @@
 """What the application, its children, and the machine see of the server."""
 
+import gzip
 import json
 import os
 import socket
@@ -158,6 +159,18 @@ def app(environ, start_response):
     start_response("200 OK", [])
     return [json.dumps([environ[key].encode("latin-1").decode() for key in ("SCRIPT_NAME", "PATH_INFO")]).encode()]
 """
+KEEPING = """
+import gzip
+files = []
+
+def app(environ, start_response):
+    if not files:
+        files.extend([open("notes", "a"), gzip.open("notes.gz", "at")])
+    for file in files:
+        print("noted", file=file)
+    start_response("200 OK", [])
+    return []
+"""
 TELLS = """
 def app(environ, start_response):
     print(f"of {environ['PATH_INFO']}: \\u20ac", "and on", sep="\\n", file=environ["wsgi.errors"])
@@ -190,6 +203,21 @@ def test_a_stream_of_the_applications_that_cannot_be_flushed_lets_no_child_out_o
     assert (start.cwd / "server.pid").exists()
     assert server.stop() == 0
     assert "Traceback" not in server.log.text
+
+
+@pytest.mark.parametrize("flags", [(), ("--preload",)], ids=["plain", "preload"])
+def test_what_the_application_has_buffered_in_its_files_is_written_when_its_worker_retires(
+    start: Starter, flags: tuple[str, ...]
+) -> None:
+    start.write("keeping.py", KEEPING)
+    server = start("keeping:app", *flags)
+    for _ in range(3):
+        assert server.get().status == 200
+    server.hup()
+    server.wait_log("has retired", count=1)
+    assert (start.cwd / "notes").read_text() == "noted\n" * 3
+    with gzip.open(start.cwd / "notes.gz") as packed:
+        assert packed.read(18) == b"noted\n" * 3
 
 
 @pytest.mark.parametrize("what", ENDS)
