@@ -192,8 +192,12 @@ def remove_abandoned(base: str) -> None:
 
 def _remove(path: str) -> None:
     with contextlib.suppress(OSError):  # another start cleans up at the same time
-        for name in os.listdir(path):
-            os.unlink(f"{path}/{name}")
+        folder = os.open(path, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            for name in os.listdir(folder):
+                os.unlink(name, dir_fd=folder)
+        finally:
+            os.close(folder)
         os.rmdir(path)
 
 

@@ -6,6 +6,7 @@ survives exec. So a file left by a killed server is taken over, and a live one's
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 
@@ -47,7 +48,8 @@ class PidFile:
         if os.getpid() != self._writer:
             return
         if self._is_at(self.fd):
-            os.unlink(self._path)
+            with contextlib.suppress(OSError):  # we may not any more; whoever starts next finds it unlocked
+                os.unlink(self._path)
         os.close(self.fd)
 
 

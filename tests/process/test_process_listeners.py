@@ -9,7 +9,8 @@ from pathlib import Path
 from signal import SIGUSR1
 
 import pytest
-from harness import MINICORN, Server, Starter
+from harness import ANY_PORT, MINICORN, Server, Starter
+from test_process_configuration import PLAIN_USER
 
 
 def has_ipv6() -> bool:
@@ -283,6 +284,18 @@ def test_a_pid_file_that_has_been_replaced_is_not_removed(start: Starter) -> Non
     path.write_text("another's\n")
     assert server.stop() == 0
     assert path.read_text() == "another's\n"
+
+
+def test_a_pid_file_that_may_not_be_removed_any_more_ends_no_server_badly(start: Starter) -> None:
+    place = start.cwd / "there"
+    place.mkdir()
+    server = start.command(*PLAIN_USER, *MINICORN, "plain:app", *ANY_PORT, "--pid", "there/pid")
+    server.wait_ready()
+    place.chmod(0o555)
+    assert server.stop() == 0
+    place.chmod(0o755)
+    assert "Traceback" not in server.log.finish()
+    assert (place / "pid").exists()
 
 
 def test_the_pid_file_goes_when_the_application_cannot_be_loaded(start: Starter) -> None:
