@@ -23,13 +23,13 @@ from minicorn.arbiter.births import Births, Life
 from minicorn.arbiter.chronicle import Chronicle
 from minicorn.arbiter.deaths import Deaths
 from minicorn.arbiter.hookline import HookLine
+from minicorn.arbiter.reconfiguration import Reconfiguration
 from minicorn.arbiter.regimes import Regimes
-from minicorn.arbiter.rereading import Rereading
 from minicorn.arbiter.rounds import Rounds
 from minicorn.arbiter.succession import Estate
 from minicorn.arbiter.upgrade import State, Upgrade
 from minicorn.config.configuration import Configuration
-from minicorn.config.settings import Settings, keep_fixed, retold
+from minicorn.config.settings import Settings, retold
 from minicorn.errors import ExitCode
 from minicorn.logs import complaints
 from minicorn.logs.logger import LOGGER
@@ -41,7 +41,6 @@ from minicorn.pool.pool import Pool
 from minicorn.pool.shutdown import Stop
 from minicorn.serving.post import Post
 from minicorn.system import channel, spawn, terminal
-from minicorn.system.cgroup import count_workers
 from minicorn.system.channel import Message
 from minicorn.typed import TYPE_CHECKING
 
@@ -97,8 +96,10 @@ class Arbiter:
             self._reloading = reloading.Reloading(settings, self._pool)
         ground = self._reloading.ground if self._reloading else None
         self._births = Births(self._pool, belongings, boot, partial(template, ground))
-        self._rereading = Rereading(config, belongings, self._propose, self._refuse_reload) if config else None
         self._hooks = HookLine(settings, [listener.name for listener in belongings.listeners])
+        self._reconfiguration = Reconfiguration(
+            config, belongings, self._pool, self._regimes, self._hooks, self._chronicle
+        )
         self._logger = None
         if settings.has_log_handlers:
             from minicorn.arbiter.logger import make_logger
@@ -148,8 +149,6 @@ class Arbiter:
             self._close()
 
     def _close(self) -> None:
-        if self._belongings.reading is not None:
-            self._belongings.reading.abandon()
         self._upgrade.abandon()
         self._hooks.tell("on_exit")
         self._hooks.step(now := time.monotonic())
@@ -174,9 +173,9 @@ class Arbiter:
             if self._settings.refork_after:
                 self._rounds.count()
         news = self._reloading.turn(now) if self._reloading else ""
-        self._follow_rolls()
+        self._reconfiguration.follow()
         actions = self._pool.plan(now, self._rounds.promises())
-        self._follow_rolls()  # whoever is spawned may be of a roll that has just begun
+        self._reconfiguration.follow()  # whoever is spawned may be of a roll that has just begun
         for action in actions:
             self._perform(action)
         if news:
@@ -257,8 +256,7 @@ class Arbiter:
             poll.register(fd, select.POLLIN)
         for fd, _ in poll.poll(timeout * 1000):
             heard[fd]()
-        if self._rereading is not None:
-            self._rereading.advance()
+        self._reconfiguration.advance()
         self._belongings.logs.flush()
 
     def _hear(self, pid: int) -> None:
@@ -307,14 +305,12 @@ class Arbiter:
                 self._stop(Stop.GRACEFUL, signum, self._settings.drain_delay)
             case signal.SIGHUP if self._hung_up:
                 self._stop(Stop.GRACEFUL, signum)
-            case signal.SIGHUP if self._rereading is not None:
-                self._rereading.begin()
             case signal.SIGHUP:
-                self._pool.reload()
+                self._reconfiguration.begin()
             case signal.SIGTTIN:
-                self._resize(+1)
+                self._reconfiguration.resize(+1)
             case signal.SIGTTOU:
-                self._resize(-1)
+                self._reconfiguration.resize(-1)
             case signal.SIGWINCH if not self._foreground:  # there it is a resized window
                 LOGGER.info("SIGWINCH: all workers retire, the sockets stay")
                 self._pool.park()
@@ -337,54 +333,13 @@ class Arbiter:
             for pid in self._pool.workers:
                 self._belongings.tell(pid, channel.PART)
 
-    def _resize(self, by: int) -> None:
-        before = self._pool.size
-        self._pool.resize(by)
-        if self._pool.size != before:
-            self._hooks.tell("nworkers_changed", self._pool.size, before)
-
-    # Hooks and configuration
+    # What waits for a hook
 
     def _started(self, well: bool) -> None:
         if not well:
             LOGGER.error("the server does not start: on_starting has failed")
             self._refused = True
             self._pool.stop(Stop.QUICK)
-
-    def _propose(self, read: Settings) -> None:
-        """The settings that HUP has read, then a roll to them."""
-        new, held = keep_fixed(read, self._settings)
-        if held:
-            LOGGER.warning("HUP does not change %s: restart, or send USR2 where no listener changes", ", ".join(held))
-        self._regimes.propose(new)
-        self._hooks.renew(new)
-        self._hooks.tell("on_reload", then=partial(self._roll, new))
-
-    def _roll(self, new: Settings, well: bool) -> None:
-        if not well:
-            LOGGER.error("reload is off, all serve on as before: on_reload has failed")
-        if self._regimes.answered(new, well):
-            self._pool.reload()
-            if self._reloading:
-                self._pool.nursery.renew()  # who is forked by the common template boots with its settings
-
-    def _follow_rolls(self) -> None:
-        """What serves by now tells what to go by, and what has failed whose hooks to run."""
-        before = self._settings
-        if self._regimes.follow():
-            self._take_on(self._settings, before)
-        self._hooks.renew(self._regimes.newest)
-
-    def _take_on(self, new: Settings, old: Settings) -> None:
-        LOGGER.setLevel(new.log_level.upper())
-        self._pool.configure(new.graceful_timeout, new.max_boot_failures)
-        if new.workers != old.workers:
-            size = count_workers() if new.workers == "auto" else new.workers
-            self._resize(size - self._pool.size)
-
-    def _refuse_reload(self, error: str) -> None:
-        self._chronicle.refused_reload(error)
-        LOGGER.error("reload is off, all serve on as before: %s", error)
 
     def _replace_image(self) -> None:
         """Become the next image when that is due, once pre_exec has agreed."""

@@ -94,6 +94,8 @@ class Belongings:
 
     def close(self) -> None:
         """The server has ended."""
+        if self.reading is not None:
+            self.reading.abandon()
         self.close_listeners()
         self.directory.remove()
         self.handoff.close()

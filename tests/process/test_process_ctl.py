@@ -97,13 +97,14 @@ def test_reload_of_broken_code_fails_at_once_with_the_error(start: Starter) -> N
     assert server.get("/").status == 200
 
 
-def test_reload_of_a_broken_configuration_fails_with_the_error(start: Starter) -> None:
+@pytest.mark.parametrize("text", ["timeout = 'soon'", "def on_reload(server): exit(3)"])
+def test_reload_of_a_broken_configuration_fails_with_the_error(start: Starter, text: str) -> None:
     start.write("minicorn.conf.py", "timeout = 20\n")
     server = start("plain:app")
-    start.write("minicorn.conf.py", "timeout = 'soon'\n")
+    start.write("minicorn.conf.py", text)
     done = ctl(server, "reload", "--wait")
     assert done.returncode == 1
-    assert "timeout" in done.stderr
+    assert ("timeout" if "timeout" in text else "on_reload has failed") in done.stderr
 
 
 def test_reload_while_a_roll_runs_waits_for_the_next(start: Starter) -> None:

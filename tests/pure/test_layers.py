@@ -43,7 +43,7 @@ LAYERS = {
     """,
     "processes": """
         arbiter.arbiter arbiter.attendant arbiter.belongings arbiter.births arbiter.chronicle arbiter.deaths
-        arbiter.hookline arbiter.logger arbiter.reloading arbiter.rereading arbiter.rounds arbiter.upgrade
+        arbiter.hookline arbiter.logger arbiter.reconfiguration arbiter.reloading arbiter.rounds arbiter.upgrade
         figures.monitor reload.watcher serving.promotion serving.template serving.worker
     """,
     "what joins them": """

@@ -1,0 +1,117 @@
+"""HUP: the configuration is read again, and a roll to it begins; what is broken changes nothing.
+
+    begin ──a child reads──► propose ──on_reload agrees──► roll ──a worker serves──► the arbiter takes it on
+
+Neither the child nor the hook is waited for. Which settings belong to which generation meanwhile,
+`regimes` knows.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from minicorn.arbiter.belongings import Belongings
+from minicorn.arbiter.chronicle import Chronicle
+from minicorn.arbiter.hookline import HookLine
+from minicorn.arbiter.regimes import Regimes
+from minicorn.config.configuration import Configuration
+from minicorn.config.settings import Settings, keep_fixed
+from minicorn.errors import ConfigError
+from minicorn.logs.logger import LOGGER
+from minicorn.pool.pool import Pool
+from minicorn.system.cgroup import count_workers
+
+
+class Reconfiguration:
+    """That of one arbiter. One reading at a time; one more waits."""
+
+    def __init__(
+        self,
+        config: Configuration | None,
+        belongings: Belongings,
+        pool: Pool,
+        regimes: Regimes,
+        hooks: HookLine,
+        chronicle: Chronicle,
+    ) -> None:
+        """`config`: what HUP reads again; None: nothing, the settings came from a call."""
+        self._config = config
+        self._belongings = belongings
+        self._pool = pool
+        self._regimes = regimes
+        self._hooks = hooks
+        self._chronicle = chronicle
+        self._again = False  # another HUP has come while a child reads
+
+    def begin(self) -> None:
+        """A HUP has come."""
+        if self._config is None:
+            self._pool.reload()
+        elif self._belongings.reading is not None:
+            self._again = True
+        else:
+            try:
+                self._belongings.reading = self._config.begin()
+                if self._belongings.reading is None:
+                    self._propose(self._config.settle(None, None).settings)
+            except (ConfigError, OSError) as error:
+                self._refuse(str(error))
+
+    def advance(self) -> None:
+        """See what has become of the reading under way, if there is one."""
+        reading = self._belongings.reading
+        if reading is None or self._config is None:
+            return
+        try:
+            values = reading.take()
+            if values is None:
+                return
+            self._propose(self._config.settle(reading.place, values).settings)
+        except ConfigError as error:
+            self._refuse(str(error))
+        self._belongings.reading = None
+        if self._again:
+            self._again = False
+            self.begin()
+
+    def follow(self) -> None:
+        """See what has become of the rolls: what serves by now the arbiter goes by, and what has failed
+        has its hooks no more."""
+        before = self._regimes.serving
+        if self._regimes.follow():
+            self._take_on(self._regimes.serving, before)
+        self._hooks.renew(self._regimes.newest)
+
+    def resize(self, by: int) -> None:
+        """So many workers more or fewer are wanted."""
+        before = self._pool.size
+        self._pool.resize(by)
+        if self._pool.size != before:
+            self._hooks.tell("nworkers_changed", self._pool.size, before)
+
+    def _propose(self, read: Settings) -> None:
+        new, held = keep_fixed(read, self._regimes.serving)
+        if held:
+            LOGGER.warning("HUP does not change %s: restart, or send USR2 where no listener changes", ", ".join(held))
+        self._regimes.propose(new)
+        self._hooks.renew(new)
+        self._hooks.tell("on_reload", then=partial(self._roll, new))
+
+    def _roll(self, new: Settings, well: bool) -> None:
+        if not well:
+            self._refuse("on_reload has failed")
+        if self._regimes.answered(new, well):
+            self._pool.reload()
+            if new.reload:
+                self._pool.nursery.renew()  # who is forked by the common template boots with its settings
+
+    def _refuse(self, error: str) -> None:
+        self._chronicle.refused_reload(error)
+        LOGGER.error("reload is off, all serve on as before: %s", error)
+
+    def _take_on(self, new: Settings, old: Settings) -> None:
+        LOGGER.setLevel(new.log_level.upper())
+        self._pool.configure(new.graceful_timeout, new.max_boot_failures)
+        if new.workers != old.workers:
+            size = count_workers() if new.workers == "auto" else new.workers
+            self.resize(size - self._pool.size)
