@@ -50,8 +50,13 @@ class Helper:
 
     def enter(self) -> None:
         """The application has returned: the connections are ours again."""
-        self._lock.acquire()
-        self._left_at = 0.0
+        try:
+            self._lock.acquire()
+        except BaseException:  # a signal's handler of the application's has raised as we waited for the helper
+            self._lock.acquire()
+            raise
+        finally:
+            self._left_at = 0.0
 
     def stop(self) -> None:
         """End the thread and wait for its end; the next `leave` starts another."""

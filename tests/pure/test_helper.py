@@ -44,6 +44,36 @@ assert threading.active_count() == 1
 """
 
 
+# An application's alarm that goes off while its worker waits for the helper's turn to end
+ALARM = """
+import signal, threading
+from minicorn.serving.helper import Helper
+
+turn, go_on = threading.Event(), threading.Event()
+helper = Helper(0.001, lambda: (turn.set(), go_on.wait()))
+
+def ring(signum, frame):
+    go_on.set()
+    raise TimeoutError
+
+signal.signal(signal.SIGALRM, ring)
+helper.enter()
+for _ in range(3):
+    go_on.clear()
+    turn.clear()
+    helper.leave()
+    assert turn.wait(10)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
+    try:
+        helper.enter()
+    except TimeoutError:
+        pass
+helper.leave()
+helper.enter()
+helper.end()
+"""
+
+
 def check(script: str) -> None:
     """Newer Pythons warn of any fork beside threads."""
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60)
@@ -56,3 +86,7 @@ def test_threads_that_fork_at_once_in_a_request_find_no_helper_running() -> None
 
 def test_nor_do_threads_that_fork_while_requests_come_and_go() -> None:
     check(SCRIPT.replace("REQUESTS", "True"))
+
+
+def test_the_connections_are_ours_again_though_a_signal_handler_raises_on_the_way() -> None:
+    check(ALARM)
