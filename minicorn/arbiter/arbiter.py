@@ -114,7 +114,8 @@ class Arbiter:
         self._fresh = estate is None  # after an upgrade nothing but a signal ends what serves
         self._asked_to_exec = False  # pre_exec runs
         self._foreground = terminal.has_foreground()
-        self._next_round = 0.0
+        # When the next plan was to be made, when the last one was, and when the next round is due
+        self._planned = self._last = self._next_round = 0.0
         if estate is not None:
             self._pool.rolls.wishes = self._chronicle.reloads
             inherit(self._pool, estate)

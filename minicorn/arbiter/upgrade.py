@@ -19,6 +19,10 @@ from minicorn.pool.obituary import name_signal
 from minicorn.system import spawn
 from minicorn.system.scratch import open_memory
 from minicorn.system.signals import Signals
+from minicorn.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import IO
 
 # Of what a check that fails has said, the last so many bytes are logged
 SAID_MOST = 16384
@@ -45,8 +49,10 @@ class Upgrade:
         self.arguments = [sys.executable, *sys.orig_argv[1:]]
         self._patience = patience
         self._watched = watched
-        self._child = 0
+        self._child = 0  # the check
         self._deadline = 0.0
+        self._said: IO[bytes]  # what it says on standard error
+        self._read: IO[bytes]  # what it reads of the configuration
 
     def wish(self) -> None:
         """SIGUSR2 has come."""

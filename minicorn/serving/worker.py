@@ -67,6 +67,7 @@ class Worker:
         self._post = post
         self._settings = settings
         self._listeners = post.listeners
+        self._server: Server  # once all is loaded
         self._app = app
         self._be_template = be_template
         self._promotion: Promotion | None = None
@@ -90,7 +91,7 @@ class Worker:
         signal.siginterrupt(signals.STACKS, False)  # faulthandler does not ask for it
         self._set_title("booting")
         try:
-            server = self._boot()
+            self._boot()
         except BaseException as error:  # SystemExit too: `exit(3)` at import is a failed boot
             self._post.channel.send(channel.FAILED, explain(error))
             return ExitCode.APP
@@ -104,8 +105,8 @@ class Worker:
         self._post.page.idle(time.monotonic())
         self._post.channel.send(channel.READY)
         self._listen()  # whoever was told to retire while it booted takes no connection
-        if not server.should_exit:
-            server.serve()
+        if not self._server.should_exit:
+            self._server.serve()
         self._leave()
         return ExitCode.OK
 
@@ -120,7 +121,7 @@ class Worker:
 
             logconfig.apply(self._settings)
 
-    def _boot(self) -> Server:
+    def _boot(self) -> None:
         post = self._post
         os.environ["MINICORN_WORKER"] = str(post.slot)
         if self._app is None:
@@ -139,23 +140,7 @@ class Worker:
             owner.become()
         app = mount(self._app or self._load())
         post.take_stack()
-        self._server = Server(
-            hooks.wrap(app) if hooks else app,
-            settings=self._settings,
-            bound=self._listeners,
-            access=self._logs.access,
-            seat=Seat(post.slot, post.generation, post.page, post.idle_map, post.handoff),
-        )
-        if not self._settings.capture_output:  # which leads standard error there already
-            self._server.errors = self._logs.error.errors()
-        self._server.watch(self._signals.fd, self._obey)
-        self._server.watch(post.channel.fd, self._listen, urgent=True)
-        if self._settings.max_requests:
-            import random
-
-            limit = self._settings.max_requests + random.randint(0, self._settings.max_requests_jitter)
-            wish = f"it has served {limit} requests"
-            self._server.limit_requests(limit, lambda: post.channel.send(channel.RECYCLE, wish))
+        self._server = self._make_server(hooks.wrap(app) if hooks else app)
         if hooks is not None:
             self._server.after_request = hooks.after_request
             hooks.guard("post_worker_init", hooks.worker)
@@ -165,7 +150,27 @@ class Worker:
             from minicorn.serving.promotion import Promotion
 
             self._promotion = Promotion(post, self._server, self._signals, self._be_template)
-        return self._server
+
+    def _make_server(self, app: WSGIApplication) -> Server:
+        post = self._post
+        server = Server(
+            app,
+            settings=self._settings,
+            bound=self._listeners,
+            access=self._logs.access,
+            seat=Seat(post.slot, post.generation, post.page, post.idle_map, post.handoff),
+        )
+        if not self._settings.capture_output:  # which leads standard error there already
+            server.errors = self._logs.error.errors()
+        server.watch(self._signals.fd, self._obey)
+        server.watch(post.channel.fd, self._listen, urgent=True)
+        if self._settings.max_requests:
+            import random
+
+            limit = self._settings.max_requests + random.randint(0, self._settings.max_requests_jitter)
+            wish = f"it has served {limit} requests"
+            server.limit_requests(limit, lambda: post.channel.send(channel.RECYCLE, wish))
+        return server
 
     def _tell_imports(self) -> None:
         from minicorn.reload.imports import survey
