@@ -277,7 +277,8 @@ def open_logs(settings: Settings) -> Logs:
 
 
 def enter(settings: Settings) -> None:
-    """Take on umask, descriptor limit and directory."""
+    """Take on standard streams, umask, descriptor limit and directory."""
+    _open_missing_streams()
     if settings.umask is not None:
         os.umask(settings.umask)
     _raise_descriptor_limit()
@@ -285,6 +286,16 @@ def enter(settings: Settings) -> None:
         os.chdir(settings.directory(logical_directory()))
     except OSError as error:
         raise ConfigError(f"--chdir {settings.chdir}: {error.strerror}") from error
+
+
+def _open_missing_streams() -> None:
+    """Give those that were closed before we were started to nobody: else a socket would have the number, and
+    get what C code says on standard error."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
 
 
 def logical_directory() -> str:

@@ -11,7 +11,7 @@ from signal import SIGHUP, SIGUSR1
 
 import psutil
 import pytest
-from harness import Server, Starter, read, wait_until
+from harness import ANY_PORT, MINICORN, Server, Starter, read, wait_until
 
 PARENT = """
 import atexit, sys
@@ -376,6 +376,17 @@ def test_a_fifo_in_place_of_a_log_stops_nobody_whether_it_is_read_or_not(start: 
         assert b"GET /?first " in os.read(reading, 65536)
     finally:
         os.close(reading)
+
+
+def test_streams_that_are_closed_lead_nowhere_and_not_to_what_is_ours(start: Starter) -> None:
+    log = start.cwd / "log"
+    server = start.command(
+        "sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *MINICORN, "plain:app", *ANY_PORT, "--error-logfile", str(log)
+    )
+    wait_until(lambda: log.exists() and "is ready after" in log.read_text(), "it is ready")
+    (worker,) = server.workers()
+    for pid in (server.pid, worker):
+        assert [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in range(3)] == [os.devnull] * 3
 
 
 def test_a_log_in_a_file_loses_nothing_to_the_applications_own_lines(start: Starter) -> None:
