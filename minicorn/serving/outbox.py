@@ -6,6 +6,7 @@ Nothing here waits. A file that the application serves is a span of it, sent by 
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections import deque
@@ -22,6 +23,8 @@ MEMORY_MOST = 2**20
 GATHERED = 2**16  # small blocks become pieces of so much, which cost one call each to send or to write
 FULL = 16 * 2**20
 SPOOL_MOST = 4 * 2**20
+READ = 2**16  # bytes of a file at once, where it is read here
+CUT_SHORT = "the file that was being sent has been cut short"
 PIECE = 2**20  # the most that is handed to `send` at once, so that `full` is seen in time
 
 
@@ -176,10 +179,22 @@ class Outbox:
         except BlockingIOError:
             return 0
         except OSError as error:
+            if error.errno == errno.EINVAL:  # some file systems have no sendfile
+                return self._try_reading(span)
             raise ClientGone(str(error)) from error
         if not sent:
-            raise ClientGone("the file that was being sent has been cut short")
+            raise ClientGone(CUT_SHORT)
         return sent
+
+    def _try_reading(self, span: Span) -> int:
+        """What `_try_sendfile` does, where the kernel cannot."""
+        try:
+            data = os.pread(span.file.fileno(), min(span.count, READ), span.offset)
+        except OSError as error:  # as of a file system that has gone
+            raise ClientGone(str(error)) from error
+        if not data:
+            raise ClientGone(CUT_SHORT)
+        return self._try_send(data)
 
     def _release(self, span: Span) -> None:
         if span.owned:

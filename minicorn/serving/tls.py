@@ -6,12 +6,11 @@ name that the client asks for (SNI, RFC 6066 3). Versions below 1.2 and renegoti
 
 from __future__ import annotations
 
-import os
 import ssl
 import sys
 
 from minicorn.config.settings import Settings
-from minicorn.errors import ClientGone, ConfigError
+from minicorn.errors import ConfigError
 from minicorn.serving.certificate import distinguished, dns_names
 from minicorn.serving.outbox import Outbox, Span
 
@@ -64,13 +63,7 @@ class TlsOutbox(Outbox):
     __slots__ = ()
 
     def _try_sendfile(self, span: Span) -> int:
-        try:
-            data = os.pread(span.file.fileno(), min(span.count, 4 * _RECORD), span.offset)
-        except OSError as error:  # as of a file system that has gone
-            raise ClientGone(str(error)) from error
-        if not data:
-            raise ClientGone("the file that was being sent has been cut short")
-        return self._try_send(data)
+        return self._try_reading(span)
 
 
 def load(settings: Settings) -> ssl.SSLContext:

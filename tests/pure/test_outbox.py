@@ -1,5 +1,6 @@
 """The unsent part of a reply, over a real pair of sockets whose other end reads when it likes."""
 
+import errno
 import os
 import random
 import socket
@@ -350,6 +351,23 @@ def test_a_file_that_was_cut_short_ends_the_reply(pair: Pair, tmp_path: Path) ->
         file.truncate(100_000)
     with pytest.raises(ClientGone, match="cut short"):
         client.take_all(outbox)
+
+
+def test_a_file_of_a_file_system_without_sendfile_is_read(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> int:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "sendfile", refuse)
+    outbox, client = pair
+    path = tmp_path / "file"
+    path.write_bytes(pattern(200_000))
+    with path.open("rb") as file:
+        outbox.send(b"head")
+        outbox.send_file(file.fileno(), 5, 199_990)
+    outbox.send(b"tail")
+    assert client.take_all(outbox) == b"head" + pattern(200_000)[5:199_995] + b"tail"
 
 
 def test_a_file_that_cannot_be_read_under_tls_ends_the_reply(tmp_path: Path) -> None:
