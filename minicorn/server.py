@@ -252,9 +252,9 @@ class Server:
     def abandon(self) -> None:
         """There is no arbiter any more: take what waits, close the listeners at once, and finish."""
         self.seal()
-        while self._loop.take_new():
+        while self._loop.intake.take_new():
             pass
-        self._loop.close_listeners()
+        self._loop.intake.close()
         self.signal_exit()
 
     def _retire(self, deadline: float) -> None:
@@ -265,19 +265,19 @@ class Server:
         if self._drain:
             self.seal()
             # One at a time, so that siblings that drain too have their share
-            while loop.take_new() and time.monotonic() < deadline:
+            while loop.intake.take_new() and time.monotonic() < deadline:
                 loop.step(0, self._dispatch)
-            loop.close_listeners()
+            loop.intake.close()
             loop.step(0, self._dispatch)  # a request that has just arrived is no idle connection
             loop.close_idle()
             loop.hasten_silent(time.monotonic() + SILENT_GRACE)
         else:
             loop.leaving = True
-            loop.stop_taking()
+            loop.intake.stop()
             if self.development is None or self.development.gives_all:
                 # The wake-up for a connection that waits may have been ours: take it, else it waits
-                loop.take_new()
-            loop.close_listeners()
+                loop.intake.take_new()
+            loop.intake.close()
             loop.end_idle(FRESH)
         while loop.connections and time.monotonic() < deadline:
             if loop.closing:

@@ -1,4 +1,4 @@
-"""The event loop: listeners, connections, deadlines, and the hand-off queue. No WSGI.
+"""The event loop: connections, their deadlines, and who has which: we or a sibling. No WSGI.
 
 `step` polls, reads, parses, writes and keeps deadlines, and calls `dispatch` for each complete
 request. Two callers run it: the thread that serves, with the application as `dispatch`, and
@@ -8,7 +8,6 @@ One lock, the helper's, says who may touch what is here.
 
 from __future__ import annotations
 
-import errno
 import resource
 import time
 from collections import deque
@@ -21,10 +20,10 @@ from minicorn.figures.heartbeat import IdleMap, Page
 from minicorn.http.reply import http_date
 from minicorn.logs.logger import LOGGER
 from minicorn.serving.connection import APP, CLOSED, HEAD, IDLE, REPLY, Connection
-from minicorn.serving.crowd import Crowd
 from minicorn.serving.deadlines import TICK, Deadlines
 from minicorn.serving.handoff import Handoff, Parcel
 from minicorn.serving.holdings import Holdings
+from minicorn.serving.intake import Intake
 from minicorn.serving.loader import explain
 from minicorn.serving.pace import SLOW, Pace
 from minicorn.serving.reception import Reception
@@ -58,20 +57,16 @@ class Loop:
     ) -> None:
         """`handoff` is the queue shared with sibling workers, where there are any."""
         self._settings = settings
-        self._reception = reception
         self._page = page
         self._slot = slot
         self._idle_map = idle_map
         self._handoff = handoff
         self._poller = poller.Poller()
-        self._listeners: list[Listener] = []
-        self._origins: list[Listener] = []  # listeners by number, for connections that are handed over
         self._callbacks: dict[int, Callable[[], object]] = {}
         self._urgent: set[int] = set()
         # In APP, or lagging: each once, first come first served. Who has gone meanwhile is passed over
         self._turns: deque[Connection] = deque()
         self._deadlines: Deadlines[Connection] = Deadlines()
-        self._accepting = False
         self._refused = False  # the queue has been full in this turn of the helper's
         self._next_tick = 0.0
         self._set_date(time.monotonic())
@@ -87,7 +82,9 @@ class Loop:
         self.on_refusal: Callable[[Connection, int, float], object] = lambda connection, status, now: None
         self.took = 0.0  # seconds that the last request was in the application
         self._pace = Pace()
-        self._crowd = Crowd()
+        self.intake = Intake(
+            self._poller, reception, handoff, idle_map, self._pace, self._has_room, self._make_room, self._admit
+        )
         self.leaving = False  # connections go to siblings as soon as they can
         self.holding = False  # with `leaving`: they stay here, unread, until there is somebody to have them
         self._held: dict[Connection, None] = {}  # those whose request is whole
@@ -107,14 +104,11 @@ class Loop:
         self._poller.unregister(fd)
 
     def listen(self, listeners: list[Listener]) -> None:
-        """Accept connections from `listeners`, and take them from the queue."""
-        self._listeners = listeners
-        self._origins = listeners.copy()
-        for listener in listeners:
-            self._callbacks[listener.fd] = partial(self._accept_crowd, listener)
-        if self._handoff is not None:
-            self._callbacks[self._handoff.fd] = self._take
-        self._set_accepting(not self.leaving)
+        """Take connections from `listeners` and from the queue."""
+        self.intake.listen(listeners)
+        self._callbacks.update(self.intake.callbacks)
+        if not self.leaving:
+            self.intake.start()
         self._page.promise(time.monotonic() + self.idle_patience)
 
     def abandon(self) -> None:
@@ -122,8 +116,7 @@ class Loop:
         for connection in self.connections.values():
             connection.sock.close()
         self.connections.clear()
-        for listener in self._listeners:
-            listener.close()
+        self.intake.abandon()
         self._poller.close()
 
     def close(self) -> None:
@@ -208,11 +201,20 @@ class Loop:
         for connection in self._deadlines.due(now) if not self.holding else ():
             self._expire(connection, now)
         if taking and not (self.leaving or self.closing):
-            self._set_accepting(True)
-            # An exclusive wake-up can be lost on a process that has just stopped waiting
-            self.take_new()
+            self.intake.start()
+            self.intake.take_new()
 
     # One connection
+
+    def _admit(self, connection: Connection, now: float, parcel: Parcel | None) -> None:
+        """A client has come, or been given away as `parcel`; its request has often come with it."""
+        if parcel is None:
+            self._page.accepted()
+        else:
+            self._page.taken()
+        self.connections[connection.fd] = connection
+        self._page.holds(len(self.connections))
+        self._receive(connection, now, parcel)
 
     def _receive(self, connection: Connection, now: float, parcel: Parcel | None = None) -> None:
         """Read what has come, or take up what came to the worker that has given it away as `parcel`."""
@@ -363,10 +365,6 @@ class Loop:
         self._forget(connection)
         connection.close(reset or connection.is_cut)
 
-    def _adopt(self, connection: Connection) -> None:
-        self.connections[connection.fd] = connection
-        self._page.holds(len(self.connections))
-
     def _forget(self, connection: Connection) -> None:
         # Before it is closed: a child of the application's may hold the socket, and its epoll entry with it
         try:
@@ -381,22 +379,7 @@ class Loop:
         if connection.holds:
             self._holdings.forget(connection)
 
-    # New connections
-
-    def take_new(self) -> bool:
-        """Take one connection from each place where some may wait; whether there was any."""
-        return any([self._accept(listener) for listener in self._listeners] + [self._take()])
-
-    def stop_taking(self) -> None:
-        """Leave the listeners and the queue to others."""
-        self._set_accepting(False)
-
-    def close_listeners(self) -> None:
-        """Close this process's copies."""
-        self._set_accepting(False)
-        for listener in self._listeners:
-            listener.close()
-        self._listeners = []
+    # Letting go
 
     def close_idle(self) -> None:
         """Close the connections between requests."""
@@ -424,57 +407,11 @@ class Loop:
                 connection.deadline = min(connection.deadline, deadline)
                 self._deadlines.note(connection)
 
-    def _set_accepting(self, accepting: bool) -> None:
-        if accepting == self._accepting:
-            return
-        self._accepting = accepting
-        fds = [listener.fd for listener in self._listeners]
-        if self._handoff is not None:
-            fds.append(self._handoff.fd)
-        for fd in fds:
-            if accepting:
-                self._poller.register(fd, poller.READ_EXCLUSIVE)
-            else:
-                self._poller.unregister(fd)
-
-    def _accept_crowd(self, listener: Listener) -> None:
-        """Accept those who have come, as far as we can guess; one alone where siblings wait for work."""
-        wanted = self._crowd.guess
-        if self._handoff is not None and wanted > 1:
-            wanted = 1 if self._reception.secure or self._idle_map.count() else min(wanted, self._pace.share)
-        came = 0
-        while came < wanted and self._accept(listener):
-            came += 1
-        self._crowd.note(came, wanted)
-
-    def _accept(self, listener: Listener) -> bool:
-        if not self._has_room():
-            return False
-        try:
-            sock, peer = listener.accept()
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                LOGGER.warning("cannot accept a connection: %s", error.strerror)
-                self._make_room()
-            return False  # or ECONNABORTED: the client was faster
-        now = time.monotonic()
-        self._page.accepted()
-        connection = self._reception.welcome(sock, peer, listener, now)
-        self._adopt(connection)
-        self._receive(connection, now)  # its request has often come with it
-        if self._reception.secure and self._accepting and self._handoff is not None:
-            # It will not travel. Who registers last is woken last: the next one is a sibling's
-            self._poller.unregister(listener.fd)
-            self._poller.register(listener.fd, poller.READ_EXCLUSIVE)
-        return True
-
     def _has_room(self) -> bool:
         return len(self.connections) < self._capacity or self._make_room()
 
     def _make_room(self) -> bool:
-        """At the limit: the oldest idle connection goes, or the slowest; else taking rests for a tick."""
+        """The oldest idle connection goes, or the slowest, if they are slow; whether one has gone."""
         for connection in self.connections.values():
             if connection.state is IDLE:
                 self._drop(connection)
@@ -487,29 +424,9 @@ class Loop:
             if connection.waited(now) >= SLOW_CLIENT and not connection.lags:
                 self.part(connection, ClientGone("others want its place, and it is the slowest"))
                 dropped = True
-        if not dropped:
-            self._set_accepting(False)
         return dropped
 
     # Handing on
-
-    def _take(self) -> bool:
-        """Take over the connection that has waited longest in the queue; whether there was one."""
-        try:
-            taken = self._handoff.take() if self._handoff is not None and self._has_room() else None
-        except OSError:  # EMFILE: it stays in the queue, for a sibling or for our next tick
-            self._set_accepting(False)
-            return False
-        if taken is None:
-            return False
-        sock, parcel = taken  # non-blocking already: that belongs to the open file
-        now = time.monotonic()
-        origin = self._origins[parcel.listener]
-        self._page.taken()
-        connection = self._reception.take_over(sock, parcel, origin, now)
-        self._adopt(connection)
-        self._receive(connection, now, parcel)
-        return True
 
     def _spread(self, keep: int) -> None:
         """What we cannot serve now goes to siblings that wait for work, but for `keep` of it."""
@@ -550,7 +467,7 @@ class Loop:
     def hold(self) -> None:
         """Take nothing new, and read nothing more of those between requests."""
         self.leaving = self.holding = True
-        self.stop_taking()
+        self.intake.stop()
         self.end_idle()
         for connection in self.connections.values():
             if connection.state in (HEAD, IDLE):
@@ -582,8 +499,7 @@ class Loop:
                 self._deadlines.note(connection)
         self._turns.extend(self._held)
         self._held.clear()
-        if self._listeners:
-            self._set_accepting(True)
+        self.intake.start()
 
     def give_all(self) -> None:
         """Give away what can be given; the rest stays with us and is served."""

@@ -39,7 +39,7 @@ LAYERS = {
         serving.secured serving.warmup serving.wsgi
     """,
     "the event loop": """
-        server reload.development serving.helper serving.loop
+        server reload.development serving.helper serving.intake serving.loop
     """,
     "processes": """
         arbiter.arbiter arbiter.attendant arbiter.belongings arbiter.births arbiter.chronicle arbiter.deaths
