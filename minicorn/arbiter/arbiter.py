@@ -308,6 +308,7 @@ class Arbiter:
                 self._stop(Stop.GRACEFUL, signum)
             case signal.SIGHUP:
                 self._reconfiguration.begin()
+                self._upgrade.repeat()
             case signal.SIGTTIN:
                 self._reconfiguration.resize(+1)
             case signal.SIGTTOU:
@@ -353,10 +354,10 @@ class Arbiter:
 
     def _exec(self, well: bool) -> None:
         self._asked_to_exec = False
-        if well:
+        if well and self._upgrade.state is State.DUE:  # a HUP may have come meanwhile
             estate = self._belongings.bequeath(self._pool, self._upgrade, self._settings)
             self._upgrade.carry_out(estate, self._belongings.signals)
-        else:
+        elif not well:
             self._upgrade.refuse("pre_exec has failed")
 
     # Reaping

@@ -1,6 +1,7 @@
 """Upgrade in place, the arbiter's side: wanted, checked in a child, then carried out.
 
     IDLE ──USR2──► WANTED ──no roll runs──► CHECKING ──the child says yes──► DUE ──exec
+                     ▲──── HUP: the configuration is read anew ────┴─────────┘
 
 The child runs the new program as it was called, as far as loading the application, and sees whether
 what is new can be had: a pid file, a monitor's address. A failed check leaves all as it was.
@@ -51,6 +52,7 @@ class Upgrade:
         self._watched = watched
         self._child = 0  # the check
         self._deadline = 0.0
+        self._outdated = False  # what the check reads is older than what a HUP has read
         self._said: IO[bytes]  # what it says on standard error
         self._read: IO[bytes]  # what it reads of the configuration
 
@@ -63,7 +65,7 @@ class Upgrade:
         """Begin the check when all is `calm`; end one that takes too long."""
         if self.state is State.WANTED and calm:
             LOGGER.info("upgrade: checking the new program")
-            self.state = State.CHECKING
+            self.state, self._outdated = State.CHECKING, False
             self._deadline = now + self._patience
             try:
                 self._said, self._read = open_memory(), open_memory()
@@ -72,6 +74,12 @@ class Upgrade:
                 self._fail(f"no process for the check: {error.strerror}")
         elif self.state is State.CHECKING and now > self._deadline:
             self.abandon()
+
+    def repeat(self) -> None:
+        """SIGHUP has come: what a check has read of the configuration before counts no more."""
+        self._outdated = True
+        if self.state is State.DUE:
+            self._again()
 
     def abandon(self) -> None:
         """End a check that runs."""
@@ -82,8 +90,10 @@ class Upgrade:
         """A child has been reaped: whether it was the check."""
         if self.state is not State.CHECKING or pid != self._child:
             return False
-        if code == 0:
+        if code == 0 and not self._outdated:
             self.state = State.DUE
+        elif code == 0:
+            self._again()
         else:
             self._fail(f"the new program does not load ({_cause(code, self._patience)}){self._last_words()}")
             self._read.close()
@@ -108,6 +118,10 @@ class Upgrade:
     def refuse(self, reason: str) -> None:
         """It does not come about."""
         self._fail(reason)
+
+    def _again(self) -> None:
+        self._read.close()
+        self.state = State.WANTED
 
     def _fail(self, reason: str) -> None:
         self.state, self.error = State.IDLE, reason

@@ -564,6 +564,23 @@ def test_hup_during_the_check_rolls_before_the_upgrade(start: Starter) -> None:
     assert log.index("generation 2 serves") < log.index("replacing the arbiter") < log.index("goes on as"), log
 
 
+def test_settings_that_a_hup_takes_up_during_the_check_are_the_next_images_too(start: Starter) -> None:
+    """The check has read older ones: it is made again."""
+    start.write("minicorn.conf.py", "raw_env = ['STAGE=old']")
+    shows = "from plain import ROUTES\nROUTES['/stage'] = lambda environ: os.environ['STAGE']\n"
+    start.write("site_app.py", SLOW_CHECK + shows)
+    server = start("site_app:app")
+    server.signal(SIGUSR2)
+    check_under_way(start)
+    start.write("minicorn.conf.py", "raw_env = ['STAGE=new']")
+    server.signal(SIGHUP)
+    server.wait_log("generation 2 serves")
+    (start.cwd / "check-on").touch()
+    server.wait_log("generation 3 serves")
+    assert server.get("/stage").body == b"new"
+    assert server.log.text.count("checking the new program") == 2
+
+
 def test_usr2_during_a_roll_waits_for_its_end(start: Starter) -> None:
     start.write("site_app.py", GATED.format(version="any"))
     server = start("site_app:app")
