@@ -13,15 +13,15 @@ from collections.abc import Iterator
 
 from minicorn.arbiter import succession
 from minicorn.arbiter.arbiter import Arbiter
-from minicorn.arbiter.attendant import Attendant
-from minicorn.arbiter.belongings import Belongings
-from minicorn.arbiter.succession import Estate
+from minicorn.arbiter.auxiliary import Auxiliary
+from minicorn.arbiter.resources import Resources
+from minicorn.arbiter.succession import Inheritance
 from minicorn.arbiter.upgrade import Upgrade
 from minicorn.config.configuration import Configuration
 from minicorn.config.settings import DEFAULTS, Settings
 from minicorn.errors import ConfigError, ExitCode
-from minicorn.figures.desk import check_desk, open_desk
 from minicorn.figures.directory import Directory
+from minicorn.figures.endpoint import check_endpoint, open_endpoint
 from minicorn.logs import log
 from minicorn.logs.logger import LOGGER
 from minicorn.logs.logs import Logs
@@ -34,7 +34,7 @@ from minicorn.system import activation, listeners, shell, spawn, systemd, termin
 from minicorn.system.cgroup import count_workers
 from minicorn.system.listeners import Listener
 from minicorn.system.privileges import find_owner
-from minicorn.system.systemd import Manager
+from minicorn.system.systemd import ServiceManager
 from minicorn.system.title import set_title
 from minicorn.version import VERSION
 
@@ -116,69 +116,75 @@ def _judge(settings: Settings) -> Logs:
     return logs
 
 
-def _run(settings: Settings, called_in: str, config: Configuration | None, estate: Estate | None) -> ExitCode:
+def _run(settings: Settings, called_in: str, config: Configuration | None, inherited: Inheritance | None) -> ExitCode:
     _bring(settings)
     logs = _judge(settings)
     owner = find_owner(settings)
-    manager = Manager(systemd.take(os.environ) if estate is None else estate.manager)
+    manager = ServiceManager(systemd.take(os.environ) if inherited is None else inherited.manager)
     with contextlib.ExitStack() as ends:
-        bound = _bind(settings, manager, estate)
+        bound = _bind(settings, manager, inherited)
         ends.callback(listeners.close_all, bound)
-        desk, pidfile_fd = None, -1
-        with _sparing(estate):
-            desk = open_desk(settings, estate.desks if estate else [])
-        ends.callback(listeners.close_all, [desk] if desk else [])
+        endpoint, pidfile_fd = None, -1
+        with _sparing(inherited):
+            endpoint = open_endpoint(settings, inherited.endpoints if inherited else [])
+        ends.callback(listeners.close_all, [endpoint] if endpoint else [])
         if settings.pid:
             from minicorn.system.pidfile import PidFile
 
-            with _sparing(estate):
-                pidfile = PidFile(settings.pid, estate.pidfile_fd if estate and estate.pidfile_fd >= 0 else None)
+            with _sparing(inherited):
+                pidfile = PidFile(
+                    settings.pid, inherited.pidfile_fd if inherited and inherited.pidfile_fd >= 0 else None
+                )
                 ends.callback(pidfile.remove)
                 pidfile_fd = pidfile.fd
         set_title(f"minicorn: arbiter [{settings.title}]")
-        size = estate.size if estate else count_workers() if settings.workers == "auto" else settings.workers
-        children, upgrade = Offspring(logs, called_in), Upgrade(called_in, settings.boot_timeout, desk is not None)
+        size = inherited.size if inherited else count_workers() if settings.workers == "auto" else settings.workers
+        children, upgrade = Offspring(logs, called_in), Upgrade(called_in, settings.boot_timeout, endpoint is not None)
         try:
-            belongings = Belongings(settings, bound, logs, manager, pidfile_fd, estate)
+            resources = Resources(settings, bound, logs, manager, pidfile_fd, inherited)
             if owner is not None:
-                with _sparing(estate):
-                    belongings.give(owner)
-            if desk or settings.statsd_host is not None:
-                belongings.attendants.members.append(_make_monitor(settings, desk, belongings.directory.path))
-            arbiter = Arbiter(settings, size, belongings, children.worker, children.template, upgrade, estate, config)
+                with _sparing(inherited):
+                    resources.give(owner)
+            if endpoint or settings.statsd_host is not None:
+                resources.auxiliaries.members.append(_make_monitor(settings, endpoint, resources.directory.path))
+            arbiter = Arbiter(settings, size, resources, children.worker, children.template, upgrade, inherited, config)
         except OSError as error:
             raise ConfigError(f"cannot start: {error.strerror}; it takes more descriptors (ulimit -n)") from error
-        begun = "Started" if estate is None else f"minicorn {VERSION} goes on as"
+        begun = "Started" if inherited is None else f"minicorn {VERSION} goes on as"
         LOGGER.info("%s arbiter [%d] with %d worker%s for %s", begun, os.getpid(), size, "s" * (size > 1), settings.app)
-        _tell_of(bound, desk, settings, config)
-        if estate is None:
+        _tell_of(bound, endpoint, settings, config)
+        if inherited is None:
             _warn_of_shell()
         return arbiter.run()
 
 
-def _make_monitor(settings: Settings, desk: Listener | None, directory: str) -> Attendant:
-    """The child that tells of the server whose files are in `directory`; it listens at `desk`, if at all."""
+def _make_monitor(settings: Settings, endpoint: Listener | None, directory: str) -> Auxiliary:
+    """The child that tells of the server whose files are in `directory`; it listens at `endpoint`, if at all."""
     from minicorn.figures.monitor import Monitor  # now, lest a later version of it be found; only if it is wanted
 
-    return Attendant("monitor", lambda line: Monitor(settings, desk, directory, line).run(), lambda message: None, desk)
+    return Auxiliary(
+        "monitor", lambda line: Monitor(settings, endpoint, directory, line).run(), lambda message: None, endpoint
+    )
 
 
 @contextlib.contextmanager
-def _sparing(estate: Estate | None) -> Iterator[None]:
+def _sparing(inherited: Inheritance | None) -> Iterator[None]:
     """ConfigError of what no server begins without; what serves already goes on without it, which is logged."""
     try:
         yield
     except ConfigError as error:
-        if estate is None:
+        if inherited is None:
             raise
         LOGGER.error("%s; all serve on without", error)
 
 
-def _tell_of(bound: list[Listener], desk: Listener | None, settings: Settings, config: Configuration | None) -> None:
+def _tell_of(
+    bound: list[Listener], endpoint: Listener | None, settings: Settings, config: Configuration | None
+) -> None:
     """Where we listen, and what a reader of the log should know."""
     tell_listeners(bound, settings.scheme)
-    if desk is not None:
-        LOGGER.info("Monitor on %s", desk.name)
+    if endpoint is not None:
+        LOGGER.info("Monitor on %s", endpoint.name)
     for note in config.notes if config else ():
         LOGGER.info("%s", note)
 
@@ -193,10 +199,10 @@ def _warn_of_shell() -> None:
         )
 
 
-def _bind(settings: Settings, manager: Manager, estate: Estate | None) -> list[Listener]:
-    if estate is None:
+def _bind(settings: Settings, manager: ServiceManager, inherited: Inheritance | None) -> list[Listener]:
+    if inherited is None:
         return activation.open_all(settings, manager)
-    return [listeners.adopt(*left, number) for number, left in enumerate(estate.listeners)]
+    return [listeners.adopt(*left, number) for number, left in enumerate(inherited.listeners)]
 
 
 def _check_successor(settings: Settings) -> ExitCode:
@@ -206,9 +212,9 @@ def _check_successor(settings: Settings) -> ExitCode:
     if os.environ[succession.CHECK] != str(succession.VERSION):
         raise ConfigError("the arbiter that runs is of a version that cannot hand over to this one")
     _bring(settings)
-    check_desk(settings)
-    if succession.UNWATCHED in os.environ and (desk := open_desk(settings, [])):
-        listeners.close_all([desk])
+    check_endpoint(settings)
+    if succession.UNWATCHED in os.environ and (endpoint := open_endpoint(settings, [])):
+        listeners.close_all([endpoint])
     if settings.pid:
         from minicorn.system.pidfile import check_pidfile
 
@@ -227,7 +233,7 @@ def check(settings: Settings) -> ExitCode:
     made = [os.path.abspath(path) for path in logs if path != "-" and not os.path.exists(path)]
     for address in settings.addresses:
         listeners.check(address)
-    check_desk(settings)
+    check_endpoint(settings)
     if settings.pid:
         from minicorn.system.pidfile import check_pidfile
 

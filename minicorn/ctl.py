@@ -33,7 +33,7 @@ _GLANCE = 0.02
 _WIDTH = 160
 
 
-class NotSo(Exception):
+class CommandFailed(Exception):
     """What was wished for did not come true: the text says why."""
 
 
@@ -45,16 +45,16 @@ class Target(Value):
     patience: float
 
     def look(self) -> Snapshot:
-        """As it is now; NotSo when it has ended."""
+        """As it is now; CommandFailed when it has ended."""
         try:
             return survey.look(self.path)
         except (OSError, ValueError) as error:
-            raise NotSo(f"the server {self.pid} has ended") from error
+            raise CommandFailed(f"the server {self.pid} has ended") from error
 
     def check(self) -> None:
-        """NotSo when the process that would be signalled is not this server's."""
+        """CommandFailed when the process that would be signalled is not this server's."""
         if survey.is_made_up(self.path, self.pid):
-            raise NotSo(f"{self.path} is not the directory of {self.pid}, as it says")
+            raise CommandFailed(f"{self.path} is not the directory of {self.pid}, as it says")
 
     def tell(self, signum: signal.Signals) -> Standing:
         """Send a signal to the arbiter; where it stood before."""
@@ -63,11 +63,11 @@ class Target(Value):
         try:
             os.kill(self.pid, signum)
         except OSError as error:
-            raise NotSo(f"cannot signal {self.pid}: {error.strerror}") from error
+            raise CommandFailed(f"cannot signal {self.pid}: {error.strerror}") from error
         return before
 
     def until(self, what: str, come_true: Callable[[Snapshot], bool]) -> None:
-        """Wait for `come_true`, which may raise NotSo; NotSo as well when it takes too long."""
+        """Wait for `come_true`, which may raise CommandFailed; CommandFailed as well when it takes too long."""
         self._wait(what, lambda: come_true(self.look()))
 
     def until_ended(self) -> None:
@@ -78,7 +78,7 @@ class Target(Value):
         deadline = time.monotonic() + self.patience
         while not come_true():
             if time.monotonic() > deadline:
-                raise NotSo(f"not within {self.patience:g} s: {what}")
+                raise CommandFailed(f"not within {self.patience:g} s: {what}")
             time.sleep(_GLANCE)
 
     def until_rolled(self, wish: int) -> Standing:
@@ -88,9 +88,9 @@ class Target(Value):
             standing = now.standing
             rolled = standing.rolled
             if rolled is not None and rolled.wish > wish and rolled.outcome is Ending.FAILED:
-                raise NotSo(f"the roll to generation {rolled.generation} failed:\n{standing.roll_error}")
+                raise CommandFailed(f"the roll to generation {rolled.generation} failed:\n{standing.roll_error}")
             if standing.stage is Stage.DRAINING:
-                raise NotSo("the server stops")
+                raise CommandFailed("the server stops")
             return rolled is not None and rolled.wish > wish and rolled.outcome is Ending.DONE
 
         self.until("a complete roll", has_rolled)
@@ -108,7 +108,7 @@ def reload(target: Target, options: argparse.Namespace) -> None:
 
     def is_heard(now: Snapshot) -> bool:
         if now.standing.refusals > before.refusals:
-            raise NotSo(f"the reload is off: {now.standing.refusal}")
+            raise CommandFailed(f"the reload is off: {now.standing.refusal}")
         return now.standing.reloads > before.reloads or now.standing.stage is Stage.DRAINING
 
     target.until("SIGHUP is heard", is_heard)
@@ -135,7 +135,7 @@ def scale(target: Target, options: argparse.Namespace) -> None:
 
     def is_full(now: Snapshot) -> bool:
         if now.standing.stage is not Stage.SERVING:
-            raise NotSo(f"the server is {now.standing.stage}")
+            raise CommandFailed(f"the server is {now.standing.stage}")
         return now.standing.size == len(now.workers) == now.states[Condition.IDLE] + now.states[Condition.BUSY]
 
     target.until(f"{options.workers} workers are ready", is_full)
@@ -158,11 +158,11 @@ def upgrade(target: Target, options: argparse.Namespace) -> None:
     def is_upgraded(now: Snapshot) -> bool:
         standing = now.standing
         if standing.stage is Stage.DRAINING:
-            raise NotSo("the server stops")
+            raise CommandFailed("the server stops")
         if standing.upgrades > before.upgrades:
             return True
         if standing.obeyed.get("SIGUSR2", 0) > heard and not standing.upgrading:
-            raise NotSo(f"the upgrade is off: {standing.upgrade_error}")
+            raise CommandFailed(f"the upgrade is off: {standing.upgrade_error}")
         return False
 
     target.until("the new program runs", is_upgraded)
@@ -175,7 +175,7 @@ def stacks(target: Target, options: argparse.Namespace) -> None:
     """Print what each worker is doing, line by line of its code."""
     found = [each for each in target.look().workers if options.slot in (None, each.slot)]
     if not found:
-        raise NotSo(f"no worker in slot {options.slot}" if options.slot else "no workers")
+        raise CommandFailed(f"no worker in slot {options.slot}" if options.slot else "no workers")
     now = time.monotonic()
     for worker, stack in traces.take(target.path, target.pid, found):
         print(f"worker {worker.pid} (slot {worker.slot}, gen {worker.generation}): {worker.state}", end=", ")
@@ -187,7 +187,7 @@ def show_top(target: Target, options: argparse.Namespace) -> None:
     top.run(lambda: with_usage(target.look()))
 
 
-WISHES: dict[str, Callable[[Target, argparse.Namespace], None]] = {
+COMMANDS: dict[str, Callable[[Target, argparse.Namespace], None]] = {
     "reload": reload,
     "stop": stop,
     "scale": scale,
@@ -278,10 +278,10 @@ def main(argv: list[str] | None = None) -> int:
             status(paths, options)
         else:
             target = Target(*_only(paths), getattr(options, "timeout", 300.0))
-            WISHES[options.command](target, options)
-    except (ConfigError, NotSo) as error:
+            COMMANDS[options.command](target, options)
+    except (ConfigError, CommandFailed) as error:
         print(f"minicornctl: {error}", file=sys.stderr)
-        return ExitCode.CONFIG if isinstance(error, NotSo) else ExitCode.USAGE
+        return ExitCode.CONFIG if isinstance(error, CommandFailed) else ExitCode.USAGE
     except (BrokenPipeError, KeyboardInterrupt):
         sys.stdout = None  # whoever read it has gone: the interpreter must not flush it
         return ExitCode.CONFIG

@@ -14,7 +14,7 @@ from minicorn.config.settings import Settings
 from minicorn.errors import AppLoadError
 from minicorn.logs.logger import LOGGER
 from minicorn.logs.logs import Logs
-from minicorn.pool.life import USHER
+from minicorn.pool.life import PLACEHOLDER
 from minicorn.server import Seat, Server
 from minicorn.serving.loader import load_app
 from minicorn.serving.post import Post
@@ -39,12 +39,12 @@ class Offspring:
         self._began_in = os.getcwd()
 
     def worker(self, post: Post, settings: Settings) -> int:
-        """A worker that imports the application itself; an usher has just its page."""
+        """A worker that imports the application itself; a placeholder has just its page."""
         app = None
-        if post.generation == USHER:
+        if post.generation == PLACEHOLDER:
             from minicorn.reload.showing import WaitingPage
 
-            app = WaitingPage(USHER)
+            app = WaitingPage(PLACEHOLDER)
         return Worker(post, settings, self._logs, partial(self._enter, settings), app).run()
 
     def template(self, ground: Groundwork | None, post: Post, settings: Settings) -> int:

@@ -29,7 +29,7 @@ from minicorn.serving.helper import Helper
 from minicorn.serving.loader import end_fork, load_app
 from minicorn.serving.loop import Loop
 from minicorn.serving.reception import Reception
-from minicorn.serving.wsgi import Doors, Exchange, base_environ
+from minicorn.serving.wsgi import Exchange, Gateway, base_environ
 from minicorn.system import listeners, poller
 from minicorn.system.listeners import Listener
 from minicorn.system.wakeup import Wakeup
@@ -116,17 +116,17 @@ class Server:
         patience = self._settings.handoff_after / 1000
         self._helper = Helper(patience, self._loop.help) if patience else None
         # Into the application, where the connections are the helper's meanwhile, and back from it
-        self.leave: Callable[[], None] = self._helper.leave if self._helper else lambda: None
-        self.enter: Callable[[], None] = self._helper.enter if self._helper else lambda: None
+        self.release: Callable[[], None] = self._helper.release if self._helper else lambda: None
+        self.acquire: Callable[[], None] = self._helper.acquire if self._helper else lambda: None
         self._log: RequestLog | None = None
-        self._doors: Doors = self
+        self._gateway: Gateway = self
         if access is not None:
             from minicorn.logs import accesslog, requestlog
 
             origin = accesslog.Origin(seat.slot, seat.generation, os.getpid())
             self._log = requestlog.RequestLog(access, self._settings, origin, self._tracing, self._claims, self)
             self._loop.on_refusal = self._log.refused
-            self._doors = self._log.doors
+            self._gateway = self._log.gateway
         self._wakeup = Wakeup()
         self._soon: list[Callable[[], object]] = []
         self._loop.watch(self._wakeup.fd, self._wake_up)
@@ -138,13 +138,13 @@ class Server:
         try:
             self._open()
             _SERVERS.add(self)
-            self.enter()
+            self.acquire()
             try:
                 while not self.should_exit:
                     self._loop.step(TICK, self._dispatch)
                 self._retire(time.monotonic() + self._settings.graceful_timeout)
             finally:
-                self.leave()
+                self.release()
         finally:
             self.shutdown()
 
@@ -288,7 +288,7 @@ class Server:
 
     # The application
 
-    def stay(self, connection: Connection) -> None:
+    def wait_writable(self, connection: Connection) -> None:
         """Some of a reply is not sent yet: go on sending while the application works, and wait
         where too much of it waits. That time is not the application's: its deadline moves along."""
         patience = self._settings.send_timeout
@@ -297,9 +297,9 @@ class Server:
         while connection.outbox.full:
             began, unsent = time.monotonic(), connection.unsent
             self._page.extend(patience)
-            self.leave()
+            self.release()
             writable = poller.wait(connection.fd, poller.WRITE, patience)
-            self.enter()
+            self.acquire()
             if not writable and connection.unsent >= unsent:
                 raise ClientGone(f"it took nothing of its reply for {patience:g} s")
             connection.outbox.flush()
@@ -332,7 +332,7 @@ class Server:
         head = "" if self._log is None else request.head  # should we die of it, the arbiter logs it
         deadline = began + self._request_patience
         self._page.begin(request.method, request.target, environ["REMOTE_ADDR"], began, deadline, name, head)
-        exchange = Exchange(connection, request, self._loop.date, self._doors)
+        exchange = Exchange(connection, request, self._loop.date, self._gateway)
         gone: ClientGone | None = None
         try:
             exchange.run(self.app)
@@ -351,7 +351,7 @@ class Server:
         if gone is None:
             self._loop.finish(connection, exchange.keep_alive, not exchange.unbounded, now)
         else:
-            self._loop.part(connection, gone, reset=True)
+            self._loop.lose(connection, gone, reset=True)
         if self._at_limit is not None and self._page.requests >= self._limit:
             self._at_limit()
             self._at_limit = None
@@ -363,7 +363,7 @@ class Server:
             self._loop.refuse(connection, ProtocolError(503, f"it has waited {waited:.1f} s for a worker"), now)
             return True
         if waited > STALE and connection.is_gone:
-            self._loop.part(connection, ClientGone("it did not wait for its turn"))
+            self._loop.lose(connection, ClientGone("it did not wait for its turn"))
             return True
         return False
 
@@ -382,7 +382,7 @@ def _abandon_in_child() -> None:
     for server in list(_SERVERS):
         server._loop.abandon()
         server._page = private_page()
-        server.enter = end_fork
+        server.acquire = end_fork
 
 
 os.register_at_fork(after_in_child=_abandon_in_child)

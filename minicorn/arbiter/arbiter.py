@@ -3,7 +3,7 @@
 One thread, never blocked: it forks, so a thread or an import of the application's here would
 break its children. It knows workers by their channel and their page alone; what to do is
 decided in `pool`, and this loop has it done: by `births` and `deaths`, with what it owns
-(`belongings`), after a look at its workers (`rounds`).
+(`resources`), after a look at its workers (`rounds`).
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from minicorn.arbiter.attendant import Attendant
-from minicorn.arbiter.belongings import Belongings, inherit
+from minicorn.arbiter.auxiliary import Auxiliary
 from minicorn.arbiter.births import Births, Life
 from minicorn.arbiter.chronicle import Chronicle
 from minicorn.arbiter.deaths import Deaths
 from minicorn.arbiter.hookline import HookLine
 from minicorn.arbiter.reconfiguration import Reconfiguration
 from minicorn.arbiter.regimes import Regimes
+from minicorn.arbiter.resources import Resources, inherit
 from minicorn.arbiter.rounds import Rounds
-from minicorn.arbiter.succession import Estate
+from minicorn.arbiter.succession import Inheritance
 from minicorn.arbiter.upgrade import State, Upgrade
 from minicorn.config.configuration import Configuration
 from minicorn.config.settings import Settings, retold
@@ -34,9 +34,9 @@ from minicorn.errors import ExitCode
 from minicorn.logs import complaints
 from minicorn.logs.logger import LOGGER
 from minicorn.pool.actions import Abort, Action, Drain, Excuse, Hold, Kill, Quit, Retire, Say, Seal, Spawn, Tell
-from minicorn.pool.herald import Herald, read_phase
+from minicorn.pool.forking import ForkSource
 from minicorn.pool.life import Exit
-from minicorn.pool.nursery import Cradle
+from minicorn.pool.notifier import Notifier, read_phase
 from minicorn.pool.pool import Pool
 from minicorn.pool.shutdown import Stop
 from minicorn.serving.post import Post
@@ -52,7 +52,7 @@ TICK = 1.0
 # Waking so much later than planned means that this process, or the machine, was stopped: for how
 # much of the planned sleep as well, nobody can tell, so all of it is granted
 OVERSLEPT = 0.15
-# Seconds that an attendant has to end, when the server has ended
+# Seconds that an auxiliary has to end, when the server has ended
 FAREWELL = 1.0
 # How what the pool has to say to a worker is said
 WORDS: dict[type[Tell], str] = {
@@ -71,34 +71,34 @@ class Arbiter:
         self,
         settings: Settings,
         size: int,
-        belongings: Belongings,
+        resources: Resources,
         boot: Life,
         template: Callable[[Groundwork | None, Post, Settings], int],
         upgrade: Upgrade,
-        estate: Estate | None,
+        inherited: Inheritance | None,
         config: Configuration | None,
     ) -> None:
         """`boot` is run in each worker that is forked here, `template` in each template, if workers come from
-        such; they give the exit code. `estate` is what the arbiter's image before has left; `config` is what
+        such; they give the exit code. `inherited` is what the arbiter's image before has left; `config` is what
         HUP reads again."""
-        self._belongings = belongings
-        serving = retold(estate.settings, settings) if estate else settings
+        self._resources = resources
+        serving = retold(inherited.settings, settings) if inherited else settings
         self._pool = _make_pool(size, serving)
         self._regimes = Regimes(serving, settings, self._pool.rolls)
-        self._chronicle = Chronicle(belongings.directory.ledger(), settings, belongings.listeners, estate is not None)
+        self._chronicle = Chronicle(resources.directory.ledger(), settings, resources.listeners, inherited is not None)
         complaints.collect(self._chronicle.complain)
-        self._deaths = Deaths(self._pool, belongings, self._chronicle)
-        self._rounds = Rounds(self._pool, belongings.directory)
+        self._deaths = Deaths(self._pool, resources, self._chronicle)
+        self._rounds = Rounds(self._pool, resources.directory)
         self._reloading: Reloading | None = None
         if settings.reload:
             from minicorn.arbiter import reloading
 
             self._reloading = reloading.Reloading(settings, self._pool)
         ground = self._reloading.ground if self._reloading else None
-        self._births = Births(self._pool, belongings, boot, partial(template, ground))
-        self._hooks = HookLine(settings, [listener.name for listener in belongings.listeners])
+        self._births = Births(self._pool, resources, boot, partial(template, ground))
+        self._hooks = HookLine(settings, [listener.name for listener in resources.listeners])
         self._reconfiguration = Reconfiguration(
-            config, belongings, self._pool, self._regimes, self._hooks, self._chronicle
+            config, resources, self._pool, self._regimes, self._hooks, self._chronicle
         )
         self._logger = None
         if settings.has_log_handlers:
@@ -106,19 +106,19 @@ class Arbiter:
 
             self._logger = make_logger(settings)
         watcher = self._reloading.watcher if self._reloading else None
-        everybody = (self._logger, self._hooks.attendant, watcher)
-        belongings.attendants.members += [attendant for attendant in everybody if attendant is not None]
+        everybody = (self._logger, self._hooks.auxiliary, watcher)
+        resources.auxiliaries.members += [auxiliary for auxiliary in everybody if auxiliary is not None]
         self._upgrade = upgrade
-        self._herald = Herald(belongings.manager.watchdog)
+        self._notifier = Notifier(resources.manager.watchdog)
         self._refused = False  # by on_starting
-        self._fresh = estate is None  # after an upgrade nothing but a signal ends what serves
+        self._fresh = inherited is None  # after an upgrade nothing but a signal ends what serves
         self._asked_to_exec = False  # pre_exec runs
         self._foreground = terminal.has_foreground()
         # When the next plan was to be made, when the last one was, and when the next round is due
         self._planned = self._last = self._next_round = 0.0
-        if estate is not None:
+        if inherited is not None:
             self._pool.rolls.wishes = self._chronicle.reloads
-            inherit(self._pool, estate)
+            inherit(self._pool, inherited)
             for pid in self._pool.workers:
                 self._rounds.allow(pid, serving.max_worker_memory)
 
@@ -129,7 +129,7 @@ class Arbiter:
 
     def run(self) -> ExitCode:
         """Supervise until a signal ends it; the exit code."""
-        self._belongings.signals.install()
+        self._resources.signals.install()
         self._hooks.tell("on_starting", then=self._started if self._fresh else bool)
         self._hooks.tell("when_ready")
         try:
@@ -137,7 +137,7 @@ class Arbiter:
             self._next_round = began + TICK
             while (timeout := self._plan(time.monotonic())) is not None:
                 self._wait(timeout)
-                for signum in self._belongings.signals.take():
+                for signum in self._resources.signals.take():
                     self._obey(signum)
                 self._reap()
             LOGGER.info("Server stopped after %.0f s", time.monotonic() - began)
@@ -154,10 +154,10 @@ class Arbiter:
         self._hooks.tell("on_exit")
         self._hooks.step(now := time.monotonic())
         patience = self._settings.config_timeout if "on_exit" in self._settings.hooks else FAREWELL
-        self._belongings.attendants.end(now + patience)
-        self._belongings.close()
+        self._resources.auxiliaries.end(now + patience)
+        self._resources.close()
         signal.pthread_sigmask(signal.SIG_BLOCK, spawn.MANAGED)
-        self._belongings.signals.restore()
+        self._resources.signals.restore()
 
     # Planning
 
@@ -181,9 +181,9 @@ class Arbiter:
             self._perform(action)
         if news:
             LOGGER.info("%s", news)  # once it is true that nothing is answered by the old code any more
-        if self._belongings.manager.listens:
+        if self._resources.manager.listens:
             describe = partial(self._rounds.describe, self._deaths.boot_failure)
-            self._belongings.manager.tell(self._herald.turn(now, read_phase(self._pool), describe))
+            self._resources.manager.tell(self._notifier.turn(now, read_phase(self._pool), describe))
         if self._pool.ended:
             return None
         self._upgrade.advance(self._pool.calm, now)
@@ -192,8 +192,8 @@ class Arbiter:
         self._rounds.look_for_slow(self._settings.slow_request, now)
         self._hooks.step(now)
         if self._pool.stopping is None:
-            for attendant in self._belongings.attendants.due(now):
-                attendant.start(partial(self._leave, attendant), now)
+            for auxiliary in self._resources.auxiliaries.due(now):
+                auxiliary.start(partial(self._leave, auxiliary), now)
         timeout = min(TICK, max(0.0, self._next_due - now))
         self._planned = now + timeout
         return timeout
@@ -203,8 +203,8 @@ class Arbiter:
         """When the next plan is due, if nothing happens before."""
         return min(
             self._pool.wake_at,
-            self._belongings.attendants.wake_at if self._pool.stopping is None else math.inf,
-            self._herald.wake_at,
+            self._resources.auxiliaries.wake_at if self._pool.stopping is None else math.inf,
+            self._notifier.wake_at,
             self._reloading.wake_at if self._reloading else math.inf,
             self._hooks.wake_at,
             self._rounds.wake_at,
@@ -215,10 +215,10 @@ class Arbiter:
         self._chronicle.tell(self._pool, self._upgrade, now)
         self._rounds.tell_lives()
 
-    def _leave(self, attendant: Attendant) -> None:
-        """In an attendant, which serves no client."""
-        self._belongings.close_private(attendant.listener)
-        self._belongings.close_shared()
+    def _leave(self, auxiliary: Auxiliary) -> None:
+        """In an auxiliary, which serves no client."""
+        self._resources.close_private(auxiliary.listener)
+        self._resources.close_shared()
         with contextlib.suppress(OSError):  # where there is none now, what it does without one is done all the same
             os.chdir(self._settings.directory(self._upgrade.cwd))
 
@@ -231,8 +231,8 @@ class Arbiter:
                 self._births.spawn(action, settings, self._deaths.why_hopeless(action.generation))
             case Tell(pid):
                 if isinstance(action, Seal):
-                    self._belongings.close_listeners()
-                self._belongings.tell(pid, WORDS[type(action)])
+                    self._resources.close_listeners()
+                self._resources.tell(pid, WORDS[type(action)])
             case Quit(pid):
                 os.kill(pid, signal.SIGQUIT)
             case Abort(pid):
@@ -246,29 +246,29 @@ class Arbiter:
 
     def _wait(self, timeout: float) -> None:
         """Until somebody has something to say, but no longer; hear them."""
-        heard: dict[int, Callable[[], None]] = {self._belongings.signals.fd: lambda: None}  # they are taken in `run`
-        heard |= {line.fd: partial(self._hear, pid) for pid, line in self._belongings.channels.items()}
-        heard |= {line.fd: attendant.listen for attendant, line in self._belongings.attendants.channels}
-        heard |= {fd: partial(self._births.hear, fd) for fd in self._belongings.ordered}
-        if self._belongings.reading is not None:
-            heard[self._belongings.reading.fd] = lambda: None  # it may be late as well: `advance` sees
+        heard: dict[int, Callable[[], None]] = {self._resources.signals.fd: lambda: None}  # they are taken in `run`
+        heard |= {line.fd: partial(self._hear, pid) for pid, line in self._resources.channels.items()}
+        heard |= {line.fd: auxiliary.listen for auxiliary, line in self._resources.auxiliaries.channels}
+        heard |= {fd: partial(self._births.hear, fd) for fd in self._resources.ordered}
+        if self._resources.reading is not None:
+            heard[self._resources.reading.fd] = lambda: None  # it may be late as well: `advance` sees
         poll = select.poll()
         for fd in heard:
             poll.register(fd, select.POLLIN)
         for fd, _ in poll.poll(timeout * 1000):
             heard[fd]()
         self._reconfiguration.advance()
-        self._belongings.logs.flush()
+        self._resources.logs.flush()
 
     def _hear(self, pid: int) -> None:
-        line = self._belongings.channels.get(pid)
+        line = self._resources.channels.get(pid)
         if line is None:
             return
         messages, alive = line.receive()
         for message in messages:
             self._heed(pid, message)
         if not alive:
-            self._belongings.channels.pop(pid).close()
+            self._resources.channels.pop(pid).close()
 
     def _heed(self, pid: int, message: Message) -> None:
         match message.word:
@@ -277,13 +277,13 @@ class Arbiter:
                 if worker := self._pool.workers.get(pid):
                     self._rounds.allow(pid, self._regimes.of(worker.generation).max_worker_memory)
                 if self._pool.stopping is not None:
-                    self._belongings.tell(pid, channel.PART)
+                    self._resources.tell(pid, channel.PART)
                 self._deaths.averted(pid)
             case channel.SEALED:
                 self._pool.sealed(pid)
             case channel.RECYCLE:
                 self._pool.recycle(pid, message.value)
-            case channel.FAILED if self._reloading and pid in self._pool.nursery.templates:
+            case channel.FAILED if self._reloading and pid in self._pool.forking.templates:
                 self._reloading.template_failed(message.value)
             case channel.FAILED:
                 generation = self._pool.children[pid].generation
@@ -317,7 +317,7 @@ class Arbiter:
                 LOGGER.info("SIGWINCH: all workers retire, the sockets stay")
                 self._pool.park()
             case signal.SIGUSR1:
-                self._belongings.reopen()
+                self._resources.reopen()
                 if self._logger is not None:
                     self._logger.tell(channel.REOPEN)
             case signal.SIGUSR2:
@@ -327,13 +327,13 @@ class Arbiter:
     def _hung_up(self) -> bool:
         """Whether the terminal that started us has gone: its user is no operator who wants new code. Who
         wrote nohup wants us to go on."""
-        return self._foreground and terminal.is_lost() and not self._belongings.signals.was_ignored(signal.SIGHUP)
+        return self._foreground and terminal.is_lost() and not self._resources.signals.was_ignored(signal.SIGHUP)
 
     def _stop(self, how: Stop, signum: signal.Signals, delay: float = 0.0) -> None:
         if self._pool.stop(how, time.monotonic() + delay):
             LOGGER.info("%s: stopping %s", signum.name, "now" if how is Stop.QUICK else "gracefully")
             for pid in self._pool.workers:
-                self._belongings.tell(pid, channel.PART)
+                self._resources.tell(pid, channel.PART)
 
     # What waits for a hook
 
@@ -346,7 +346,7 @@ class Arbiter:
     def _replace_image(self) -> None:
         """Become the next image when that is due, once pre_exec has agreed."""
         # A death that is not reaped yet would be lost
-        heard = self._belongings.channels.keys() >= self._pool.children.keys()
+        heard = self._resources.channels.keys() >= self._pool.children.keys()
         due = self._upgrade.state is State.DUE and self._pool.calm and heard
         if due and not self._asked_to_exec:
             self._asked_to_exec = True
@@ -355,8 +355,8 @@ class Arbiter:
     def _exec(self, well: bool) -> None:
         self._asked_to_exec = False
         if well and self._upgrade.state is State.DUE:  # a HUP may have come meanwhile
-            estate = self._belongings.bequeath(self._pool, self._upgrade, self._settings)
-            self._upgrade.carry_out(estate, self._belongings.signals)
+            inherited = self._resources.inheritance(self._pool, self._upgrade, self._settings)
+            self._upgrade.carry_out(inherited, self._resources.signals)
         elif not well:
             self._upgrade.refuse("pre_exec has failed")
 
@@ -380,18 +380,18 @@ class Arbiter:
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             if ours:
                 self._bury(Exit(pid, max(0, code), max(0, -code)))
-            elif attendant := self._belongings.attendants.by_pid(pid):
-                attendant.bury(code, self._pool.stopping is None, time.monotonic())
+            elif auxiliary := self._resources.auxiliaries.by_pid(pid):
+                auxiliary.bury(code, self._pool.stopping is None, time.monotonic())
             elif not self._upgrade.ended(pid, code):
                 LOGGER.debug("reaped process %d, none of ours", pid)
 
     def _bury(self, exit: Exit) -> None:
         self._hear(exit.pid)  # its last words
-        if line := self._belongings.channels.pop(exit.pid, None):
+        if line := self._resources.channels.pop(exit.pid, None):
             line.close()
         slot = self._pool.children[exit.pid].slot
         self._hooks.tell("child_exit", exit.pid, slot)
-        self._belongings.idle_map.marks[slot] = False
+        self._resources.idle_map.marks[slot] = False
         self._deaths.bury(exit, self._settings)
 
 
@@ -400,22 +400,22 @@ def _make_pool(size: int, settings: Settings) -> Pool:
         size,
         settings.graceful_timeout,
         max_boot_failures=settings.max_boot_failures,
-        cradle=_find_cradle(settings),
-        eager=settings.reload,
+        fork_source=_find_fork_source(settings),
+        development=settings.reload,
         refork_after=settings.refork_after,
     )
 
 
-def _find_cradle(settings: Settings) -> Cradle:
+def _find_fork_source(settings: Settings) -> ForkSource:
     """Where workers come from; a template's can be the arbiter's children only where it adopts them."""
     if settings.reload and settings.preload:
         LOGGER.info("--reload goes before --preload: what that would import once is what changes")
     if settings.reload or not settings.preload:
-        return Cradle.ARBITER
+        return ForkSource.ARBITER
     if spawn.become_subreaper():
-        return Cradle.TEMPLATE
+        return ForkSource.TEMPLATE
     LOGGER.warning("--preload takes Linux: here each worker imports the application itself")
-    return Cradle.ARBITER
+    return ForkSource.ARBITER
 
 
 def _kill_group(pid: int) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from minicorn.arbiter.belongings import Belongings
+from minicorn.arbiter.resources import Resources
 from minicorn.config.settings import Settings
 from minicorn.logs.logger import LOGGER
 from minicorn.pool.actions import Spawn
@@ -26,10 +26,10 @@ Life = Callable[[Post, Settings], int]  # a whole life, in the child: gives the 
 class Births:
     """Forks the workers and templates of one arbiter's pool, or has templates fork them."""
 
-    def __init__(self, pool: Pool, belongings: Belongings, boot: Life, template: Life) -> None:
+    def __init__(self, pool: Pool, resources: Resources, boot: Life, template: Life) -> None:
         """`boot` is run in each worker that is forked here, `template` in each template."""
         self._pool = pool
-        self._belongings = belongings
+        self._resources = resources
         self._boot = boot
         self._template = template
 
@@ -53,29 +53,29 @@ class Births:
 
     def hear(self, fd: int) -> None:
         """What was ordered over this descriptor is there, or will not come."""
-        if fd not in self._belongings.ordered:
+        if fd not in self._resources.ordered:
             return
-        action, ours = self._belongings.ordered[fd]
+        action, ours = self._resources.ordered[fd]
         messages, alive = ours.receive()
         for message in messages:
             if message.word == channel.BORN:
-                del self._belongings.ordered[fd]
+                del self._resources.ordered[fd]
                 self._register(action, message.value, ours, time.monotonic())
                 ours.open_gate()
                 return
         if messages or not alive:
-            del self._belongings.ordered[fd]
+            del self._resources.ordered[fd]
             ours.close()
             reason = messages[0].value if messages else "its template has died"
             self._pool.spawn_failed(action, reason, time.monotonic())
 
     def hear_all(self) -> None:
         """Whoever was ordered and has been born is on the list now."""
-        for fd in list(self._belongings.ordered):
+        for fd in list(self._resources.ordered):
             self.hear(fd)
 
     def _post(self, action: Spawn, theirs: Channel, deadline: float, now: float, failure: str) -> Post:
-        directory = self._belongings.directory
+        directory = self._resources.directory
         page = directory.page(action.slot)
         page.reset(deadline, now)
         return Post(
@@ -85,9 +85,9 @@ class Births:
             directory.stack_fd(action.slot),
             directory.trace_fd(action.slot),
             theirs,
-            self._belongings.handoff,
-            self._belongings.idle_map,
-            self._belongings.listeners.copy(),  # this list is emptied when the server stops
+            self._resources.handoff,
+            self._resources.idle_map,
+            self._resources.listeners.copy(),  # this list is emptied when the server stops
             failure,
         )
 
@@ -95,15 +95,15 @@ class Births:
         """Have it forked by a template; if that is gone, so is the other end, which will be heard."""
         from minicorn.serving import order  # it came with the template's code
 
-        if line := self._belongings.channels.get(action.parent):
-            order.give(line, post, self._belongings.directory.page_fd(action.slot))
-        self._belongings.ordered[ours.fd] = action, ours
+        if line := self._resources.channels.get(action.parent):
+            order.give(line, post, self._resources.directory.page_fd(action.slot))
+        self._resources.ordered[ours.fd] = action, ours
 
     def _fork(self, action: Spawn, post: Post, ours: Channel, settings: Settings, now: float) -> None:
         def be() -> int:
             LOGGER.setLevel(settings.log_level.upper())
             ours.close()
-            self._belongings.close_private()
+            self._resources.close_private()
             if action.template:
                 post.close_shared()
                 return self._template(post, settings)
@@ -112,7 +112,7 @@ class Births:
         self._register(action, spawn.fork(be), ours, now)
 
     def _register(self, action: Spawn, pid: int, ours: Channel, now: float) -> None:
-        self._belongings.channels[pid] = ours
+        self._resources.channels[pid] = ours
         self._pool.spawned(action, pid, now)
         if not action.template:
-            self._belongings.directory.page(action.slot).enter(pid, action.generation, now)
+            self._resources.directory.page(action.slot).enter(pid, action.generation, now)

@@ -9,15 +9,15 @@ from __future__ import annotations
 import signal
 import time
 
-from minicorn.arbiter.belongings import Belongings
 from minicorn.arbiter.chronicle import Chronicle
+from minicorn.arbiter.resources import Resources
 from minicorn.config.settings import Settings
 from minicorn.figures.heartbeat import Activity, Beat
 from minicorn.logs.logger import LOGGER
 from minicorn.logs.output import Sink
 from minicorn.pool.actions import Abort, Kill, Level
+from minicorn.pool.exits import cause_of, describe_death, describe_end
 from minicorn.pool.life import Cause, Exit, Worker
-from minicorn.pool.obituary import cause_of, describe_end, obituary
 from minicorn.pool.pool import Pool
 from minicorn.record import Value
 from minicorn.system.cgroup import count_oom_kills
@@ -36,10 +36,10 @@ NONE = Verdict()
 class Deaths:
     """Finds out and tells why the workers and templates of one arbiter have gone."""
 
-    def __init__(self, pool: Pool, belongings: Belongings, chronicle: Chronicle) -> None:
+    def __init__(self, pool: Pool, resources: Resources, chronicle: Chronicle) -> None:
         self._pool = pool
-        self._directory = belongings.directory
-        self._access = belongings.logs.access
+        self._directory = resources.directory
+        self._access = resources.logs.access
         self._chronicle = chronicle
         self._verdicts: dict[int, Verdict] = {}
         self._failure = ""  # of the last boot that failed
@@ -109,7 +109,7 @@ class Deaths:
             story = told = self._failure  # it has said so itself
         else:
             doing, idle = beat.describe(now), beat.activity is Activity.IDLE
-            level, story = obituary(worker, exit, doing, idle, beat.requests, verdict.text, now)
+            level, story = describe_death(worker, exit, doing, idle, beat.requests, verdict.text, now)
             if settings.reload and worker.dismissed and level is Level.INFO:
                 level = Level.DEBUG
             if not worker.was_ready:

@@ -13,7 +13,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from minicorn.arbiter.attendant import Attendant
+from minicorn.arbiter.auxiliary import Auxiliary
 from minicorn.config.settings import Settings
 from minicorn.logs.logger import LOGGER
 from minicorn.record import Record
@@ -51,7 +51,7 @@ class HookLine:
         self._leaving = 0  # the pid of a child that is told nothing more: its file is old, or it has been killed
         self._pid = 0  # of the child that was seen last
         self._wake_at = math.inf
-        self.attendant = Attendant("hooks process", self._run, self._hear, due=math.inf)
+        self.auxiliary = Auxiliary("hooks process", self._run, self._hear, due=math.inf)
         self._appoint()
 
     def renew(self, settings: Settings) -> None:
@@ -59,14 +59,14 @@ class HookLine:
         if settings is self._settings:
             return
         self._settings = settings
-        if self.attendant.channel is not None and self.attendant.pid != self._leaving:
-            self._leaving = self.attendant.pid
-            self.attendant.dismiss()
+        if self.auxiliary.channel is not None and self.auxiliary.pid != self._leaving:
+            self._leaving = self.auxiliary.pid
+            self.auxiliary.dismiss()
         self._appoint()
 
     def _appoint(self) -> None:
-        if self.attendant.pid == 0:
-            self.attendant.due = 0.0 if set(self._settings.hooks) & set(ARBITERS) else math.inf
+        if self.auxiliary.pid == 0:
+            self.auxiliary.due = 0.0 if set(self._settings.hooks) & set(ARBITERS) else math.inf
 
     def tell(self, name: str, *args: object, then: Callable[[bool], object] = bool) -> None:
         """Run the hook `name`, if there is one, then do `then(whether all went well)`."""
@@ -82,11 +82,11 @@ class HookLine:
     @property
     def wake_at(self) -> float:
         """When to come again: at once to a child that has begun or died since."""
-        return self._wake_at if self.attendant.pid == self._pid else 0.0
+        return self._wake_at if self.auxiliary.pid == self._pid else 0.0
 
     def step(self, now: float) -> None:
         """Send what waits, judge what runs."""
-        child = self.attendant
+        child = self.auxiliary
         if child.pid != self._pid:
             self._change(child.pid)
         if child.channel is not None and child.pid != self._leaving:
@@ -108,14 +108,14 @@ class HookLine:
         """The child has died, or is new: what it was running is lost, what it had not begun is the next one's."""
         self._pid, self._leaving = pid, 0
         if pid == 0 and not set(self._settings.hooks) & set(ARBITERS):
-            self.attendant.due = math.inf
+            self.auxiliary.due = math.inf
         self._fail([number for number, call in self._calls.items() if call.sent][:1], "the hooks process has died")
         for call in self._calls.values():
             call.sent = False
 
     def _give_up(self, first: Call) -> None:
         """The call in front has had its time."""
-        pid, patience = self.attendant.pid, self._settings.config_timeout
+        pid, patience = self.auxiliary.pid, self._settings.config_timeout
         if pid and (first.sent or pid == self._leaving):
             late = f"hook {first.name} takes" if first.sent else "a hooks process whose file is old takes"
             LOGGER.error("%s longer than %g s: it is killed", late, patience)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 
-from minicorn.arbiter.attendant import Attendant
+from minicorn.arbiter.auxiliary import Auxiliary
 from minicorn.config.settings import Settings
 from minicorn.logs.log import OwnHandler, reopen_handlers
 from minicorn.logs.logconfig import ACCESS, apply, takes_access
@@ -19,19 +19,19 @@ from minicorn.serving.surroundings import provide
 from minicorn.system.channel import REOPEN, Channel
 
 
-def make_logger(settings: Settings) -> Attendant:
+def make_logger(settings: Settings) -> Auxiliary:
     """The logger of an arbiter in the application's directory, which sends it its records from now on."""
     directory = os.getcwd()  # a logger that comes later may not find it any more
-    attendant = Attendant("logger", lambda line: _serve(line, settings, directory), lambda message: None)
+    auxiliary = Auxiliary("logger", lambda line: _serve(line, settings, directory), lambda message: None)
     own = [] if settings.log_syslog and settings.log_config is None else LOGGER.handlers[:]
     for handler in own:
         LOGGER.removeHandler(handler)
-    LOGGER.addHandler(Relay(attendant, own[0] if own else None))
+    LOGGER.addHandler(Relay(auxiliary, own[0] if own else None))
     if takes_access(settings):
         ACCESS.setLevel(logging.INFO)
         ACCESS.propagate = False
-        ACCESS.addHandler(Relay(attendant, None))
-    return attendant
+        ACCESS.addHandler(Relay(auxiliary, None))
+    return auxiliary
 
 
 def _serve(line: Channel, settings: Settings, directory: str) -> int:

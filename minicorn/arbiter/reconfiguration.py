@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from minicorn.arbiter.belongings import Belongings
 from minicorn.arbiter.chronicle import Chronicle
 from minicorn.arbiter.hookline import HookLine
 from minicorn.arbiter.regimes import Regimes
+from minicorn.arbiter.resources import Resources
 from minicorn.config.configuration import Configuration
 from minicorn.config.settings import Settings, keep_fixed
 from minicorn.errors import ConfigError
@@ -28,7 +28,7 @@ class Reconfiguration:
     def __init__(
         self,
         config: Configuration | None,
-        belongings: Belongings,
+        resources: Resources,
         pool: Pool,
         regimes: Regimes,
         hooks: HookLine,
@@ -36,7 +36,7 @@ class Reconfiguration:
     ) -> None:
         """`config`: what HUP reads again; None: nothing, the settings came from a call."""
         self._config = config
-        self._belongings = belongings
+        self._resources = resources
         self._pool = pool
         self._regimes = regimes
         self._hooks = hooks
@@ -47,19 +47,19 @@ class Reconfiguration:
         """A HUP has come."""
         if self._config is None:
             self._pool.reload()
-        elif self._belongings.reading is not None:
+        elif self._resources.reading is not None:
             self._again = True
         else:
             try:
-                self._belongings.reading = self._config.begin()
-                if self._belongings.reading is None:
+                self._resources.reading = self._config.begin()
+                if self._resources.reading is None:
                     self._propose(self._config.settle(None, None).settings)
             except (ConfigError, OSError) as error:
                 self._refuse(str(error))
 
     def advance(self) -> None:
         """See what has become of the reading under way, if there is one."""
-        reading = self._belongings.reading
+        reading = self._resources.reading
         if reading is None or self._config is None:
             return
         try:
@@ -69,7 +69,7 @@ class Reconfiguration:
             self._propose(self._config.settle(reading.place, values).settings)
         except ConfigError as error:
             self._refuse(str(error))
-        self._belongings.reading = None
+        self._resources.reading = None
         if self._again:
             self._again = False
             self.begin()
@@ -103,7 +103,7 @@ class Reconfiguration:
         if self._regimes.answered(new, well):
             self._pool.reload()
             if new.reload:
-                self._pool.nursery.renew()  # who is forked by the common template boots with its settings
+                self._pool.forking.renew()  # who is forked by the common template boots with its settings
 
     def _refuse(self, error: str) -> None:
         self._chronicle.refused_reload(error)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import time
 
-from minicorn.arbiter.attendant import Attendant
+from minicorn.arbiter.auxiliary import Auxiliary
 from minicorn.config.settings import Settings
 from minicorn.logs.logger import LOGGER
-from minicorn.pool.nursery import Cradle
+from minicorn.pool.forking import ForkSource
 from minicorn.pool.pool import Pool
 from minicorn.reload.changes import Changes
 from minicorn.reload.groundwork import Groundwork
@@ -41,7 +41,7 @@ class Reloading:
         def watch(line: Channel) -> int:
             return Watcher(settings, here, began, line).run(self._places)
 
-        self.watcher = Attendant("watcher", watch, self._hear_watcher)
+        self.watcher = Auxiliary("watcher", watch, self._hear_watcher)
 
     def turn(self, now: float) -> str:
         """Wish for a roll when one is due; the line for the log then."""
@@ -49,7 +49,7 @@ class Reloading:
         if news:
             self._pool.reload()
             if self.ground.is_outdated():
-                self._pool.nursery.cradle = Cradle.ARBITER
+                self._pool.forking.fork_source = ForkSource.ARBITER
         return news
 
     @property
@@ -62,8 +62,8 @@ class Reloading:
         self._places |= dict(imported["places"])
         self.watcher.tell(channel.IMPORTED, imported["places"])
         if self._templates_help and self.ground.learn(imported["modules"], imported["own"]):
-            self._pool.nursery.cradle = Cradle.COMMON
-            self._pool.nursery.renew()
+            self._pool.forking.fork_source = ForkSource.COMMON
+            self._pool.forking.renew()
 
     def hear_refused(self, refused: dict[str, str]) -> None:
         """A template tells what it leaves to the workers."""
@@ -72,7 +72,7 @@ class Reloading:
     def template_failed(self, text: str) -> None:
         """There is nothing to build upon: workers import all of it themselves."""
         LOGGER.debug("workers are forked without a template: %s", text)
-        self._pool.nursery.cradle = Cradle.ARBITER
+        self._pool.forking.fork_source = ForkSource.ARBITER
 
     def _hear_watcher(self, message: Message) -> None:
         now = time.monotonic()

@@ -13,7 +13,7 @@ import time
 from minicorn.figures.directory import Directory
 from minicorn.figures.heartbeat import Activity, Beat
 from minicorn.logs.logger import LOGGER
-from minicorn.pool.herald import describe
+from minicorn.pool.notifier import describe
 from minicorn.pool.pool import Pool
 from minicorn.pool.slow import SlowRequests
 from minicorn.system.process import read_pss, read_rss

@@ -30,7 +30,7 @@ READ = "_MINICORN_READ"
 VERSION = 8
 
 
-class Heirloom(Value):
+class InheritedWorker(Value):
     """A worker that runs on."""
 
     pid: int
@@ -44,7 +44,7 @@ class Heirloom(Value):
     channel_fd: int
 
     @classmethod
-    def of(cls, worker: Worker, channel_fd: int) -> Heirloom:
+    def of(cls, worker: Worker, channel_fd: int) -> InheritedWorker:
         """It, as the image before knew it."""
         return cls(
             worker.pid,
@@ -72,11 +72,11 @@ class Heirloom(Value):
         )
 
 
-class Estate(Value):
+class Inheritance(Value):
     """All that the next image must know; times are monotonic seconds."""
 
     listeners: list[tuple[int, str, tuple[int, int] | None]]  # descriptor, host, device and inode of a path of ours
-    desks: list[tuple[int, str, tuple[int, int] | None]]  # listeners of the monitor
+    endpoints: list[tuple[int, str, tuple[int, int] | None]]  # listeners of the monitor
     handoff: tuple[int, int]
     directory: str
     lock_fd: int
@@ -84,7 +84,7 @@ class Estate(Value):
     pages: dict[str, tuple[int, int, int]]  # slot: page, stack and trace
     idle_fd: int
     ledger_fd: int
-    workers: list[Heirloom]
+    workers: list[InheritedWorker]
     size: int
     generation: int
     newest: int
@@ -96,7 +96,7 @@ class Estate(Value):
     @property
     def descriptors(self) -> Iterable[int]:
         """Those that must survive the exec."""
-        yield from (listener[0] for listener in [*self.listeners, *self.desks])
+        yield from (listener[0] for listener in [*self.listeners, *self.endpoints])
         yield from self.handoff
         yield from (fd for triple in self.pages.values() for fd in triple)
         yield from (worker.channel_fd for worker in self.workers)
@@ -122,20 +122,20 @@ def read(config: Configuration) -> Outcome:
     return config.settle(place, FileValues.retold(told) if told else None)
 
 
-def bequeath(estate: Estate, read_fd: int) -> None:
+def exec_successor(inherited: Inheritance, read_fd: int) -> None:
     """Become the next image, which finds what the check has read in `read_fd`; returns only by OSError, with
     everything as it was."""
-    document = json.dumps({"version": VERSION, **as_dict(estate)}, default=as_dict).encode()
+    document = json.dumps({"version": VERSION, **as_dict(inherited)}, default=as_dict).encode()
     with open_memory() as file:
         file.write(document)
         file.seek(0)
-        kept = [*estate.descriptors, file.fileno(), read_fd]
-        environment = os.environ | {VARIABLE: str(file.fileno()), READ: str(read_fd), "PWD": estate.cwd}
+        kept = [*inherited.descriptors, file.fileno(), read_fd]
+        environment = os.environ | {VARIABLE: str(file.fileno()), READ: str(read_fd), "PWD": inherited.cwd}
         try:
             for fd in kept:
                 os.set_inheritable(fd, True)
-            enter(estate.cwd)
-            os.execvpe(estate.arguments[0], estate.arguments, environment)
+            enter(inherited.cwd)
+            os.execvpe(inherited.arguments[0], inherited.arguments, environment)
         finally:
             for fd in kept:
                 os.set_inheritable(fd, False)
@@ -147,7 +147,7 @@ def enter(cwd: str) -> None:
     os.chdir(cwd if os.path.isdir(cwd) else os.sep)
 
 
-def inherit() -> Estate | None:
+def inherit() -> Inheritance | None:
     """What the image before has left, if there was one. ValueError for another version's."""
     if unread := os.environ.pop(READ, None):  # by a script that calls `serve`
         os.close(int(unread))
@@ -158,8 +158,8 @@ def inherit() -> Estate | None:
         document = json.load(file)
     if document.pop("version") != VERSION:
         raise ValueError("the arbiter before was of a version that cannot hand over to this one")
-    workers = [Heirloom(**worker) for worker in document.pop("workers")]
-    estate = Estate(workers=workers, **document)
-    for inherited in estate.descriptors:
-        os.set_inheritable(inherited, False)
-    return estate
+    workers = [InheritedWorker(**worker) for worker in document.pop("workers")]
+    inherited = Inheritance(workers=workers, **document)
+    for kept in inherited.descriptors:
+        os.set_inheritable(kept, False)
+    return inherited

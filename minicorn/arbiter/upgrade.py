@@ -16,7 +16,7 @@ from enum import Enum
 
 from minicorn.arbiter import succession
 from minicorn.logs.logger import LOGGER
-from minicorn.pool.obituary import name_signal
+from minicorn.pool.exits import name_signal
 from minicorn.system import spawn
 from minicorn.system.scratch import open_memory
 from minicorn.system.signals import Signals
@@ -100,15 +100,15 @@ class Upgrade:
         self._said.close()
         return True
 
-    def carry_out(self, estate: succession.Estate, signals: Signals) -> None:
+    def carry_out(self, inherited: succession.Inheritance, signals: Signals) -> None:
         """Become the next image; when that fails, all is as it was. `signals` that came meanwhile
         wait for whoever is next to take them."""
-        serving = sum(not worker.template for worker in estate.workers)
+        serving = sum(not worker.template for worker in inherited.workers)
         LOGGER.info("upgrade: replacing the arbiter's program, %d workers serve on", serving)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, spawn.MANAGED)
         signals.hand_on()
         try:
-            succession.bequeath(estate, self._read.fileno())
+            succession.exec_successor(inherited, self._read.fileno())
         except OSError as error:
             signals.install()
             self._fail(error.strerror or str(error))

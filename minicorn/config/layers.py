@@ -178,7 +178,7 @@ def render(outcome: Outcome) -> str:
     """All settings as a file would have them, and takes them back, each with where it came from."""
     told: dict[str, tuple[str, object]] = {"app": ("wsgi_app", outcome.settings.app or None)}
     for name, option in OPTIONS.items():
-        told[name] = option.called or name, _literal(option, getattr(outcome.settings, name))
+        told[name] = option.gunicorn_name or name, _literal(option, getattr(outcome.settings, name))
     return "\n".join(
         # An origin may be a file of any name: as repr has it, it is part of one line
         f"{f'{label} = {value!r}':<40}  # {repr(outcome.origins.get(name, 'default'))[1:-1]}"

@@ -63,7 +63,7 @@ class Option(Value, quick=True):
     metavar: str
     help: str
     group: str  # its heading in --help
-    called: str = ""  # gunicorn's name for it, where that is another
+    gunicorn_name: str = ""  # gunicorn's name for it, where that is another
     fixed: bool = False  # for the life of the arbiter: HUP does not change it
     repeatable: bool = False
     switch: bool = False
@@ -83,13 +83,13 @@ def setting(
     metavar: str,
     help: str,
     group: str,
-    called: str = "",
+    gunicorn_name: str = "",
     fixed: bool = False,
     bare: str = "",
     managed: bool = False,
 ) -> D | T:
     """One line of the table."""
-    return Option(default, flags, kind, metavar, help, group, called, fixed, bare=bare, managed=managed)  # type: ignore[return-value, arg-type]
+    return Option(default, flags, kind, metavar, help, group, gunicorn_name, fixed, bare=bare, managed=managed)  # type: ignore[return-value, arg-type]
 
 
 def repeatable(
@@ -98,19 +98,25 @@ def repeatable(
     metavar: str,
     help: str,
     group: str,
-    called: str = "",
+    gunicorn_name: str = "",
     fixed: bool = False,
     managed: bool = False,
 ) -> tuple[T, ...]:
     """One line of the table whose flag may be given several times."""
-    return Option((), flags, kind, metavar, help, group, called, fixed, repeatable=True, managed=managed)  # type: ignore[return-value, arg-type]
+    return Option((), flags, kind, metavar, help, group, gunicorn_name, fixed, repeatable=True, managed=managed)  # type: ignore[return-value, arg-type]
 
 
 def switch(
-    default: bool, *flags: str, help: str, group: str, called: str = "", fixed: bool = False, managed: bool = False
+    default: bool,
+    *flags: str,
+    help: str,
+    group: str,
+    gunicorn_name: str = "",
+    fixed: bool = False,
+    managed: bool = False,
 ) -> bool:
     """One line of the table that is on or off: its last flag, and the same with --no-."""
-    return Option(default, flags, SWITCH, "", help, group, called, fixed, switch=True, managed=managed)  # type: ignore[return-value, arg-type]
+    return Option(default, flags, SWITCH, "", help, group, gunicorn_name, fixed, switch=True, managed=managed)  # type: ignore[return-value, arg-type]
 
 
 class Settings(Value):
@@ -135,7 +141,7 @@ class Settings(Value):
     handoff_after: float = setting(10.0, MILLISECONDS, "--handoff-after", metavar="MS", help="Milliseconds in the application after which waiting connections go to other workers; 0: never.", group="workers and their time")
     recv_timeout: float = setting(10.0, seconds(0.1), "--recv-timeout", metavar="S", help="Longest for a request's whole head, then for each wait for its body.", group="clients")
     send_timeout: float = setting(30.0, seconds(0.1), "--send-timeout", metavar="S", help="Longest without progress in sending a reply.", group="clients")
-    keep_alive: float = setting(15.0, seconds(), "--keep-alive", metavar="S", help="Idle time between requests; 0: close after each.", called="keepalive", group="clients")
+    keep_alive: float = setting(15.0, seconds(), "--keep-alive", metavar="S", help="Idle time between requests; 0: close after each.", gunicorn_name="keepalive", group="clients")
     max_keepalive_requests: int = setting(100, count(0), "--max-keepalive-requests", metavar="N", help="Requests on one connection; 0: no limit.", group="clients")
     max_header_size: int = setting(65536, size(256), "--max-header-size", metavar="BYTES", help="Largest request head.", group="clients")
     max_body_size: int = setting(1048576, size(), "--max-body-size", metavar="BYTES", help="Largest request body; 0: no limit.", group="clients")
@@ -152,13 +158,13 @@ class Settings(Value):
     max_boot_failures: int = setting(0, count(0), "--max-boot-failures", metavar="N", help="Exit with code 4 after so many failed boots in a row; 0: never.", managed=True, group="starting and recycling")
     warmup: tuple[str, ...] = repeatable(TARGET, "--warmup", metavar="PATH", help="Request this inside a new worker before it serves; repeatable.", managed=True, group="starting and recycling")
     config_timeout: float = setting(10.0, seconds(0.1), "--config-timeout", metavar="S", help="Longest that reading the configuration file, or a hook of the arbiter, may take.", group="starting and recycling")
-    preload: bool = switch(False, "--preload", help="Import the application once, in a template from which workers are forked.", called="preload_app", fixed=True, managed=True, group="starting and recycling")
+    preload: bool = switch(False, "--preload", help="Import the application once, in a template from which workers are forked.", gunicorn_name="preload_app", fixed=True, managed=True, group="starting and recycling")
     preload_strict: bool = switch(False, "--preload-strict", help="With --preload, refuse an application whose import leaves threads, sockets or files open.", group="starting and recycling")
     refork_after: tuple[int, ...] = setting((), COUNTS, "--refork-after", metavar="N[,N...]", help="With --preload, fork all workers anew from one that has answered so many requests: what those have loaded is shared too; each number counts once.", fixed=True, group="starting and recycling")
     forwarded_allow_ips: str = setting("127.0.0.1,::1,unix", PEERS, "--forwarded-allow-ips", metavar="LIST", help="Proxies that are believed about the client: addresses, networks, unix (sockets), or * for any peer.", group="proxies")
     forwarded_headers: str = setting("x-forwarded-for,x-forwarded-proto", words(*BELIEVABLE), "--forwarded-headers", metavar="LIST", help="What they are believed; also x-forwarded-host, x-forwarded-port, x-forwarded-prefix, forwarded (RFC 7239).", group="proxies")
     proxy_protocol: str = setting("off", PROXY, "--proxy-protocol", metavar="[V]", help="Expect a PROXY header before each connection from --proxy-allow-from: v1, v2, or auto for either, as without a value.", bare="auto", group="proxies")
-    proxy_allow_from: str = setting("127.0.0.1,::1,unix", PEERS, "--proxy-allow-from", metavar="LIST", help="Who sends it; from others it is a malformed request.", called="proxy_allow_ips", group="proxies")
+    proxy_allow_from: str = setting("127.0.0.1,::1,unix", PEERS, "--proxy-allow-from", metavar="LIST", help="Who sends it; from others it is a malformed request.", gunicorn_name="proxy_allow_ips", group="proxies")
     certfile: tuple[str, ...] = repeatable(PATH, "--certfile", metavar="FILE", help="Speak TLS, with this certificate and its chain, PEM; repeatable, chosen by the name that a client asks for, else the first.", group="TLS")
     keyfile: tuple[str, ...] = repeatable(PATH, "--keyfile", metavar="FILE", help="Its key, where that is not in the same file; one for each.", group="TLS")
     ca_certs: str | None = setting(None, PATH, "--ca-certs", metavar="FILE", help="Authorities of clients' certificates, PEM.", group="TLS")
@@ -169,31 +175,31 @@ class Settings(Value):
     reload_dir: tuple[str, ...] = repeatable(PATH, "--reload-dir", fixed=True, metavar="DIR", help="Watch this directory too; repeatable.", group="development")
     reload_include: tuple[str, ...] = repeatable(TEXT, "--reload-include", fixed=True, metavar="GLOB", help="Watch files with names like this instead of *.py; repeatable: *.py and *.html for templates too.", group="development")
     reload_exclude: tuple[str, ...] = repeatable(TEXT, "--reload-exclude", fixed=True, metavar="GLOB", help="Never watch files or directories with names or paths like this; repeatable.", group="development")
-    reload_extra_file: tuple[str, ...] = repeatable(PATH, "--reload-extra-file", fixed=True, metavar="FILE", help="Watch this file too; repeatable.", called="reload_extra_files", group="development")
+    reload_extra_file: tuple[str, ...] = repeatable(PATH, "--reload-extra-file", fixed=True, metavar="FILE", help="Watch this file too; repeatable.", gunicorn_name="reload_extra_files", group="development")
     reload_template: bool = switch(True, "--reload-template", fixed=True, help="With --reload, keep installed modules imported in a process that forks the workers; --no-reload-template does not.", group="development")
     debug_page: bool = switch(True, "--debug-page", help="With --reload, show the traceback of a request's exception in the browser; --no-debug-page does not.", group="development")
     debug_page_remote: bool = switch(False, "--debug-page-remote", help="With --reload, show tracebacks to other machines too.", group="development")
     chdir: str | None = setting(None, PATH, "--chdir", metavar="DIR", help="Directory to run in; importable.", group="process")
-    pid: str | None = setting(None, PATH, "-p", "--pid", metavar="FILE", help="Write the arbiter's pid here.", called="pidfile", fixed=True, managed=True, group="process")
-    name: str | None = setting(None, NAME, "-n", "--name", metavar="NAME", help="Name in process titles, instead of APP.", called="proc_name", group="process")
-    env: tuple[str, ...] = repeatable(VARIABLE, "-e", "--env", metavar="K=V", help="Set this variable for the application; repeatable.", called="raw_env", group="process")
+    pid: str | None = setting(None, PATH, "-p", "--pid", metavar="FILE", help="Write the arbiter's pid here.", gunicorn_name="pidfile", fixed=True, managed=True, group="process")
+    name: str | None = setting(None, NAME, "-n", "--name", metavar="NAME", help="Name in process titles, instead of APP.", gunicorn_name="proc_name", group="process")
+    env: tuple[str, ...] = repeatable(VARIABLE, "-e", "--env", metavar="K=V", help="Set this variable for the application; repeatable.", gunicorn_name="raw_env", group="process")
     pythonpath: str | None = setting(None, PATH, "--pythonpath", metavar="DIRS", help="Directories to import from as well, with commas between.", group="process")
     user: str | None = setting(None, NAME, "-u", "--user", metavar="USER", help="Whom workers are, by name or number; needs root.", fixed=True, managed=True, group="process")
     group: str | None = setting(None, NAME, "-g", "--group", metavar="GROUP", help="Their group, by name or number.", fixed=True, managed=True, group="process")
     initgroups: bool = switch(False, "--initgroups", help="Give workers all groups of --user.", group="process")
     umask: int | None = setting(None, UMASK, "-m", "--umask", metavar="MODE", help="File mode creation mask, octal.", group="process")
     worker_tmp_dir: str | None = setting(None, PATH, "--worker-tmp-dir", metavar="DIR", help="Where heartbeat files live; in memory by default.", fixed=True, managed=True, group="process")
-    access_logfile: str | None = setting(None, LOGFILE, "--access-logfile", metavar="FILE", help="Access log; - is standard output.", called="accesslog", fixed=True, group="logs")
-    access_logformat: str = setting(ACCESS_FORMAT, TEXT, "--access-logformat", metavar="FMT", help="Its format, in gunicorn's atoms; or json, one object a line.", called="access_log_format", group="logs")
-    error_logfile: str = setting("-", LOGFILE, "--log-file", "--error-logfile", metavar="FILE", help="Error log; - is standard error.", called="errorlog", fixed=True, group="logs")
-    log_level: str = setting("info", LEVEL, "--log-level", metavar="L", help="Least level logged: debug, info, warning, error, critical.", called="loglevel", group="logs")
+    access_logfile: str | None = setting(None, LOGFILE, "--access-logfile", metavar="FILE", help="Access log; - is standard output.", gunicorn_name="accesslog", fixed=True, group="logs")
+    access_logformat: str = setting(ACCESS_FORMAT, TEXT, "--access-logformat", metavar="FMT", help="Its format, in gunicorn's atoms; or json, one object a line.", gunicorn_name="access_log_format", group="logs")
+    error_logfile: str = setting("-", LOGFILE, "--log-file", "--error-logfile", metavar="FILE", help="Error log; - is standard error.", gunicorn_name="errorlog", fixed=True, group="logs")
+    log_level: str = setting("info", LEVEL, "--log-level", metavar="L", help="Least level logged: debug, info, warning, error, critical.", gunicorn_name="loglevel", group="logs")
     log_format: str = setting("text", choice("text", "json"), "--log-format", metavar="F", help="Of the error log: text, or json, one object a line.", fixed=True, group="logs")
     slow_request: float = setting(0.0, seconds(), "--slow-request", metavar="S", help="Log the stack of a request that has been in the application so long, once; it goes on. 0: never.", managed=True, group="logs")
-    log_config: str | None = setting(None, PATH, "--log-config", "--log-config-json", metavar="FILE", help="Handlers and formatters of Python's logging: dictConfig as .json or .toml, or an ini file.", called="logconfig", fixed=True, group="logs")
-    log_syslog: bool = switch(False, "--log-syslog", help="Send the logs to syslog too.", called="syslog", fixed=True, group="logs")
-    log_syslog_to: str = setting("udp://localhost:514", TEXT, "--log-syslog-to", metavar="ADDR", help="Where syslog listens: unix:///dev/log, udp://host:port or tcp://host:port.", called="syslog_addr", fixed=True, group="logs")
-    log_syslog_prefix: str | None = setting(None, NAME, "--log-syslog-prefix", metavar="NAME", help="Name in syslog, behind minicorn.", called="syslog_prefix", fixed=True, group="logs")
-    log_syslog_facility: str = setting("user", FACILITY, "--log-syslog-facility", metavar="F", help="Facility in syslog.", called="syslog_facility", fixed=True, group="logs")
+    log_config: str | None = setting(None, PATH, "--log-config", "--log-config-json", metavar="FILE", help="Handlers and formatters of Python's logging: dictConfig as .json or .toml, or an ini file.", gunicorn_name="logconfig", fixed=True, group="logs")
+    log_syslog: bool = switch(False, "--log-syslog", help="Send the logs to syslog too.", gunicorn_name="syslog", fixed=True, group="logs")
+    log_syslog_to: str = setting("udp://localhost:514", TEXT, "--log-syslog-to", metavar="ADDR", help="Where syslog listens: unix:///dev/log, udp://host:port or tcp://host:port.", gunicorn_name="syslog_addr", fixed=True, group="logs")
+    log_syslog_prefix: str | None = setting(None, NAME, "--log-syslog-prefix", metavar="NAME", help="Name in syslog, behind minicorn.", gunicorn_name="syslog_prefix", fixed=True, group="logs")
+    log_syslog_facility: str = setting("user", FACILITY, "--log-syslog-facility", metavar="F", help="Facility in syslog.", gunicorn_name="syslog_facility", fixed=True, group="logs")
     disable_redirect_access_to_syslog: bool = switch(False, "--disable-redirect-access-to-syslog", help="The access log does not go to syslog.", fixed=True, group="logs")
     capture_output: bool = switch(False, "--capture-output", help="What the application prints goes to the error log.", managed=True, group="logs")
     monitor: Address | None = setting(None, ADDRESS, "--monitor", metavar="ADDR", help="Serve metrics, status and a page about this server here: host:port, unix:/path or fd://N.", fixed=True, managed=True, group="figures")
@@ -247,7 +253,7 @@ Settings.__fields__ |= {name: option.default for name, option in OPTIONS.items()
 NAMES: Mapping[str, str] = (
     {flag[2:].replace("-", "_"): name for name, o in OPTIONS.items() for flag in o.flags if flag.startswith("--")}
     | {name: name for name in OPTIONS}
-    | {option.called: name for name, option in OPTIONS.items() if option.called}
+    | {option.gunicorn_name: name for name, option in OPTIONS.items() if option.gunicorn_name}
     | {"app": "app", "wsgi_app": "app", "logconfig_json": "log_config"}
 )
 DEFAULTS = Settings()

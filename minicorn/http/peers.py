@@ -23,8 +23,8 @@ class Peers:
         self._everyone = "*" in self._words
         self._unix = "unix" in self._words
         # Decided once for each address of late, not for each request
-        self.include = lru_cache(maxsize=1024)(self._include)
-        self.have = lru_cache(maxsize=1024)(self._have)
+        self.lists = lru_cache(maxsize=1024)(self._lists)
+        self.trusts = lru_cache(maxsize=1024)(self._trusts)
 
     def check(self) -> None:
         """ValueError for what is none."""
@@ -36,11 +36,11 @@ class Peers:
 
         return [ipaddress.ip_network(word) for word in self._words if word not in ("*", "unix")]
 
-    def _have(self, peer: str) -> bool:
+    def _trusts(self, peer: str) -> bool:
         """Whether a connection from `peer` ("": a Unix socket's) is one of theirs."""
-        return self._everyone or (self.include(peer) if peer else self._unix)
+        return self._everyone or (self.lists(peer) if peer else self._unix)
 
-    def _include(self, address: str) -> bool:
+    def _lists(self, address: str) -> bool:
         """Whether the list names `address`, by itself or by its network."""
         ip = parse_ip(address)
         return ip is not None and any(ip in network for network in self._networks)

@@ -27,7 +27,7 @@ class Tracing:
     def name(self, fields: Mapping[str, str], peer: str) -> str:
         """The request's id: the one that a trusted peer has given it, or a new one."""
         given = fields.get("HTTP_X_REQUEST_ID")
-        if given and self._peers.have(peer) and _is_word(given):
+        if given and self._peers.trusts(peer) and _is_word(given):
             return given
         self._number += 1
         return f"{self._prefix}-{self._number:x}"
@@ -36,7 +36,7 @@ class Tracing:
         """Seconds since a trusted proxy took the request on; `here`, as long as it waited here, where nobody
         says. `now` in seconds since 1970."""
         said = fields.get("HTTP_X_REQUEST_START")
-        if said is None or not self._peers.have(peer):
+        if said is None or not self._peers.trusts(peer):
             return here
         match = re.fullmatch(_START, said)
         if match is None:

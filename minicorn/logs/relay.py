@@ -18,7 +18,7 @@ _EARLY_MOST = 1000
 
 
 class Line(Protocol):
-    """To whom records go: an attendant of the arbiter, as a Relay sees it."""
+    """To whom records go: an auxiliary of the arbiter, as a Relay sees it."""
 
     strikes: int  # how often it has died, or could not be forked, of late
 

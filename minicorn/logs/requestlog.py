@@ -14,25 +14,25 @@ from minicorn.logs.output import Sink
 from minicorn.logs.unanswered import environ_of, read_request
 from minicorn.serving.claims import Claims
 from minicorn.serving.connection import APP, Connection
-from minicorn.serving.wsgi import Doors, Exchange, Stopwatch
+from minicorn.serving.wsgi import Exchange, Gateway, Stopwatch
 
 
 class RequestLog:
     """One server's. Times are monotonic seconds."""
 
     def __init__(
-        self, sink: Sink, settings: Settings, origin: Origin, tracing: Tracing, claims: Claims, doors: Doors
+        self, sink: Sink, settings: Settings, origin: Origin, tracing: Tracing, claims: Claims, gateway: Gateway
     ) -> None:
-        """`doors` are the server's own, between it and the application."""
+        """`gateway` are the server's own, between it and the application."""
         self._sink = sink
         self._render = compile_format(settings.access_logformat)
         self._scheme = settings.scheme
         self._origin = origin
         self._tracing = tracing
         self._claims = claims
-        self._watch = Stopwatch(doors)
+        self._watch = Stopwatch(gateway)
         # With a watch on them where the format asks for it
-        self.doors: Doors = self._watch if tells_inside(settings.access_logformat) else doors
+        self.gateway: Gateway = self._watch if tells_inside(settings.access_logformat) else gateway
 
     def answered(
         self,

@@ -21,8 +21,8 @@ ABORT_GRACE = 2.0
 UNHEARD = 0.1
 # Between the wish to stop at once and SIGKILL
 QUIT_GRACE = 1.0
-# The generation of an usher: a worker that imports nothing, and tells those who wait for the code
-USHER = 0
+# The generation of a placeholder: a worker that imports nothing, and tells those who wait for the code
+PLACEHOLDER = 0
 # So many samples in a row above its memory limit make a worker go; one above so many times that kills it
 SAMPLES = 3
 HARD = 2
@@ -191,6 +191,6 @@ class Worker(Record):
     def __str__(self) -> str:
         if self.template:
             return f"template {self.pid} (gen {self.generation})"
-        if self.generation == USHER:
-            return f"usher {self.pid}"
+        if self.generation == PLACEHOLDER:
+            return f"placeholder {self.pid}"
         return f"worker {self.pid} (slot {self.slot}, gen {self.generation})"

@@ -5,7 +5,7 @@ actions; the arbiter performs them. No clock, signal or process is touched here,
 disasters are tested in milliseconds. Times are monotonic seconds.
 
 The pool keeps the workers at their number, and knows what became of each: a `life`. Its parts
-have a matter each, and write into one agenda: `rolls` (new code), `nursery` (whom workers are
+have a matter each, and write into one agenda: `rolls` (new code), `forking` (whom workers are
 forked by), `reforks` (who is warm enough to fork others), `vacancies` (who died young waits),
 `waiting` (clients, for new code), `stopping`.
 
@@ -20,8 +20,8 @@ from collections.abc import Mapping
 
 from minicorn.pool.actions import Action, Agenda, Level, Retire, Spawn
 from minicorn.pool.backoff import Vacancies
-from minicorn.pool.life import SAMPLES, USHER, Closing, State, Worker
-from minicorn.pool.nursery import Cradle, Nursery
+from minicorn.pool.forking import Forking, ForkSource
+from minicorn.pool.life import PLACEHOLDER, SAMPLES, Closing, State, Worker
 from minicorn.pool.reforks import Reforks
 from minicorn.pool.rolls import Ending, Rolls
 from minicorn.pool.shutdown import Shutdown, Stop
@@ -37,20 +37,20 @@ class Pool:
         graceful_timeout: float,
         *,
         max_boot_failures: int,
-        cradle: Cradle,
-        eager: bool,
+        fork_source: ForkSource,
+        development: bool,
         refork_after: tuple[int, ...],
     ) -> None:
-        """`max_boot_failures`: in a row; 0 for no limit. `eager`: --reload."""
+        """`max_boot_failures`: in a row; 0 for no limit. `development`: --reload."""
         self.size = size
         self.graceful_timeout = graceful_timeout
         self._max_boot_failures = max_boot_failures
         self._agenda = Agenda()
         self.workers: dict[int, Worker] = {}
-        self.rolls = Rolls(self._agenda, eager)
-        self.nursery = Nursery(self._agenda, self.rolls, cradle)
-        self.waiting = Waiting(self._agenda, self.nursery)
-        self._reforks = Reforks(self._agenda, self.rolls, self.nursery, refork_after)
+        self.rolls = Rolls(self._agenda, development)
+        self.forking = Forking(self._agenda, self.rolls, fork_source)
+        self.waiting = Waiting(self._agenda, self.forking)
+        self._reforks = Reforks(self._agenda, self.rolls, self.forking, refork_after)
         self.vacancies = Vacancies(self._agenda)
         self.stopping: Shutdown | None = None
         self.booted = False  # one boot has succeeded: from now on no worker's exit ends the server
@@ -64,7 +64,7 @@ class Pool:
 
     def spawned(self, action: Spawn, pid: int, now: float) -> None:
         """The fork that `action` asked for has happened."""
-        self.nursery.orders.pop(action, None)
+        self.forking.orders.pop(action, None)
         if action.template and action.parent in self.workers:
             self._reforks.born(action, self.workers[action.parent])
         self._add(Worker(pid, action.slot, action.generation, now, action.strikes, since=now, template=action.template))
@@ -79,19 +79,19 @@ class Pool:
         self._add(worker)
 
     def _add(self, child: Worker) -> None:
-        (self.nursery.templates if child.template else self.workers)[child.pid] = child
+        (self.forking.templates if child.template else self.workers)[child.pid] = child
 
     def spawn_failed(self, action: Spawn, reason: str, now: float) -> None:
         """The fork was not to be had (EAGAIN, ENOMEM, no room for a heartbeat file, its template died)."""
-        self.nursery.orders.pop(action, None)
+        self.forking.orders.pop(action, None)
         if action.template and action.parent:
             self._reforks.refused(action, self.workers.get(action.parent), reason, now)
             return
         self._agenda.say(Level.ERROR, f"cannot start a {'template' if action.template else 'worker'}: {reason}")
         if action.template:
-            self.nursery.missed(action.strikes + 1, now)
-        elif action.generation == USHER:
-            self.waiting.usher_missed(now)
+            self.forking.missed(action.strikes + 1, now)
+        elif action.generation == PLACEHOLDER:
+            self.waiting.placeholder_missed(now)
         else:
             self.vacancies.add(action.strikes + 1, now)
 
@@ -107,8 +107,8 @@ class Pool:
             return
         worker.move(State.READY, now)
         took = f"after {now - worker.born:.3f} s"
-        if worker.template or worker.generation == USHER:
-            self._agenda.say(Level.DEBUG if self.rolls.eager else Level.INFO, f"{worker} is up {took}")
+        if worker.template or worker.generation == PLACEHOLDER:
+            self._agenda.say(Level.DEBUG if self.rolls.development else Level.INFO, f"{worker} is up {took}")
             return
         self._agenda.say(self.rolls.murmur, f"{worker} is ready {took}")
         self.booted = True
@@ -118,19 +118,19 @@ class Pool:
 
     def exited(self, pid: int, now: float) -> Worker | None:
         """A child has been reaped; the worker that it was, or None for a stranger."""
-        worker = self.workers.pop(pid, None) or self.nursery.templates.pop(pid, None)
+        worker = self.workers.pop(pid, None) or self.forking.templates.pop(pid, None)
         if worker is None:
             return None
         if worker.dismissed or (self.stopping is not None and (now >= self.stopping.at or not self.booted)):
             return worker
-        if worker.generation == USHER:
-            self.waiting.usher_missed(now)
+        if worker.generation == PLACEHOLDER:
+            self.waiting.placeholder_missed(now)
             return worker
-        essential = not worker.template or self.nursery.cradle is Cradle.TEMPLATE
+        essential = not worker.template or self.forking.fork_source is ForkSource.TEMPLATE
         if not worker.was_ready and self.stopping is None and essential:
             self._boot_failed(worker)
         if worker.template:
-            self.nursery.missed(worker.strikes_after(now), now)
+            self.forking.missed(worker.strikes_after(now), now)
             self._reforks.forget(worker.generation)
         elif worker.generation <= self.rolls.wanted:
             self.vacancies.add(worker.strikes_after(now), now)
@@ -138,7 +138,7 @@ class Pool:
 
     def _boot_failed(self, worker: Worker) -> None:
         self._boot_failures += 1
-        if self.rolls.eager:
+        if self.rolls.development:
             self.rolls.stumble(worker)  # the next one in its place shows why
         elif not self.booted:
             self.failed = True
@@ -153,8 +153,8 @@ class Pool:
     # Events: what workers say, and what is seen of them
 
     def stumbled(self, pid: int) -> None:
-        """With `eager`: the worker could not load its code, and will show that."""
-        if self.rolls.eager and pid in self.workers:
+        """With `development`: the worker could not load its code, and will show that."""
+        if self.rolls.development and pid in self.workers:
             self.rolls.stumble(self.workers[pid])
 
     def recycle(self, pid: int, why: str) -> None:
@@ -201,12 +201,12 @@ class Pool:
         for worker in self.children.values():
             worker.hear(promises.get(worker.pid, math.inf))
             worker.overslept(missed)
-        self.nursery.overslept(missed)
+        self.forking.overslept(missed)
 
     # Events: what the operator wants
 
     def hold(self, now: float) -> None:
-        """With `eager`: all code so far is out of date, and nothing more is answered by it; `reload` follows."""
+        """With `development`: all code so far is out of date, and nothing more is answered by it; `reload` follows."""
         self.waiting.begin(self.rolls.newest, now)
 
     def reload(self) -> None:
@@ -248,18 +248,18 @@ class Pool:
     @property
     def children(self) -> dict[int, Worker]:
         """Workers and templates by pid."""
-        return self.workers | self.nursery.templates
+        return self.workers | self.forking.templates
 
     @property
     def ended(self) -> bool:
         """Stopped, and the last worker is gone, with none to come in its place."""
-        return self.stopping is not None and not (self.children or self.nursery.orders or self.vacancies)
+        return self.stopping is not None and not (self.children or self.forking.orders or self.vacancies)
 
     @property
     def calm(self) -> bool:
         """No roll runs or waits, nobody is being killed, and no end is near."""
         killing = any(worker.state in (State.ABORTED, State.KILLED) for worker in self.children.values())
-        busy = self.rolls.current or self.rolls.wished or self.stopping or killing or self.nursery.orders
+        busy = self.rolls.current or self.rolls.wished or self.stopping or killing or self.forking.orders
         return self.booted and not busy
 
     @property
@@ -274,7 +274,7 @@ class Pool:
         self._agenda.wake_at = math.inf
         self._judge(now, promises)
         if self.stopping is not None and now >= self.stopping.at:
-            self.nursery.close(now)
+            self.forking.close(now)
             self.vacancies.clear()
             self.stopping.plan(self.workers.values(), self.graceful_timeout, now, self._agenda)
         elif self.stopping is not None:
@@ -283,7 +283,7 @@ class Pool:
                 self._plan_births(now)  # whoever dies before that is replaced
         elif self.parked:
             self._dismiss([worker for worker in self.workers.values() if worker.is_active], now)
-            self.nursery.close(now)
+            self.forking.close(now)
         else:
             self._plan_service(now)
         for worker in self._judged():
@@ -292,16 +292,16 @@ class Pool:
 
     def _plan_service(self, now: float) -> None:
         workers = self.workers.values()
-        if self.rolls.eager:
+        if self.rolls.development:
             self.waiting.plan(self._active(), self.booted, now)
         if self.rolls.turn(workers, self.size, self.booted, self.waiting.since, now):
             self.vacancies.clear()  # the new code deserves a try at once
-            self.nursery.hurry()
+            self.forking.hurry()
         self._plan_births(now)
         self._plan_retirements(now)
         self._reforks.plan(workers, self.size, now)
-        if self.rolls.eager:
-            self.waiting.plan_usher(workers, self.graceful_timeout, now)
+        if self.rolls.development:
+            self.waiting.plan_placeholder(workers, self.graceful_timeout, now)
 
     def _judged(self) -> list[Worker]:
         return [each for each in self.children.values() if each.is_judged(self.stopping is not None)]
@@ -312,11 +312,11 @@ class Pool:
         for worker in self._judged():
             if verdict := worker.judge(now, self.stopping is not None):
                 self._agenda.do(verdict)
-        self.nursery.judge(now)
+        self.forking.judge(now)
 
     def _active(self) -> list[Worker]:
         """Those that serve or will; the first are the first to go."""
-        active = [worker for worker in self.workers.values() if worker.is_active and worker.generation != USHER]
+        active = [worker for worker in self.workers.values() if worker.is_active and worker.generation != PLACEHOLDER]
         return sorted(active, key=lambda w: (w.generation, w.pid != self._recycling, w.born, w.slot))
 
     def _dismiss(self, workers: list[Worker], now: float) -> None:
@@ -326,13 +326,13 @@ class Pool:
 
     def _plan_births(self, now: float) -> None:
         """Fill what is short, as far as somebody can fork it."""
-        self.nursery.plan(self.workers.values(), now)
-        generation, parent = self.nursery.find_parent()
+        self.forking.plan(self.workers.values(), now)
+        generation, parent = self.forking.find_parent()
         if parent is None or generation <= self.waiting.stale:
             return  # a template boots, or newer code is about to be imported
-        ordered = sum(not order.template for order in self.nursery.orders)
+        ordered = sum(not order.template for order in self.forking.orders)
         for strikes in self.vacancies.take(self._count_wanted(generation) - ordered, now):
-            self.nursery.order(Spawn(self.nursery.free_slot(self.workers.values()), generation, strikes, parent), now)
+            self.forking.order(Spawn(self.forking.free_slot(self.workers.values()), generation, strikes, parent), now)
 
     def _count_wanted(self, generation: int) -> int:
         """How many of `generation` are short; a roll adds its canary, then a few at a time, beyond the number."""
@@ -347,7 +347,7 @@ class Pool:
         tried = any(worker.generation == generation for worker in self.workers.values())  # its end is awaited, then
         missing = self.size - len(new) if roll.canary_ready else int(not tried)
         # Kubernetes' maxSurge: a quarter more than the number, at least one; none of it where the old only wait
-        surge = self.size if self.rolls.eager else max(1, self.size // 4)
+        surge = self.size if self.rolls.development else max(1, self.size // 4)
         return max(wanted, min(missing, surge - booting))
 
     def _next_to_recycle(self, active: list[Worker]) -> int:
@@ -365,7 +365,7 @@ class Pool:
         active, roll, wanted = self._active(), self.rolls.current, self.rolls.wanted
         ready = [worker for worker in active if worker.serves]
         surplus = ready[: max(0, len(ready) - self.size)]
-        if self.rolls.eager and (roll is None or roll.canary_ready):
+        if self.rolls.development and (roll is None or roll.canary_ready):
             surplus = [worker for worker in ready if worker.generation < wanted] or surplus
         for worker in active:
             if worker.state is State.BOOTING and (

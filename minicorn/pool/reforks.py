@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from minicorn.pool.actions import Agenda, Level, Spawn
+from minicorn.pool.forking import TEMPLATE_SLOT, Forking, ForkSource
 from minicorn.pool.life import Worker
-from minicorn.pool.nursery import TEMPLATE_SLOT, Cradle, Nursery
 from minicorn.pool.rolls import Rolls
 from minicorn.record import Record, fresh
 
@@ -24,7 +24,7 @@ class Reforks(Record):
 
     agenda: Agenda
     rolls: Rolls
-    nursery: Nursery
+    forking: Forking
     after: tuple[int, ...] = ()  # requests of one worker
     _times: dict[int, int] = fresh(dict)  # how many promotions have led to a generation
     _told: int = 0  # of which generation a refusal was last told
@@ -32,8 +32,8 @@ class Reforks(Record):
     def plan(self, workers: Collection[Worker], size: int, now: float) -> None:
         """Ask the warmest worker, if it is warm enough, all serve, and nobody comes or goes."""
         times = self._times.get(self.rolls.generation, 0)
-        busy = self.rolls.current or self.rolls.wished or self.nursery.orders
-        if self.nursery.cradle is not Cradle.TEMPLATE or times >= len(self.after) or busy:
+        busy = self.rolls.current or self.rolls.wished or self.forking.orders
+        if self.forking.fork_source is not ForkSource.TEMPLATE or times >= len(self.after) or busy:
             return
         serving = [worker for worker in workers if worker.serves and worker.generation == self.rolls.generation]
         if len(serving) < size:
@@ -44,8 +44,8 @@ class Reforks(Record):
         warmest.asked = warmest.answered
         generation = self.rolls.promote(now)
         self._times[generation] = times + 1
-        slot = self.nursery.free_slot(workers, TEMPLATE_SLOT)
-        self.nursery.order(Spawn(slot, generation, parent=warmest.pid, template=True), now)
+        slot = self.forking.free_slot(workers, TEMPLATE_SLOT)
+        self.forking.order(Spawn(slot, generation, parent=warmest.pid, template=True), now)
 
     def born(self, order: Spawn, parent: Worker) -> None:
         """A template has been forked from `parent`: roll to its generation."""

@@ -4,7 +4,7 @@ A roll is a number, the wanted generation, and generations only grow. At most on
 one more waits, so HUPs without end still complete rolls. The first worker of a generation is its
 canary: when it cannot boot the roll is off, and the old code serves on.
 
-With `eager` (--reload) somebody edits and looks: new code that fails shows so itself, and a newer
+With `development` (--reload) somebody edits and looks: new code that fails shows so itself, and a newer
 wish overrules a roll under way.
 """
 
@@ -50,7 +50,7 @@ class Rolls(Record):
     """The generations of one server, and the way from one to the next."""
 
     agenda: Agenda
-    eager: bool = False
+    development: bool = False
     generation: int = 1  # of the code that serves
     newest: int = 1  # the highest ever given out
     current: Roll | None = None
@@ -67,7 +67,7 @@ class Rolls(Record):
     @property
     def murmur(self) -> Level:
         """The level of what goes without saying to somebody who edits and looks."""
-        return Level.DEBUG if self.eager and self.newest > 1 else Level.INFO
+        return Level.DEBUG if self.development and self.newest > 1 else Level.INFO
 
     def wish(self) -> None:
         """New code is wanted."""
@@ -101,14 +101,14 @@ class Rolls(Record):
         the first client began to wait for it, if one has."""
         roll = self.current
         if roll is not None:
-            if (roll.stumbled or roll.promoted or self.eager) and self.wished:
+            if (roll.stumbled or roll.promoted or self.development) and self.wished:
                 newer = f"roll to generation {roll.generation} is given up for a newer one"
-                self.agenda.say(Level.WARNING if roll.stumbled and not self.eager else self.murmur, newer)
+                self.agenda.say(Level.WARNING if roll.stumbled and not self.development else self.murmur, newer)
                 self.end(Ending.SUPERSEDED)
             elif self._is_complete(roll, workers, size):
                 self._tell_done(roll, size, now - roll.began)
                 self.end(Ending.DONE)
-        if self.current is not None or not self.wished or not (booted or self.eager):
+        if self.current is not None or not self.wished or not (booted or self.development):
             return False
         self.wished = False
         self._begin(min(now, since))
@@ -143,12 +143,12 @@ class Rolls(Record):
         new = [worker for worker in workers if worker.generation == roll.generation]
         ready = sum(worker.serves for worker in new)
         # With --reload somebody waits to read of it; what the old ones finish is no part of it
-        return ready >= size and (self.eager or len(new) == len(workers))
+        return ready >= size and (self.development or len(new) == len(workers))
 
     def _tell_done(self, roll: Roll, size: int, took: float) -> None:
-        if self.eager and roll.stumbled:
+        if self.development and roll.stumbled:
             self.agenda.say(Level.WARNING, "The error is shown to whoever asks, until the code is mended")
-        elif self.eager:
+        elif self.development:
             self.agenda.say(Level.INFO, f"Reloaded in {took:.2f} s (generation {roll.generation})")
         else:
             workers = f"{size} workers replaced in {took:.1f} s"

@@ -1,7 +1,7 @@
 """Those who wait for new code, with --reload: from the first change on, old code answers nothing.
 
 Workers whose code is out of date keep who asks. When the new code takes long they say so, with a
-page that refreshes itself; where no worker is there to say it, an usher is born: a worker that
+page that refreshes itself; where no worker is there to say it, a placeholder is born: a worker that
 imports nothing.
 """
 
@@ -11,8 +11,8 @@ import math
 from collections.abc import Iterable
 
 from minicorn.pool.actions import Agenda, Excuse, Hold, Retire, Spawn
-from minicorn.pool.life import USHER, Freshness, Worker
-from minicorn.pool.nursery import Nursery
+from minicorn.pool.forking import Forking
+from minicorn.pool.life import PLACEHOLDER, Freshness, Worker
 from minicorn.record import Record
 
 # So long after a change those who wait are told that the new code is being imported
@@ -23,7 +23,7 @@ class Waiting(Record):
     """What is out of date, and since when somebody waits for it to be replaced."""
 
     agenda: Agenda
-    nursery: Nursery
+    forking: Forking
     stale: int = 0  # generations up to this one are out of date
     since: float = math.inf  # nobody is answered
 
@@ -37,7 +37,7 @@ class Waiting(Record):
         if generation > self.stale:
             self.since = math.inf
 
-    def usher_missed(self, now: float) -> None:
+    def placeholder_missed(self, now: float) -> None:
         """It has died, or could not be forked: the next comes as late as the first."""
         if self.since < math.inf:
             self.since = now
@@ -59,15 +59,15 @@ class Waiting(Record):
         if now < excuse_at:
             self.agenda.wake(excuse_at)
 
-    def plan_usher(self, workers: Iterable[Worker], graceful_timeout: float, now: float) -> None:
+    def plan_placeholder(self, workers: Iterable[Worker], graceful_timeout: float, now: float) -> None:
         """Where those who wait have nobody to tell them why, somebody is born to; until there is new code."""
         live = [worker for worker in workers if worker.is_active]
         if self.since == math.inf:
-            for usher in [worker for worker in live if worker.generation == USHER]:
-                usher.dismiss(graceful_timeout, now)
-                self.agenda.do(Retire(usher.pid))
+            for placeholder in [worker for worker in live if worker.generation == PLACEHOLDER]:
+                placeholder.dismiss(graceful_timeout, now)
+                self.agenda.do(Retire(placeholder.pid))
             return
-        told = any(worker.serves or worker.generation == USHER for worker in live)
-        ordered = any(order.generation == USHER for order in self.nursery.orders)
+        told = any(worker.serves or worker.generation == PLACEHOLDER for worker in live)
+        ordered = any(order.generation == PLACEHOLDER for order in self.forking.orders)
         if now >= self.since + IMPORT_PATIENCE and not told and not ordered:
-            self.nursery.order(Spawn(self.nursery.free_slot(workers), USHER), now)
+            self.forking.order(Spawn(self.forking.free_slot(workers), PLACEHOLDER), now)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from minicorn.config.settings import Settings
 from minicorn.http.request import Request
-from minicorn.pool.life import USHER
+from minicorn.pool.life import PLACEHOLDER
 from minicorn.reload import page
 from minicorn.reload.failure import from_exception
 from minicorn.reload.imports import distrust_fresh_bytecode, mind_debuggers
@@ -67,7 +67,7 @@ class Development:
         self._give = answer
         self._modules = 0
         self._stage: Callable[[Connection], None]
-        self._stage = self._excuse_or_keep if generation == USHER else self._answer_or_keep
+        self._stage = self._excuse_or_keep if generation == PLACEHOLDER else self._answer_or_keep
 
     def dispatch(self, connection: Connection) -> None:
         """A complete request: answer it or keep it."""

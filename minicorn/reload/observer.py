@@ -39,7 +39,7 @@ class Observer:
         self._enters = enters
         self._covers = covers
         self._flat: set[str] = set()  # directories watched without what is below
-        self._crowd = 0  # events since it was started
+        self._batch = 0  # events since it was started
         self._heard: deque[Event] = deque()
         self._wakeup = Wakeup()
         self.fd = self._wakeup.fd  # readable when there is something to `take`, or to know
@@ -76,7 +76,7 @@ class Observer:
         """Watch nothing any more, by an observer that has lost nothing yet."""
         self._observer.stop()
         self._observer.join()  # its threads count events, and say what they have lost
-        self._crowd, self.lost, self._flat = 0, False, set()
+        self._batch, self.lost, self._flat = 0, False, set()
         self._start()
 
     def watch(self, directory: str, recursive: bool) -> None:
@@ -141,8 +141,8 @@ class Observer:
     # Called by watchdog's threads
 
     def _hear(self, kind: str, path: str, is_directory: bool) -> None:
-        self._crowd += 1
-        if self._crowd == CROWD:
+        self._batch += 1
+        if self._batch == CROWD:
             self._lose()
         if kind not in _TOLD or (is_directory and kind == "modified") or CACHES in path:
             return

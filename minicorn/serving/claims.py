@@ -39,7 +39,7 @@ class Claims:
         come from a trusted peer and are malformed or contradict each other; 421 for a target that
         must be `secure` and is not."""
         peer = environ["REMOTE_ADDR"]
-        if self.peers.have(peer):
+        if self.peers.trusts(peer):
             # A client says the same in its next request, by the same way
             read = self._recall if sum(map(len, lines)) < REMEMBERED_MOST else self._read
             environ.update(read(lines, environ.get("HTTP_HOST", ""), environ["wsgi.url_scheme"]))
@@ -59,7 +59,7 @@ class Claims:
             else:
                 said.setdefault("HTTP_" + name.upper().replace("-", "_"), []).append(value.strip(" \t"))
         joined = {key: ", ".join(values) for key, values in said.items()}
-        return joined | settle(joined, self._believed, self.peers.include, host, scheme)
+        return joined | settle(joined, self._believed, self.peers.lists, host, scheme)
 
     def _tell(self, name: str, reason: str = "") -> None:
         """Say once of each name that it never reaches the application; not of ever new ones."""

@@ -41,14 +41,14 @@ class Helper:
 
     # The main thread
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """The application is about to be called: hands off the connections."""
         self._left_at = time.monotonic()
         self._lock.release()
         if self._asleep:
             self._wake()
 
-    def enter(self) -> None:
+    def acquire(self) -> None:
         """The application has returned: the connections are ours again."""
         try:
             self._lock.acquire()

@@ -15,8 +15,8 @@ from functools import partial
 
 from minicorn.figures.heartbeat import IdleMap
 from minicorn.logs.logger import LOGGER
+from minicorn.serving.batchsize import BatchSize
 from minicorn.serving.connection import Connection
-from minicorn.serving.crowd import Crowd
 from minicorn.serving.handoff import Handoff, Parcel
 from minicorn.serving.pace import Pace
 from minicorn.serving.reception import Reception
@@ -53,7 +53,7 @@ class Intake:
         self._has_room = has_room
         self._make_room = make_room
         self._admit = admit
-        self._crowd = Crowd()
+        self._batch = BatchSize()
         self._listeners: list[Listener] = []
         self._origins: list[Listener] = []  # by number, for connections that are handed over
         self._waiting = False
@@ -63,7 +63,7 @@ class Intake:
     def listen(self, listeners: list[Listener]) -> None:
         """Take from `listeners`, and from the queue."""
         self._listeners = self._origins = listeners
-        self.callbacks = {listener.fd: partial(self._accept_crowd, listener) for listener in listeners}
+        self.callbacks = {listener.fd: partial(self._accept_batch, listener) for listener in listeners}
         if self._handoff is not None:
             self.callbacks[self._handoff.fd] = self._take
 
@@ -97,15 +97,15 @@ class Intake:
         """Take one connection from each place where some may wait; whether there was any."""
         return any([self._accept(listener) for listener in self._listeners] + [self._take()])
 
-    def _accept_crowd(self, listener: Listener) -> None:
+    def _accept_batch(self, listener: Listener) -> None:
         """Accept those who have come, as far as we can guess; one alone where siblings wait for work."""
-        wanted = self._crowd.guess
+        wanted = self._batch.guess
         if self._handoff is not None and wanted > 1:
             wanted = 1 if self._reception.secure or self._idle_map.count() else min(wanted, self._pace.share)
         came = 0
         while came < wanted and self._accept(listener):
             came += 1
-        self._crowd.note(came, wanted)
+        self._batch.note(came, wanted)
 
     def _accept(self, listener: Listener) -> bool:
         if not self._has_room():

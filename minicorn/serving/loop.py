@@ -158,7 +158,7 @@ class Loop:
             elif connection.state is IDLE or not (connection.state is APP or connection.lags):
                 self._receive(connection, now)
             elif connection in self._held:
-                self.part(connection, ClientGone("it did not wait"))
+                self.lose(connection, ClientGone("it did not wait"))
         if sharing and turns:
             # What comes next on these connections would wait as long as they have waited now; and who
             # leaves has a successor
@@ -230,7 +230,7 @@ class Loop:
         except ProtocolError as error:
             self.refuse(connection, error, now)
         except ClientGone as gone:
-            self.part(connection, gone)
+            self.lose(connection, gone)
         except Exception:
             self._own_up(connection)
 
@@ -245,7 +245,7 @@ class Loop:
         except ProtocolError as error:
             self.refuse(connection, error, now)
         except ClientGone as gone:
-            self.part(connection, gone)
+            self.lose(connection, gone)
         except Exception:
             self._own_up(connection)
         return False
@@ -259,7 +259,7 @@ class Loop:
         except ProtocolError as error:
             self.refuse(connection, error, now)
         except ClientGone as gone:
-            self.part(connection, gone)
+            self.lose(connection, gone)
 
     def refuse(self, connection: Connection, error: ProtocolError, now: float) -> None:
         """Answer with an error, and close."""
@@ -287,7 +287,7 @@ class Loop:
                 self._weigh(slowest)
                 continue
             if slowest.state is REPLY:
-                self.part(slowest, ClientGone("too much waits for clients, and it is the slowest"), reset=True)
+                self.lose(slowest, ClientGone("too much waits for clients, and it is the slowest"), reset=True)
             else:
                 self.refuse(slowest, ProtocolError(503, "too much waits in memory, and it is the slowest"), now)
 
@@ -303,7 +303,7 @@ class Loop:
         try:
             connection.finish(keep_alive, now, bounded=bounded)
         except ClientGone as gone:
-            self.part(connection, gone)
+            self.lose(connection, gone)
         else:
             self._follow(connection)
             if connection.holds:
@@ -314,7 +314,7 @@ class Loop:
         try:
             act()
         except ClientGone as gone:
-            self.part(connection, gone)
+            self.lose(connection, gone)
         except Exception:
             self._own_up(connection)
         else:
@@ -350,7 +350,7 @@ class Loop:
             self._poller.modify(connection.fd, connection.interest)
         connection.polled = connection.interest
 
-    def part(self, connection: Connection, gone: ClientGone, reset: bool = False) -> None:
+    def lose(self, connection: Connection, gone: ClientGone, reset: bool = False) -> None:
         """The client has gone, or must go."""
         LOGGER.debug("%r has gone: %s", connection, gone)
         self._drop(connection, reset)
@@ -422,7 +422,7 @@ class Loop:
         dropped = False
         for connection in ranked[:most]:
             if connection.waited(now) >= SLOW_CLIENT and not connection.lags:
-                self.part(connection, ClientGone("others want its place, and it is the slowest"))
+                self.lose(connection, ClientGone("others want its place, and it is the slowest"))
                 dropped = True
         return dropped
 
@@ -481,7 +481,7 @@ class Loop:
     def dismiss_gone(self) -> None:
         """Let go of those whose request is kept and who do not wait any more."""
         for connection in [each for each in self._held if each.is_gone]:
-            self.part(connection, ClientGone("it did not wait"))
+            self.lose(connection, ClientGone("it did not wait"))
 
     def _rest(self, connection: Connection) -> None:
         connection.interest = 0

@@ -42,7 +42,7 @@ class Reception:
         """The connection of a client that has just come."""
         if self._plain:
             return Connection(sock, peer, listener, self._settings, self._heads[listener], now)
-        told = not self._proxies.have(peer[0])
+        told = not self._proxies.trusts(peer[0])
         if self.secure:
             connection: PrefacedConnection = self._kind(
                 sock, peer, listener, self._settings, self._heads[listener], now, self._context

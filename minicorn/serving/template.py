@@ -44,7 +44,7 @@ class Template:
 
     def run(self) -> ExitCode:
         """The whole life; the exit code."""
-        spawn.attend()
+        spawn.ignore_terminal()
         self._post.take_up()
         self._set_title("importing")
         try:

@@ -20,16 +20,16 @@ from minicorn.system.listeners import Listener
 
 
 class _Reader:
-    """The doors of an exchange whose client reads at once and throws away."""
+    """The gateway of an exchange whose client reads at once and throws away."""
 
     def __init__(self, client: socket.socket) -> None:
         self._client = client
         client.setblocking(False)
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """No helper is there."""
 
-    def enter(self) -> None:
+    def acquire(self) -> None:
         """No helper is there."""
 
     def is_willing(self, connection: Connection) -> bool:
@@ -40,7 +40,7 @@ class _Reader:
         """Nobody reads it."""
         return "text/plain", ""
 
-    def stay(self, connection: Connection) -> None:
+    def wait_writable(self, connection: Connection) -> None:
         while connection.outbox.size:
             try:
                 while self._client.recv(1 << 20):

@@ -22,7 +22,7 @@ from minicorn.errors import ExitCode
 from minicorn.logs.log import reopen_handlers
 from minicorn.logs.logger import LOGGER
 from minicorn.logs.logs import Logs
-from minicorn.pool.life import USHER
+from minicorn.pool.life import PLACEHOLDER
 from minicorn.record import as_dict
 from minicorn.server import Seat, Server
 from minicorn.serving.loader import explain, load_app
@@ -62,7 +62,7 @@ class Worker:
         be_template: Callable[[Post], int] | None = None,
     ) -> None:
         """`enter` makes the surroundings those of the application, before its import. `app` is what its
-        template, which has entered them, has imported and warmed up, if it has one; or an usher's page.
+        template, which has entered them, has imported and warmed up, if it has one; or a placeholder's page.
         `be_template`, if it may be promoted, is the life of what it forks then."""
         self._post = post
         self._settings = settings
@@ -95,7 +95,7 @@ class Worker:
         except BaseException as error:  # SystemExit too: `exit(3)` at import is a failed boot
             self._post.channel.send(channel.FAILED, explain(error))
             return ExitCode.APP
-        if self._server.development is not None and self._post.generation != USHER:
+        if self._server.development is not None and self._post.generation != PLACEHOLDER:
             self._server.development.on_imports = self._tell_imports
             self._tell_imports()
         # As Python has it: what has been imported may have taken that back, as command-line tools do, and then

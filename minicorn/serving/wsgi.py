@@ -39,13 +39,13 @@ _SEQUENCES = (list, tuple)
 _FILES = (io.FileIO, io.BufferedReader, io.BufferedRandom)
 
 
-class Doors(Protocol):
+class Gateway(Protocol):
     """The ways between the event loop and the application, for the thread that serves."""
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Into the application: others may touch the connections now."""
 
-    def enter(self) -> None:
+    def acquire(self) -> None:
         """Back from it."""
 
     def is_willing(self, connection: Connection) -> bool:
@@ -54,27 +54,27 @@ class Doors(Protocol):
     def explain(self, error: BaseException, request: Request) -> tuple[str, str]:
         """The media type and text of a 500 for what the application has raised; "" for its status alone."""
 
-    def stay(self, connection: Connection) -> None:
+    def wait_writable(self, connection: Connection) -> None:
         """Some of the reply is not sent yet; waits until a full outbox has room."""
 
 
 class Stopwatch:
-    """Doors that tell how long the application has taken: `inside`, in seconds, until it is set anew."""
+    """Gateway that tell how long the application has taken: `inside`, in seconds, until it is set anew."""
 
-    def __init__(self, doors: Doors) -> None:
-        self._doors = doors
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
         self._left = 0.0
         self.inside = 0.0
-        self.is_willing = doors.is_willing
-        self.explain = doors.explain
-        self.stay = doors.stay
+        self.is_willing = gateway.is_willing
+        self.explain = gateway.explain
+        self.wait_writable = gateway.wait_writable
 
-    def leave(self) -> None:
+    def release(self) -> None:
         self._left = time.monotonic()
-        self._doors.leave()
+        self._gateway.release()
 
-    def enter(self) -> None:
-        self._doors.enter()
+    def acquire(self) -> None:
+        self._gateway.acquire()
         self.inside += time.monotonic() - self._left
 
 
@@ -157,8 +157,8 @@ class Exchange:
     __slots__ = (
         "_connection",
         "_date",
-        "_doors",
         "_fields",
+        "_gateway",
         "_gone",
         "_head",
         "_produced",
@@ -171,12 +171,12 @@ class Exchange:
         "unbounded",
     )
 
-    def __init__(self, connection: Connection, request: Request, date: str, doors: Doors) -> None:
-        """`doors` lead into the application and out of it."""
+    def __init__(self, connection: Connection, request: Request, date: str, gateway: Gateway) -> None:
+        """`gateway` lead into the application and out of it."""
         self._connection = connection
         self._request = request
         self._date = date
-        self._doors = doors
+        self._gateway = gateway
         self._head: Head | None = None
         self._produced = 0
         self._gone: ClientGone | None = None
@@ -216,7 +216,7 @@ class Exchange:
     def write(self, data: bytes) -> None:
         """PEP 3333's imperative way to send: at once."""
         if data:
-            self._doors.enter()
+            self._gateway.acquire()
             try:
                 if self._gone is not None:
                     raise self._gone  # an application that has caught it once meets it again
@@ -225,7 +225,7 @@ class Exchange:
                 self._gone = gone
                 raise
             finally:
-                self._doors.leave()
+                self._gateway.release()
 
     def run(self, application: WSGIApplication) -> None:
         """Call the application and hand its reply over; `close()` is called whatever happens.
@@ -233,13 +233,13 @@ class Exchange:
         Raises ClientGone; whatever the application raises is answered and logged.
         """
         try:
-            environ, doors = self._request.meta, self._doors
+            environ, gateway = self._request.meta, self._gateway
             environ["wsgi.input"] = self._connection.body
-            doors.leave()
+            gateway.release()
             try:
                 result: Any = application(environ, self.start_response)
             finally:
-                doors.enter()
+                gateway.acquire()
             # One block in a plain list, as most give: nothing to iterate inside the application, nor to close
             if type(result) in _SEQUENCES and len(result) == 1 and self._head is None:
                 self._send_whole(result[0] or b"")
@@ -274,17 +274,17 @@ class Exchange:
 
     def _inside(self, call: Callable[..., Any], *arguments: object) -> Any:
         """Do `call` inside the application: the connections are the helper's meanwhile."""
-        self._doors.leave()
+        self._gateway.release()
         try:
             return call(*arguments)
         finally:
-            self._doors.enter()
+            self._gateway.acquire()
 
     def _begin(self, known: int) -> Head:
         """Settle the head, which is sent with what comes next; `known` is the whole body's length or -1."""
         if self.status is None:
             raise ApplicationFault("start_response was not called before the body")
-        keep_alive = self._request.keep_alive and self._doors.is_willing(self._connection)
+        keep_alive = self._request.keep_alive and self._gateway.is_willing(self._connection)
         self._head = head = reply.render_head(self._request, self._fields, known, keep_alive, self._date)
         return head
 
@@ -331,7 +331,7 @@ class Exchange:
             self.handed += len(data)
             outbox.send(data)
         if outbox.size:
-            self._doors.stay(self._connection)
+            self._gateway.wait_writable(self._connection)
 
     def _send_file(self, fd: int, offset: int, size: int) -> None:
         head = self._begin(size)
@@ -369,7 +369,7 @@ class Exchange:
             LOGGER.error("%s: the application raised\n%s", self._subject, explain(error))
         if self._head is None:
             self.status, self.headers = "500 Internal Server Error", []
-            kind, text = self._doors.explain(error, self._request)
+            kind, text = self._gateway.explain(error, self._request)
             data = reply.render_error(500, self._date, self._request.method, text, kind)
             self._produced = len(data.partition(b"\r\n\r\n")[2])
             self._hand_over(data)

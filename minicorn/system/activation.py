@@ -16,13 +16,13 @@ from minicorn.config.settings import Settings
 from minicorn.errors import ConfigError
 from minicorn.system import listeners, systemd
 from minicorn.system.listeners import Listener
-from minicorn.system.systemd import Manager, Passed
+from minicorn.system.systemd import Passed, ServiceManager
 
 # A connection that is handed over tells in one byte by which it came
 MOST = 256
 
 
-def open_all(settings: Settings, manager: Manager) -> list[Listener]:
+def open_all(settings: Settings, manager: ServiceManager) -> list[Listener]:
     """All listeners, numbered; BindError or ConfigError, and none open, when one cannot be had."""
     opened: list[Listener] = []
     try:
@@ -48,7 +48,7 @@ def open_all(settings: Settings, manager: Manager) -> list[Listener]:
     return opened
 
 
-def _open(address: Address, kept: dict[str, Passed], settings: Settings, manager: Manager) -> Listener:
+def _open(address: Address, kept: dict[str, Passed], settings: Settings, manager: ServiceManager) -> Listener:
     """The one that was kept for `address`, or else a new one, which is to be kept."""
     name = systemd.kept_name(str(address)) if kept or manager.keeps else ""
     before = kept.get(name)

@@ -69,7 +69,7 @@ def _own_uuids() -> None:
         uuid._generate_time_safe = None  # type: ignore[attr-defined]
 
 
-def attend() -> None:
+def ignore_terminal() -> None:
     """In a child that is no worker: signals meant for the arbiter, as a terminal sends them to all in the
     foreground, do nothing; TERM and KILL end it. A handler and not SIG_IGN, which an exec would keep."""
     for signum in MANAGED - {signal.SIGTERM, signal.SIGCHLD}:

@@ -35,7 +35,7 @@ class Passed(Value):
     name: str
 
 
-class Manager:
+class ServiceManager:
     """The service manager; one that is not there is told nothing and has passed nothing."""
 
     def __init__(self, variables: dict[str, str]) -> None:

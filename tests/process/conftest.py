@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from harness import Starter
-from service_manager import ServiceManager
+from service_manager import Manager
 
 
 def _started(cwd: Path) -> Iterator[Starter]:
@@ -30,9 +30,9 @@ def start_for_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start
 
 
 @pytest.fixture
-def manager() -> Iterator[ServiceManager]:
+def manager() -> Iterator[Manager]:
     """A service manager of the test's own."""
-    manager = ServiceManager()
+    manager = Manager()
     yield manager
     manager.end()
 

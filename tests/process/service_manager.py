@@ -31,7 +31,7 @@ def why_not() -> str:
     return ""
 
 
-class ServiceManager:
+class Manager:
     """systemd --user, and its units."""
 
     def __init__(self) -> None:

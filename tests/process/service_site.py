@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 from harness import CHECKOUT
-from service_manager import ServiceManager
+from service_manager import Manager
 
 UNITS = CHECKOUT / "systemd"
 ECHO = """
@@ -42,7 +42,7 @@ BindReadOnlyPaths={checkout} {environment}
 class Site:
     """A site of releases behind a symlink, and its unit."""
 
-    def __init__(self, manager: ServiceManager, unit: Path) -> None:
+    def __init__(self, manager: Manager, unit: Path) -> None:
         self.manager = manager
         self.home = manager.home
         self.unit = "minicorn@shop.service"

@@ -14,7 +14,7 @@ import pytest
 from fronts import ALL, Front, haproxy, nginx, read_states
 from harness import Server, Starter, free_port, wait_until
 from load import Load, bodies
-from service_manager import ServiceManager
+from service_manager import Manager
 from service_site import UNITS, Site
 from test_process_handoff import await_replies
 
@@ -80,7 +80,7 @@ def test_a_proxy_sees_nothing_of_rolls_under_load_and_tells_the_client(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_a_proxy_sees_nothing_of_restarts_of_the_unit(
-    manager: ServiceManager, name: str, start: Starter, ends: ExitStack
+    manager: Manager, name: str, start: Starter, ends: ExitStack
 ) -> None:
     site = Site(manager, UNITS / "minicorn@.service")
     path = manager.home / "shop.sock"

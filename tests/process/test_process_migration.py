@@ -12,7 +12,7 @@ from signal import SIGHUP
 import pytest
 from harness import ANY_PORT, CHECKOUT, MINICORN, SERVERS, Server, Starter, free_port, wait_until
 from sentry_sdk.envelope import Envelope
-from service_manager import ServiceManager
+from service_manager import Manager
 
 SHOP = """
 import os
@@ -186,7 +186,7 @@ def test_gunicorn_cmd_args_are_honoured_with_a_note(start: Starter) -> None:
     server.wait_ready()
 
 
-def test_a_systemd_socket_unit(start: Starter, manager: ServiceManager) -> None:
+def test_a_systemd_socket_unit(start: Starter, manager: Manager) -> None:
     """The two units of gunicorn's documentation, run by systemd; what listens is the manager's."""
     start.write("shop.py", SHOP)
     port = free_port()

@@ -14,14 +14,14 @@ from signal import SIGSTOP, SIGUSR2
 import pytest
 from harness import CHECKOUT, Starter, free_port, wait_until
 from load import Load
-from service_manager import ServiceManager
+from service_manager import Manager
 from service_site import ECHO, UNITS, Site
 
 DEPLOY = CHECKOUT / "deploy"
 
 
 @pytest.fixture(params=[UNITS / "minicorn@.service", UNITS / "user/minicorn@.service"], ids=["system", "user"])
-def site(manager: ServiceManager, request: pytest.FixtureRequest) -> Site:
+def site(manager: Manager, request: pytest.FixtureRequest) -> Site:
     return Site(manager, request.param)
 
 
@@ -106,7 +106,7 @@ def app(environ, start_response):
 
 
 @pytest.mark.slow
-def test_a_long_boot_and_a_long_request_outlast_the_managers_limits(manager: ServiceManager) -> None:
+def test_a_long_boot_and_a_long_request_outlast_the_managers_limits(manager: Manager) -> None:
     """EXTEND_TIMEOUT_USEC: the arbiter has deadlines of its own, the manager's are for one that hangs."""
     site = Site(manager, UNITS / "minicorn@.service")
     here = site.home / "site"
@@ -140,7 +140,7 @@ def test_a_restart_finds_the_listeners_in_the_store(site: Site) -> None:
     assert site.port == port
 
 
-def test_a_restart_behind_the_socket_unit_loses_no_request(manager: ServiceManager) -> None:
+def test_a_restart_behind_the_socket_unit_loses_no_request(manager: Manager) -> None:
     site = Site(manager, UNITS / "minicorn@.service")
     manager.write("minicorn@.socket", (UNITS / "minicorn@.socket").read_text())
     manager.write(
@@ -162,7 +162,7 @@ def test_a_restart_behind_the_socket_unit_loses_no_request(manager: ServiceManag
 
 
 @pytest.mark.skipif(not shutil.which("logrotate"), reason="NOT TESTED: logrotate is not installed")
-def test_rotation_under_load_loses_no_line(manager: ServiceManager) -> None:
+def test_rotation_under_load_loses_no_line(manager: Manager) -> None:
     site = Site(manager, UNITS / "minicorn@.service")
     logs = manager.home / "config/log/minicorn"  # LogsDirectory=, of a user's manager
     log = logs / "shop.access.log"

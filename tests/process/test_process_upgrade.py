@@ -276,7 +276,7 @@ BROKEN_PACKAGES = {
     "a syntax error": ("arbiter/arbiter.py", "class Arbiter:", "class Arbiter(:", "SyntaxError"),
     "an import error": ("app.py", "from minicorn.serving.loader", "from minicorn.nothing", "minicorn.nothing"),
     "a flag that has gone": ("config/settings.py", '"-w", "--workers"', '"--processes"', "--workers"),
-    "another estate": ("arbiter/succession.py", "\nVERSION = ", "\nVERSION = 1", "version"),
+    "another inherited": ("arbiter/succession.py", "\nVERSION = ", "\nVERSION = 1", "version"),
 }
 
 

@@ -1,6 +1,6 @@
 """A pool as --help has it by default: tests say what matters to them."""
 
-from minicorn.pool.nursery import Cradle
+from minicorn.pool.forking import ForkSource
 from minicorn.pool.pool import Pool
 
 
@@ -9,8 +9,8 @@ def make_pool(size: int, **options: object) -> Pool:
     usual: dict[str, object] = {
         "graceful_timeout": 30.0,
         "max_boot_failures": 0,
-        "cradle": Cradle.ARBITER,
-        "eager": False,
+        "fork_source": ForkSource.ARBITER,
+        "development": False,
         "refork_after": (),
     }
     return Pool(size, **usual | options)  # type: ignore[arg-type]

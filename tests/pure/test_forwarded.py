@@ -14,7 +14,7 @@ TRUSTED = Peers("127.0.0.1,10.0.0.0/8,2001:db8:1::/48,unix")
 def settled(own_host: str = "inner", own_scheme: str = "http", **said: str) -> dict[str, str]:
     prefix = {name: "HTTP_" if name == "forwarded" else "HTTP_X_FORWARDED_" for name in said}
     fields = {prefix[name] + name.upper(): value for name, value in said.items()}
-    return settle(fields, ALL, TRUSTED.include, own_host, own_scheme)
+    return settle(fields, ALL, TRUSTED.lists, own_host, own_scheme)
 
 
 def client(hops: str) -> tuple[str | None, str | None]:
@@ -37,17 +37,17 @@ def client(hops: str) -> tuple[str | None, str | None]:
     ],
 )
 def test_a_peer_is_in_the_list_or_not(peer: str, expected: bool) -> None:
-    assert TRUSTED.have(peer) is expected
+    assert TRUSTED.trusts(peer) is expected
 
 
 def test_anybody_may_speak_but_is_no_hop_to_look_behind() -> None:
     anybody = Peers("*")
-    assert anybody.have("203.0.113.1") and anybody.have("")
-    assert not anybody.include("203.0.113.1")
+    assert anybody.trusts("203.0.113.1") and anybody.trusts("")
+    assert not anybody.lists("203.0.113.1")
 
 
 def test_nobody_is_believed_by_an_empty_list() -> None:
-    assert not Peers("").have("127.0.0.1") and not Peers("").have("")
+    assert not Peers("").trusts("127.0.0.1") and not Peers("").trusts("")
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_only_what_is_believed_counts(name: str) -> None:
         "HTTP_X_FORWARDED_PREFIX": "/a",
         "HTTP_FORWARDED": "for=203.0.113.9",
     }
-    keys = settle(said, frozenset({name}), TRUSTED.include, "", "http")
+    keys = settle(said, frozenset({name}), TRUSTED.lists, "", "http")
     expected = {
         "x-forwarded-for": {"REMOTE_ADDR", "REMOTE_PORT"},
         "x-forwarded-proto": {"wsgi.url_scheme"},
@@ -221,7 +221,7 @@ def test_only_what_is_believed_counts(name: str) -> None:
         "forwarded": {"REMOTE_ADDR", "REMOTE_PORT"},
     }
     assert set(keys) == expected[name]
-    assert settle(said, frozenset(), TRUSTED.include, "", "http") == {}
+    assert settle(said, frozenset(), TRUSTED.lists, "", "http") == {}
 
 
 def read(said: dict[str, str]) -> None:

@@ -22,23 +22,23 @@ def fork():
             os._exit(0)
         os.waitpid(child, 0)
 
-helper.enter()
+helper.acquire()
 threads = [threading.Thread(target=fork, name="application") for _ in range(THREADS)]
-helper.leave()
+helper.release()
 assert turn.wait(10)
 for each in threads:
     each.start()
 if REQUESTS:
     while any(each.is_alive() for each in threads):
-        helper.enter()
-        helper.leave()
+        helper.acquire()
+        helper.release()
 for each in threads:
     each.join()
 assert len(seen) == THREADS * FORKS
 assert not any("minicorn-helper" in names for names in seen), seen
 turn.clear()
 assert turn.wait(10), "it goes on"
-helper.enter()
+helper.acquire()
 helper.end()
 assert threading.active_count() == 1
 """
@@ -57,19 +57,19 @@ def ring(signum, frame):
     raise TimeoutError
 
 signal.signal(signal.SIGALRM, ring)
-helper.enter()
+helper.acquire()
 for _ in range(3):
     go_on.clear()
     turn.clear()
-    helper.leave()
+    helper.release()
     assert turn.wait(10)
     signal.setitimer(signal.ITIMER_REAL, 0.01)
     try:
-        helper.enter()
+        helper.acquire()
     except TimeoutError:
         pass
-helper.leave()
-helper.enter()
+helper.release()
+helper.acquire()
 helper.end()
 """
 

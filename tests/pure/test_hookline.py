@@ -55,7 +55,7 @@ def test_whoever_asks_when_it_is_due_sends_nothing_and_a_new_child_is_told_at_on
     line.tell("child_exit", 7, 1)
     line.step(0.0)
     ours, theirs = channel.pair()
-    line.attendant.spawned(42, ours, 1.0)
+    line.auxiliary.spawned(42, ours, 1.0)
     assert line.wake_at <= 1.0
     assert theirs.receive() == ([], True)
     line.step(1.0)

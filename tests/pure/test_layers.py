@@ -19,12 +19,12 @@ LAYERS = {
         config.address config.gunicorn config.kinds config.layers config.settings figures.counters figures.display
         figures.document figures.metrics figures.snapshot figures.statsd http.body http.forwarded http.grammar
         http.heads http.mould http.peers http.proxy http.quoting http.reply http.request http.tracing pool.actions
-        pool.backoff pool.herald pool.life pool.nursery pool.obituary pool.pool pool.reforks pool.rolls
+        pool.backoff pool.notifier pool.life pool.forking pool.exits pool.pool pool.reforks pool.rolls
         pool.shutdown pool.slow pool.standing pool.waiting reload.changes reload.page serving.certificate
-        serving.crowd serving.deadlines serving.holdings serving.pace
+        serving.batchsize serving.deadlines serving.holdings serving.pace
     """,
     "one fact of the operating system each": """
-        arbiter.succession config.configfile config.configuration figures.desk figures.directory figures.heartbeat
+        arbiter.succession config.configfile config.configuration figures.endpoint figures.directory figures.heartbeat
         figures.ledger figures.survey figures.top figures.traces figures.usage logs.accesslog logs.capture
         logs.complaints logs.formats logs.log logs.logconfig logs.logger logs.logs logs.output logs.relay
         logs.syslog logs.unanswered reload.failure reload.groundwork reload.imports reload.observer reload.places
@@ -42,7 +42,7 @@ LAYERS = {
         server reload.development serving.helper serving.intake serving.loop
     """,
     "processes": """
-        arbiter.arbiter arbiter.attendant arbiter.belongings arbiter.births arbiter.chronicle arbiter.deaths
+        arbiter.arbiter arbiter.auxiliary arbiter.resources arbiter.births arbiter.chronicle arbiter.deaths
         arbiter.hookline arbiter.logger arbiter.reconfiguration arbiter.reloading arbiter.rounds arbiter.upgrade
         figures.monitor reload.watcher serving.promotion serving.template serving.worker
     """,
@@ -71,7 +71,7 @@ IMPURE = {
 IMPURE |= {"shutil", "signal", "socket", "subprocess", "sys", "tempfile", "threading", "time"}
 EXCEPTIONS = {
     ("http.reply", "time"): "the calendar's gmtime; no clock is read",
-    ("pool.obituary", "signal"): "the names of signals, from an enumeration; none is sent or handled",
+    ("pool.exits", "signal"): "the names of signals, from an enumeration; none is sent or handled",
 }
 THIRD_PARTY = {
     "cli": {"shtab"},

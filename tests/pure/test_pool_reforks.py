@@ -1,14 +1,14 @@
 """The arbiter's mind with reforks: who is promoted, when, and what becomes of it when something else happens."""
 
 import pytest
-from test_pool_templates import Nursery
+from test_pool_templates import Forking
 
 from minicorn.pool.actions import Spawn
+from minicorn.pool.forking import TEMPLATE_SLOT
 from minicorn.pool.life import State
-from minicorn.pool.nursery import TEMPLATE_SLOT
 
 
-class Forest(Nursery):
+class Forest(Forking):
     """Workers answer requests, and fork a template of their like in 50 ms, unless they refuse."""
 
     def __init__(self, size, *after):
@@ -119,7 +119,7 @@ def test_a_reload_does_not_wait_for_a_worker_that_is_asked():
     world.run(5)
     assert world.generations() == [3, 3]
     assert world.built() == [1, 3]
-    (late,) = world.pool.nursery.orders
+    (late,) = world.pool.forking.orders
     world.pool.spawn_failed(late, "it has threads", world.now)
     world.run(1)
     assert world.generations() == [3, 3]
@@ -161,7 +161,7 @@ def test_a_promoted_template_that_is_killed_is_replaced_by_an_import_and_warm_ag
     world = Forest(2, 10)
     world.pool.answered(min(world.pool.workers), 10)
     world.run(after)
-    world.die(next(t.pid for t in world.pool.nursery.templates.values() if t.generation == 2))
+    world.die(next(t.pid for t in world.pool.forking.templates.values() if t.generation == 2))
     world.run(5)
     assert world.generations() == [2, 2] and world.templates() == [2] and world.built() == [1, 2]
     world.answer(10, 0)
@@ -174,7 +174,7 @@ def test_a_worker_that_dies_as_it_is_asked_is_replaced():
     world.silent = True
     first = min(world.pool.workers)
     world.answer(10, 0)
-    (asked,) = world.pool.nursery.orders
+    (asked,) = world.pool.forking.orders
     world.die(first)
     world.pool.spawn_failed(asked, "its template has died", world.now)
     world.run(2)

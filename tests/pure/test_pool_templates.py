@@ -5,16 +5,16 @@ from test_pool import World
 
 from minicorn.pool.actions import Kill, Spawn
 from minicorn.pool.backoff import BACKOFF_FIRST
+from minicorn.pool.forking import ORDER_PATIENCE, TEMPLATE_SLOT, ForkSource
 from minicorn.pool.life import State
-from minicorn.pool.nursery import ORDER_PATIENCE, TEMPLATE_SLOT, Cradle
 from minicorn.pool.shutdown import Stop
 
 
-class Nursery(World):
+class Forking(World):
     """Workers come from a template at once; templates take `boot` seconds, as the application's import does."""
 
-    def __init__(self, size, cradle=Cradle.TEMPLATE, **options):
-        super().__init__(size, cradle=cradle, **options)
+    def __init__(self, size, fork_source=ForkSource.TEMPLATE, **options):
+        super().__init__(size, fork_source=fork_source, **options)
         self.deaf = False  # orders are not carried out
 
     def fork(self, action):
@@ -26,15 +26,15 @@ class Nursery(World):
             self.due[pid] = [(self.now + (0.004 if action.parent else self.boot), "exit" if self.broken else "ready")]
 
     def templates(self):
-        return sorted(t.generation for t in self.pool.nursery.templates.values() if t.state is State.READY)
+        return sorted(t.generation for t in self.pool.forking.templates.values() if t.state is State.READY)
 
     def template(self):
-        return next(t.pid for t in self.pool.nursery.templates.values() if t.state is State.READY)
+        return next(t.pid for t in self.pool.forking.templates.values() if t.state is State.READY)
 
 
 @pytest.fixture
 def world():
-    world = Nursery(4)
+    world = Forking(4)
     world.run(2)
     assert world.generations() == [1, 1, 1, 1]
     world.fewest_ready = 4
@@ -42,7 +42,7 @@ def world():
 
 
 def test_workers_wait_for_the_template_and_come_from_it():
-    world = Nursery(3)
+    world = Forking(3)
     world.perform()
     assert world.done(Spawn) == [Spawn(TEMPLATE_SLOT, 1, template=True)]
     world.run(2)
@@ -51,7 +51,7 @@ def test_workers_wait_for_the_template_and_come_from_it():
 
 
 def test_a_template_that_fails_at_first_ends_the_server():
-    world = Nursery(3)
+    world = Forking(3)
     world.broken = True
     world.run(2)
     assert world.pool.ended and world.pool.failed
@@ -134,7 +134,7 @@ def test_a_template_that_forks_nothing_is_killed_and_replaced(world):
     world.run(0.6)
     assert [kill.pid for kill in world.done(Kill)] == [stuck]
     world.deaf = False
-    for order in list(world.pool.nursery.orders):
+    for order in list(world.pool.forking.orders):
         if order.parent == stuck:
             world.pool.spawn_failed(order, "its template has died", world.now)
     world.run(2)
@@ -144,7 +144,7 @@ def test_a_template_that_forks_nothing_is_killed_and_replaced(world):
 def test_the_server_ends_with_its_templates(world):
     world.pool.stop(Stop.GRACEFUL)
     world.run(5)
-    assert world.pool.ended and not world.pool.nursery.templates
+    assert world.pool.ended and not world.pool.forking.templates
 
 
 def test_parked_is_without_a_template_and_a_reload_brings_one(world):
@@ -158,7 +158,7 @@ def test_parked_is_without_a_template_and_a_reload_brings_one(world):
 
 
 def test_a_common_template_outlives_rolls_and_nobody_waits_for_it():
-    world = Nursery(3, cradle=Cradle.COMMON)
+    world = Forking(3, fork_source=ForkSource.COMMON)
     world.perform()
     assert sorted(spawn.template for spawn in world.done(Spawn)) == [False, False, False, True]
     world.run(2)
@@ -167,13 +167,13 @@ def test_a_common_template_outlives_rolls_and_nobody_waits_for_it():
     world.run(3)
     assert world.generations() == [2, 2, 2]
     assert {spawn.parent for spawn in world.done(Spawn) if spawn.generation == 2} == {template}
-    world.pool.nursery.renew()
+    world.pool.forking.renew()
     world.run(3)
     assert world.template() != template and len(world.templates()) == 1
 
 
 def test_a_common_template_that_fails_is_nobodys_failure():
-    world = Nursery(3, cradle=Cradle.COMMON)
+    world = Forking(3, fork_source=ForkSource.COMMON)
     world.run(2)
     world.broken = True
     world.die(world.template())

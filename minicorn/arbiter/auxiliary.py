@@ -1,6 +1,6 @@
 """The children besides the workers: what watches files, shows figures or runs hooks for the arbiter.
 
-An attendant serves the arbiter, never a client: its death changes nothing for requests. It is
+An auxiliary serves the arbiter, never a client: its death changes nothing for requests. It is
 forked when it is due, started again when it dies, ever more slowly when it dies young, and it
 ends by itself when its channel does.
 """
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 
 from minicorn.logs.logger import LOGGER
 from minicorn.pool.backoff import backoff, strike
-from minicorn.pool.obituary import name_signal
+from minicorn.pool.exits import name_signal
 from minicorn.record import Record, fresh
 from minicorn.system import channel, spawn
 from minicorn.system.channel import Channel, Message
@@ -25,7 +25,7 @@ from minicorn.system.listeners import Listener
 from minicorn.system.title import set_title
 
 
-class Attendant(Record):
+class Auxiliary(Record):
     """One child: what it does, whom its words are for, and how it fares. Times are monotonic seconds."""
 
     name: str
@@ -62,7 +62,7 @@ class Attendant(Record):
             ours.close()
             let_go()
             set_title(f"minicorn: {self.name}")
-            spawn.attend()
+            spawn.ignore_terminal()
             return self.run(theirs)
 
         try:
@@ -110,37 +110,37 @@ class Attendant(Record):
         return self.channel is not None and self.channel.send(word, value)
 
 
-class Attendants(Record):
+class Auxiliaries(Record):
     """All of one arbiter's."""
 
-    members: list[Attendant] = fresh(list)
+    members: list[Auxiliary] = fresh(list)
 
-    def due(self, now: float) -> list[Attendant]:
+    def due(self, now: float) -> list[Auxiliary]:
         """Those to be forked now."""
-        return [attendant for attendant in self.members if attendant.due <= now]
+        return [auxiliary for auxiliary in self.members if auxiliary.due <= now]
 
     @property
     def wake_at(self) -> float:
         """When the next is due."""
-        return min((attendant.due for attendant in self.members), default=math.inf)
+        return min((auxiliary.due for auxiliary in self.members), default=math.inf)
 
-    def by_pid(self, pid: int) -> Attendant | None:
+    def by_pid(self, pid: int) -> Auxiliary | None:
         """Whose pid it is."""
-        return next((attendant for attendant in self.members if pid and attendant.pid == pid), None)
+        return next((auxiliary for auxiliary in self.members if pid and auxiliary.pid == pid), None)
 
     @property
     def listeners(self) -> Iterator[Listener]:
-        """Those that are some attendant's own."""
-        for attendant in self.members:
-            if attendant.listener is not None:
-                yield attendant.listener
+        """Those that are some auxiliary's own."""
+        for auxiliary in self.members:
+            if auxiliary.listener is not None:
+                yield auxiliary.listener
 
     @property
-    def channels(self) -> Iterator[tuple[Attendant, Channel]]:
+    def channels(self) -> Iterator[tuple[Auxiliary, Channel]]:
         """The lines to those that live."""
-        for attendant in self.members:
-            if attendant.channel is not None:
-                yield attendant, attendant.channel
+        for auxiliary in self.members:
+            if auxiliary.channel is not None:
+                yield auxiliary, auxiliary.channel
 
     def end(self, deadline: float) -> None:
         """They end as soon as their channels do; whoever does not by `deadline` is killed. Waits for that."""
@@ -151,8 +151,8 @@ class Attendants(Record):
             for fd in select.select(list(lines), [], [], left)[0]:
                 if not lines[fd].receive()[1]:
                     del lines[fd]
-        for attendant, line in self.channels:
+        for auxiliary, line in self.channels:
             if line.fd in lines:
-                os.kill(attendant.pid, signal.SIGKILL)
-            os.waitpid(attendant.pid, 0)
+                os.kill(auxiliary.pid, signal.SIGKILL)
+            os.waitpid(auxiliary.pid, 0)
             line.close()

@@ -52,7 +52,7 @@ def describe(pool: Pool, busy: int, rate: float, reason: str) -> str:
     return f"{rolls.failure}: {reason}; {text}" if rolls.failure else text
 
 
-class Herald:
+class Notifier:
     """What has been told already, and what is due."""
 
     def __init__(self, watchdog: float) -> None:

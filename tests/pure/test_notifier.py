@@ -5,8 +5,8 @@ import math
 from pools import make_pool
 
 from minicorn.pool.actions import Retire, Spawn
-from minicorn.pool.herald import EXTEND_EVERY, STATUS_EVERY, Herald, Phase, describe, read_phase
 from minicorn.pool.life import Exit
+from minicorn.pool.notifier import EXTEND_EVERY, STATUS_EVERY, Notifier, Phase, describe, read_phase
 from minicorn.pool.shutdown import Stop
 
 EXTEND = "EXTEND_TIMEOUT_USEC=30000000"
@@ -32,8 +32,8 @@ class Clock:
                 self.pool.exited(action.pid, self.now)
 
 
-def said(herald: Herald, now: float, phase: Phase, text: str = "text") -> list[str]:
-    return herald.turn(now, phase, lambda: text)
+def said(notifier: Notifier, now: float, phase: Phase, text: str = "text") -> list[str]:
+    return notifier.turn(now, phase, lambda: text)
 
 
 def test_ready_is_said_when_the_first_worker_serves_and_not_before() -> None:
@@ -93,44 +93,44 @@ def test_a_stop_overrules_and_a_first_boot_that_failed_is_named() -> None:
 
 
 def test_entering_a_phase_is_told_once_with_its_status() -> None:
-    herald = Herald(0)
-    assert said(herald, 1, Phase.BOOTING, "a") == ["STATUS=a", EXTEND]
-    assert said(herald, 2, Phase.SERVING, "b") == ["READY=1", "STATUS=b"]
-    assert said(herald, 3, Phase.SERVING, "c") == []
-    assert said(herald, 4.5, Phase.RELOADING, "d") == ["RELOADING=1", "MONOTONIC_USEC=4500000", "STATUS=d", EXTEND]
-    assert said(herald, 5, Phase.SERVING, "e") == ["READY=1", "STATUS=e"]
-    assert said(herald, 6, Phase.STOPPING, "f") == ["STOPPING=1", "STATUS=f", EXTEND]
+    notifier = Notifier(0)
+    assert said(notifier, 1, Phase.BOOTING, "a") == ["STATUS=a", EXTEND]
+    assert said(notifier, 2, Phase.SERVING, "b") == ["READY=1", "STATUS=b"]
+    assert said(notifier, 3, Phase.SERVING, "c") == []
+    assert said(notifier, 4.5, Phase.RELOADING, "d") == ["RELOADING=1", "MONOTONIC_USEC=4500000", "STATUS=d", EXTEND]
+    assert said(notifier, 5, Phase.SERVING, "e") == ["READY=1", "STATUS=e"]
+    assert said(notifier, 6, Phase.STOPPING, "f") == ["STOPPING=1", "STATUS=f", EXTEND]
 
 
 def test_a_status_is_told_now_and_then_and_only_when_it_has_changed() -> None:
-    herald = Herald(0)
-    said(herald, 0, Phase.SERVING, "a")
-    assert said(herald, STATUS_EVERY - 0.1, Phase.SERVING, "b") == []
-    assert said(herald, STATUS_EVERY, Phase.SERVING, "b") == ["STATUS=b"]
-    assert said(herald, 3 * STATUS_EVERY, Phase.SERVING, "b") == []
+    notifier = Notifier(0)
+    said(notifier, 0, Phase.SERVING, "a")
+    assert said(notifier, STATUS_EVERY - 0.1, Phase.SERVING, "b") == []
+    assert said(notifier, STATUS_EVERY, Phase.SERVING, "b") == ["STATUS=b"]
+    assert said(notifier, 3 * STATUS_EVERY, Phase.SERVING, "b") == []
 
 
 def test_a_status_is_one_line() -> None:
-    assert said(Herald(0), 0, Phase.SERVING, "a\nREADY=1")[1] == "STATUS=a READY=1"
+    assert said(Notifier(0), 0, Phase.SERVING, "a\nREADY=1")[1] == "STATUS=a READY=1"
 
 
 def test_time_is_asked_for_again_while_it_boots_rolls_or_drains() -> None:
     for phase in Phase:
-        herald = Herald(0)
-        said(herald, 0, phase)
-        assert (EXTEND in said(herald, EXTEND_EVERY, phase)) is (phase is not Phase.SERVING)
-        assert EXTEND not in said(herald, EXTEND_EVERY + 0.1, phase)
+        notifier = Notifier(0)
+        said(notifier, 0, phase)
+        assert (EXTEND in said(notifier, EXTEND_EVERY, phase)) is (phase is not Phase.SERVING)
+        assert EXTEND not in said(notifier, EXTEND_EVERY + 0.1, phase)
 
 
 def test_the_watchdog_is_fed_at_half_its_interval() -> None:
-    herald = Herald(3.0)
-    assert "WATCHDOG=1" in said(herald, 10, Phase.BOOTING)
-    assert herald.wake_at == 11.5
-    assert "WATCHDOG=1" not in said(herald, 11.4, Phase.BOOTING)
-    assert "WATCHDOG=1" in said(herald, 11.5, Phase.BOOTING)
+    notifier = Notifier(3.0)
+    assert "WATCHDOG=1" in said(notifier, 10, Phase.BOOTING)
+    assert notifier.wake_at == 11.5
+    assert "WATCHDOG=1" not in said(notifier, 11.4, Phase.BOOTING)
+    assert "WATCHDOG=1" in said(notifier, 11.5, Phase.BOOTING)
 
 
 def test_no_watchdog_no_beat() -> None:
-    herald = Herald(0)
-    assert "WATCHDOG=1" not in said(herald, 10, Phase.BOOTING)
-    assert herald.wake_at == math.inf
+    notifier = Notifier(0)
+    assert "WATCHDOG=1" not in said(notifier, 10, Phase.BOOTING)
+    assert notifier.wake_at == math.inf

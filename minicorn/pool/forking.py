@@ -23,7 +23,7 @@ ORDER_PATIENCE = 10.0
 TEMPLATE_SLOT = 2001
 
 
-class Cradle(Enum):
+class ForkSource(Enum):
     """Where workers come from."""
 
     ARBITER = "the arbiter forks them"
@@ -31,12 +31,12 @@ class Cradle(Enum):
     COMMON = "one template for all generations, without the application; the arbiter, while there is none"
 
 
-class Nursery(Record):
+class Forking(Record):
     """The templates of one server, and the forks under way."""
 
     agenda: Agenda
     rolls: Rolls
-    cradle: Cradle = Cradle.ARBITER
+    fork_source: ForkSource = ForkSource.ARBITER
     templates: dict[int, Worker] = fresh(dict)
     orders: dict[Spawn, float] = fresh(dict)  # forks under way, and since when
     _due: float = 0.0
@@ -86,10 +86,10 @@ class Nursery(Record):
         """Of which generation a worker that is forked now would be, and whose child: a template's, the
         arbiter's (0), or None as nobody can fork it yet."""
         generation = self.rolls.wanted
-        if self.cradle is Cradle.ARBITER:
+        if self.fork_source is ForkSource.ARBITER:
             return generation, 0  # it imports the new code, whatever it replaces
         ready = [t for t in self.templates.values() if t.state is State.READY]
-        if self.cradle is Cradle.COMMON:
+        if self.fork_source is ForkSource.COMMON:
             return generation, max(ready, key=lambda t: t.born).pid if ready else 0
         by_generation = {template.generation: template.pid for template in ready}
         if generation not in by_generation:
@@ -105,7 +105,7 @@ class Nursery(Record):
         ends = [t for t in self.templates.values() if self._renewing or self._is_past_use(t, workers)]
         self._dismiss(ends, now)
         self._renewing = False
-        if self.cradle is not Cradle.ARBITER and not self._is_provided():
+        if self.fork_source is not ForkSource.ARBITER and not self._is_provided():
             if now < self._due:
                 self.agenda.wake(self._due)
             else:
@@ -122,14 +122,14 @@ class Nursery(Record):
         # One that is being killed is waited for: its end is a failed boot, and may end the roll
         standing = [t.generation for t in self.templates.values() if not t.dismissed]
         coming = [order.generation for order in self.orders if order.template]
-        if self.cradle is Cradle.TEMPLATE:
+        if self.fork_source is ForkSource.TEMPLATE:
             return self.rolls.wanted in (*standing, *coming)
         return bool(standing or coming)
 
     def _is_past_use(self, template: Worker, workers: Collection[Worker]) -> bool:
         """Its generation has been given up, or its last worker has gone."""
-        if self.cradle is Cradle.COMMON:
+        if self.fork_source is ForkSource.COMMON:
             return False
-        if template.generation >= self.rolls.generation and self.cradle is Cradle.TEMPLATE:
+        if template.generation >= self.rolls.generation and self.fork_source is ForkSource.TEMPLATE:
             return template.generation > self.rolls.wanted
         return all(worker.generation > template.generation for worker in workers)

@@ -11,7 +11,7 @@ MOST = 16
 REST = 16  # turns that go as guessed before another is looked for
 
 
-class Crowd:
+class BatchSize:
     """The guess of one process."""
 
     def __init__(self) -> None:

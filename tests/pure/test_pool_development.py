@@ -4,7 +4,7 @@ from pools import make_pool
 
 from minicorn.pool.actions import Drain, Excuse, Hold, Kill, Retire, Spawn
 from minicorn.pool.backoff import BACKOFF_FIRST
-from minicorn.pool.life import USHER, State
+from minicorn.pool.life import PLACEHOLDER, State
 from minicorn.pool.shutdown import Stop
 from minicorn.pool.waiting import IMPORT_PATIENCE
 
@@ -13,7 +13,7 @@ class World:
     """A pool and a clock."""
 
     def __init__(self, size: int = 1) -> None:
-        self.pool = make_pool(size, eager=True)
+        self.pool = make_pool(size, development=True)
         self.now = 100.0
         self.pid = 0
 
@@ -152,10 +152,10 @@ def test_a_worker_that_is_born_after_the_others_were_told_to_finish_is_told_as_w
     assert Drain(7) in world.plan()
 
 
-def test_an_usher_tells_those_who_wait_for_a_slow_first_import_and_goes_when_it_is_done() -> None:
+def test_a_placeholder_tells_those_who_wait_for_a_slow_first_import_and_goes_when_it_is_done() -> None:
     world = World(2)
     assert world.spawned(world.plan()) == [1, 1]
-    assert world.spawned(world.plan(IMPORT_PATIENCE)) == [USHER]
+    assert world.spawned(world.plan(IMPORT_PATIENCE)) == [PLACEHOLDER]
     world.pool.ready(3, world.now)
     assert not world.pool.booted
     assert not world.spawned(world.plan(100.0))
@@ -163,7 +163,7 @@ def test_an_usher_tells_those_who_wait_for_a_slow_first_import_and_goes_when_it_
     assert Retire(3) in world.plan()
 
 
-def test_an_usher_takes_nobodys_place() -> None:
+def test_a_placeholder_takes_nobodys_place() -> None:
     world = World()
     world.plan()
     world.plan(IMPORT_PATIENCE)
@@ -177,25 +177,25 @@ def test_an_usher_takes_nobodys_place() -> None:
     assert Retire(2) in world.plan()
 
 
-def test_an_usher_that_dies_is_not_replaced_at_once() -> None:
+def test_a_placeholder_that_dies_is_not_replaced_at_once() -> None:
     world = World()
     world.plan()
     world.plan(IMPORT_PATIENCE)
     world.pool.exited(2, world.now)
     assert not world.plan()
-    assert world.spawned(world.plan(IMPORT_PATIENCE)) == [USHER]
+    assert world.spawned(world.plan(IMPORT_PATIENCE)) == [PLACEHOLDER]
 
 
-def test_an_usher_comes_where_all_that_was_held_has_died() -> None:
+def test_a_placeholder_comes_where_all_that_was_held_has_died() -> None:
     world = serving()
     world.pool.hold(world.now)
     world.pool.reload()
     world.plan()
     world.pool.exited(1, world.now)
-    assert world.spawned(world.plan(IMPORT_PATIENCE)) == [USHER]
+    assert world.spawned(world.plan(IMPORT_PATIENCE)) == [PLACEHOLDER]
 
 
-def test_an_usher_ends_with_the_server() -> None:
+def test_a_placeholder_ends_with_the_server() -> None:
     world = World()
     world.plan()
     world.plan(IMPORT_PATIENCE)

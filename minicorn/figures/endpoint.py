@@ -12,7 +12,7 @@ from minicorn.system.listeners import Listener
 BACKLOG = 64
 
 
-def open_desk(settings: Settings, left: list[tuple[int, str, tuple[int, int] | None]]) -> Listener | None:
+def open_endpoint(settings: Settings, left: list[tuple[int, str, tuple[int, int] | None]]) -> Listener | None:
     """Where the monitor listens: anew, or what the arbiter's image before has `left`; None where nobody asked.
 
     ConfigError when that cannot be had, or when other machines would reach it and nobody has allowed that.
@@ -22,16 +22,16 @@ def open_desk(settings: Settings, left: list[tuple[int, str, tuple[int, int] | N
         listeners.close_all(before)
         return None
     try:
-        desk = before[0] if before else listeners.bind(settings.monitor, BACKLOG)
+        endpoint = before[0] if before else listeners.bind(settings.monitor, BACKLOG)
     except ConfigError as error:
         raise ConfigError(f"--monitor: {error}") from error
-    if not (settings.monitor_allow or _is_private(desk)):
-        listeners.close_all([desk])
-        raise _refusal(desk.name)
-    return desk
+    if not (settings.monitor_allow or _is_private(endpoint)):
+        listeners.close_all([endpoint])
+        raise _refusal(endpoint.name)
+    return endpoint
 
 
-def check_desk(settings: Settings) -> None:
+def check_endpoint(settings: Settings) -> None:
     """ConfigError when it could not listen there, or may not, whoever does so now."""
     if settings.monitor is None:
         return
@@ -45,9 +45,9 @@ def check_desk(settings: Settings) -> None:
             raise _refusal(str(settings.monitor))
 
 
-def _is_private(desk: Listener) -> bool:
+def _is_private(endpoint: Listener) -> bool:
     """Whether only this machine reaches it."""
-    return not desk.port or is_loopback(desk.host)
+    return not endpoint.port or is_loopback(endpoint.host)
 
 
 def _refusal(name: str) -> ConfigError:

@@ -6,8 +6,8 @@ import signal
 import pytest
 
 from minicorn.pool.actions import Level
+from minicorn.pool.exits import cause_of, describe_death
 from minicorn.pool.life import Cause, Exit, Worker
-from minicorn.pool.obituary import cause_of, obituary
 
 WHO = "worker 3121 (slot 2, gen 4)"
 LIFE = "aged 90 s after 17 requests"
@@ -18,7 +18,7 @@ def told(
     exit: Exit, verdict: str = "", was_ready: bool = True, dismissed: bool = False, idle: bool = True
 ) -> tuple[Level, str]:
     worker = Worker(3121, 2, 4, born=1000.0, was_ready=was_ready, dismissed=dismissed)
-    return obituary(worker, exit, DOING, idle, 17, verdict, 1090.0)
+    return describe_death(worker, exit, DOING, idle, 17, verdict, 1090.0)
 
 
 def test_a_clean_exit_is_a_retirement() -> None:
@@ -96,7 +96,7 @@ def test_a_worker_that_wished_to_be_replaced_is_recycled() -> None:
     assert cause_of(worker, Exit(7, 0), out_of_memory=False) is Cause.RECYCLED
 
 
-def test_an_obituary_is_one_line() -> None:
+def test_the_record_of_a_death_is_one_line() -> None:
     for exit in (Exit(3121, 0), Exit(3121, 1), Exit(3121, 0, 9)):
         for verdict in ("", "was late"):
             assert "\n" not in told(exit, verdict)[1]

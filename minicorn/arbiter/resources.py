@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import time
 
-from minicorn.arbiter.attendant import Attendants
-from minicorn.arbiter.succession import Estate, Heirloom
+from minicorn.arbiter.auxiliary import Auxiliaries
+from minicorn.arbiter.succession import Inheritance, InheritedWorker
 from minicorn.arbiter.upgrade import Upgrade
 from minicorn.config.configfile import Reading
 from minicorn.config.settings import Settings, tell
@@ -26,13 +26,13 @@ from minicorn.system.listeners import Listener, close_all
 from minicorn.system.privileges import Owner
 from minicorn.system.signals import Signals
 from minicorn.system.spawn import MANAGED
-from minicorn.system.systemd import Manager
+from minicorn.system.systemd import ServiceManager
 
 # Workers beyond so many are not seen to be idle: a longer look would cost every request more
 SLOTS_SEEN = 255
 
 
-class Belongings:
+class Resources:
     """One arbiter's, from its start or from the image before."""
 
     def __init__(
@@ -40,29 +40,29 @@ class Belongings:
         settings: Settings,
         listeners: list[Listener],
         logs: Logs,
-        manager: Manager,
+        manager: ServiceManager,
         pidfile_fd: int,
-        estate: Estate | None,
+        inherited: Inheritance | None,
     ) -> None:
-        """`estate`: what the image before has left."""
+        """`inherited`: what the image before has left."""
         self.listeners = listeners
         self.logs = logs
         self.manager = manager
         self.signals = Signals(MANAGED)
-        self.attendants = Attendants()
+        self.auxiliaries = Auxiliaries()
         self.channels: dict[int, Channel] = {}  # to workers and templates, by pid
         self.ordered: dict[int, tuple[Spawn, Channel]] = {}  # by descriptor; what is to come of a template
         self.reading: Reading | None = None  # of the configuration file, since a HUP
         self._pidfile_fd = pidfile_fd
-        if estate is None:
+        if inherited is None:
             self.directory = Directory(settings.worker_tmp_dir)
             self.handoff = Handoff()
         else:
             self.directory = Directory.adopt(
-                estate.directory, estate.lock_fd, estate.idle_fd, estate.ledger_fd, estate.pages
+                inherited.directory, inherited.lock_fd, inherited.idle_fd, inherited.ledger_fd, inherited.pages
             )
-            self.handoff = Handoff(estate.handoff)
-            self.channels = {heir.pid: channel.adopt(heir.channel_fd) for heir in estate.workers}
+            self.handoff = Handoff(inherited.handoff)
+            self.channels = {heir.pid: channel.adopt(heir.channel_fd) for heir in inherited.workers}
         self.idle_map = self.directory.idle_map(SLOTS_SEEN)
 
     def give(self, owner: Owner) -> None:
@@ -103,12 +103,12 @@ class Belongings:
     # In a child
 
     def close_private(self, kept: Listener | None = None) -> None:
-        """Close what no child shares, and the listeners of attendants, but for `kept`."""
+        """Close what no child shares, and the listeners of auxiliaries, but for `kept`."""
         ordered = (line for _, line in self.ordered.values())
-        attended = (line for _, line in self.attendants.channels)
+        attended = (line for _, line in self.auxiliaries.channels)
         for line in [*self.channels.values(), *ordered, *attended]:
             line.close()
-        for listener in self.attendants.listeners:
+        for listener in self.auxiliaries.listeners:
             if listener is not kept:
                 listener.close()
         os.close(self.directory.lock_fd)
@@ -127,12 +127,12 @@ class Belongings:
 
     # Upgrade in place
 
-    def bequeath(self, pool: Pool, upgrade: Upgrade, settings: Settings) -> Estate:
+    def inheritance(self, pool: Pool, upgrade: Upgrade, settings: Settings) -> Inheritance:
         """All that the next image must know."""
         heirs = [(child, self.channels[child.pid].fd) for child in pool.children.values() if child.pid in self.channels]
-        return Estate(
+        return Inheritance(
             listeners=[(each.fd, each.host, each.made) for each in self.listeners],
-            desks=[(each.fd, each.host, each.made) for each in self.attendants.listeners],
+            endpoints=[(each.fd, each.host, each.made) for each in self.auxiliaries.listeners],
             handoff=self.handoff.ends,
             directory=self.directory.path,
             lock_fd=self.directory.lock_fd,
@@ -140,7 +140,7 @@ class Belongings:
             pages=self.directory.descriptors,
             idle_fd=self.directory.idle_fd,
             ledger_fd=self.directory.ledger_fd,
-            workers=[Heirloom.of(child, fd) for child, fd in heirs],
+            workers=[InheritedWorker.of(child, fd) for child, fd in heirs],
             size=pool.size,
             generation=pool.rolls.generation,
             newest=pool.rolls.newest,
@@ -151,11 +151,11 @@ class Belongings:
         )
 
 
-def inherit(pool: Pool, estate: Estate) -> None:
+def inherit(pool: Pool, inherited: Inheritance) -> None:
     """Take on the workers of the image before, then roll."""
     now = time.monotonic()
     pool.booted = True
-    pool.rolls.generation, pool.rolls.newest = estate.generation, estate.newest
-    for heir in estate.workers:
+    pool.rolls.generation, pool.rolls.newest = inherited.generation, inherited.newest
+    for heir in inherited.workers:
         pool.adopt(heir.worker(), now)
     pool.reload()

@@ -36,7 +36,7 @@ def describe_end(exit: Exit) -> str:
     return f"killed by {name_signal(exit.signum)}" if exit.signum else f"exit code {exit.code}"
 
 
-def obituary(
+def describe_death(
     worker: Worker, exit: Exit, doing: str, idle: bool, requests: int, verdict: str, now: float
 ) -> tuple[Level, str]:
     """The level and the text for the log.
