@@ -20,6 +20,8 @@ from harness import ANY_PORT, MINICORN, Server, Starter, descriptors, is_alive, 
 from load import Load
 from test_process_handoff import await_replies, check_harmless
 
+from minicorn.figures import survey
+
 APP = "leaving:app"
 NO_SPACE = "cannot start a worker: No space left on device"
 # A user that nobody is, since the limit of processes is not for root; it may still read what root may
@@ -90,20 +92,21 @@ def shower(server: Server, seed: int) -> None:
         time.sleep(5 / 200)
 
 
-def newest(server: Server) -> str:
-    return re.findall(r"rolling to generation (\d+)", server.log.text)[-1]
+def is_settled(server: Server) -> bool:
+    """All wishes for new code have been answered, and as many workers are left as are wanted."""
+    now = survey.look(server.heartbeats()).standing
+    answered = now.rolled is not None and now.rolled.wish == now.reloads
+    return answered and not now.rolling and len(server.workers()) == now.size
 
 
 def test_200_signals_in_5_seconds_cost_no_request(start: Starter) -> None:
     server = start("handoff_app:app", "--workers", "2")
     with Load(server.port, 3, pause=0.01) as load:
         shower(server, seed=1)
-        wait_until(lambda: f"generation {newest(server)} serves" in server.log.text, "the last roll is over", 30)
-        wanted = int(re.findall(r"(\d+) workers? wanted", server.log.text)[-1])
-        wait_until(lambda: len(server.workers()) == wanted, f"{wanted} workers are left", 30)
+        wait_until(lambda: is_settled(server), "the last roll is over", 30)
         await_replies(load, 5)
     check_harmless(server, load.tally)
-    assert len(server.workers()) == wanted
+    assert is_settled(server)
     wait_no_zombies(server)
     assert "ERROR" not in server.log.text
 
