@@ -55,15 +55,15 @@ def is_made_up(path: Path, pid: int) -> bool:
     somebody who may write there wants a signal to be sent to it. False where we may not look into the process."""
     try:
         ledger, opened = os.stat(path / LEDGER), list(Path(f"/proc/{pid}/fd").iterdir())
+        return not any(_is_same(each, ledger) for each in opened)
     except OSError:
         return False
-    return not any(_is_same(each, ledger) for each in opened)
 
 
 def _is_same(path: Path, status: os.stat_result) -> bool:
     try:
         return os.path.samestat(path.stat(), status)
-    except OSError:  # closed meanwhile
+    except FileNotFoundError:  # closed meanwhile
         return False
 
 
