@@ -187,7 +187,11 @@ def test_memory_that_workers_share_counts_once(start: Starter) -> None:
     """Each is above the limit with all that it shares; the one that really grows shows that all were weighed."""
     (start.cwd / "shared").write_bytes(os.urandom(1 << 20) * 96)
     server = start("grow:app", "--workers", "4", "--max-worker-memory", "80M")
+    began = time.monotonic()
     assert all(psutil.Process(pid).memory_info().rss > 96 << 20 for pid in server.workers())
+    wait_until(
+        lambda: time.monotonic() - began > 1.2, "the first, which began alone, has been weighed beside the others"
+    )
     large = server.get("/grow?70").text
     server.wait_log(rf"worker {large} .* has retired")
     assert replaced(server) == [large]
