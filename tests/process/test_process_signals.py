@@ -412,7 +412,7 @@ def test_term_right_after_the_start_is_not_lost(start: Starter) -> None:
 
 
 def test_term_right_after_a_fork_is_not_lost(start: Starter) -> None:
-    for _ in range(8):
+    for _ in range(4):
         server = start.command(*MINICORN, *DEMO, "--workers", "4")
         wait_until(lambda server=server: psutil.Process(server.pid).children(), "the first fork")
         assert server.stop() == 0
@@ -431,7 +431,10 @@ def test_term_to_a_worker_just_forked_is_not_lost(start: Starter) -> None:
     wait_until(lambda: len(server.workers()) == 8, "they are replaced")
 
 
-@pytest.mark.parametrize("signum", [SIGHUP, SIGUSR1, SIGTERM])
+SELDOM = [pytest.param(signum, marks=pytest.mark.slow) for signum in (SIGHUP, SIGUSR1)]
+
+
+@pytest.mark.parametrize("signum", [SIGTERM, *SELDOM])
 def test_a_signal_as_soon_as_the_pid_file_is_there_is_obeyed(start: Starter, signum: signal.Signals) -> None:
     """Who has read the pid may use it: the handlers stand before it is written."""
     for attempt in range(6):

@@ -312,7 +312,7 @@ def test_the_limit_reaches_the_chunked_decoder() -> None:
 
 # Any content at all
 
-any_case = settings(deadline=None, max_examples=150)
+any_case = settings(deadline=None, max_examples=75)
 extensions = st.sampled_from([b"", b";a", b" ;a=b", b';x="y"'])
 sizes = st.sampled_from([b"%x", b"%X", b"00%x"])
 chunks = st.lists(st.tuples(st.binary(min_size=1, max_size=40), extensions, sizes), max_size=8)
@@ -363,7 +363,7 @@ def result(pieces: list[bytes]) -> tuple[object, ...]:
     return content, None
 
 
-@settings(any_case, max_examples=300)
+@settings(any_case, max_examples=150)
 @given(edits, cuts)
 def test_a_mutated_body_means_the_same_however_it_is_cut(
     changes: list[tuple[float, int, bytes]], where: list[float]

@@ -153,7 +153,7 @@ starts = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(starts, st.lists(lines, max_size=4))
 def test_whatever_lines_a_kind_of_head_has_none_is_lost(start: str, names: list[tuple[str, bool]]) -> None:
     def make(number: int) -> bytes:
@@ -307,7 +307,7 @@ def test_clients_cannot_make_us_remember_without_end() -> None:
     assert not long._kinds
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=200)
 @given(st.sampled_from(sorted(SAMPLES)), st.integers(0, 99), edits)
 def test_a_mutated_head_means_what_it_means_line_by_line(
     kind: str, number: int, changes: list[tuple[float, int, bytes]]

@@ -837,7 +837,7 @@ values = st.text(st.characters(codec="latin-1", exclude_characters="".join(map(c
 targets = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="#")).map(lambda t: "/" + t)
 blanks = st.text(" \t", max_size=3)
 fields = st.lists(st.tuples(names, blanks, values, blanks), max_size=8)
-any_case = settings(deadline=None, max_examples=150)
+any_case = settings(deadline=None, max_examples=75)
 
 
 def as_wsgi_wants(lines: list[tuple[str, str, str, str]]) -> dict[str, str]:
@@ -898,7 +898,7 @@ def mutated(seed: bytes, changes: list[tuple[float, int, bytes]]) -> bytes:
     return seed
 
 
-@settings(any_case, max_examples=400)
+@settings(any_case, max_examples=200)
 @given(st.sampled_from(SEEDS), edits)
 def test_a_mutated_head_gives_a_request_or_a_protocol_error_however_it_is_fed(
     seed: bytes, changes: list[tuple[float, int, bytes]]
