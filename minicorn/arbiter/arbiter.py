@@ -354,10 +354,12 @@ class Arbiter:
 
     def _exec(self, well: bool) -> None:
         self._asked_to_exec = False
-        if well and self._upgrade.state is State.DUE:  # a HUP may have come meanwhile
+        if self._upgrade.state is not State.DUE:
+            return  # a HUP has come meanwhile: it is checked again, and pre_exec is asked again
+        if well:
             inherited = self._resources.inheritance(self._pool, self._upgrade, self._settings)
             self._upgrade.carry_out(inherited, self._resources.signals)
-        elif not well:
+        else:
             self._upgrade.refuse("pre_exec has failed")
 
     # Reaping

@@ -95,8 +95,7 @@ class Upgrade:
         elif code == 0:
             self._again()
         else:
-            self._fail(f"the new program does not load ({_cause(code, self._patience)}){self._last_words()}")
-            self._read.close()
+            self.refuse(f"the new program does not load ({_cause(code, self._patience)}){self._last_words()}")
         self._said.close()
         return True
 
@@ -111,12 +110,13 @@ class Upgrade:
             succession.exec_successor(inherited, self._read.fileno())
         except OSError as error:
             signals.install()
-            self._fail(error.strerror or str(error))
+            self.refuse(error.strerror or str(error))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def refuse(self, reason: str) -> None:
-        """It does not come about."""
+        """It does not come about, though it was checked."""
+        self._read.close()
         self._fail(reason)
 
     def _again(self) -> None:
