@@ -33,7 +33,7 @@ from minicorn.serving.surroundings import provide
 from minicorn.system import activation, listeners, shell, spawn, systemd, terminal
 from minicorn.system.cgroup import count_workers
 from minicorn.system.listeners import Listener
-from minicorn.system.privileges import find_owner
+from minicorn.system.privileges import Owner, find_owner
 from minicorn.system.systemd import ServiceManager
 from minicorn.system.title import set_title
 from minicorn.version import VERSION
@@ -51,11 +51,12 @@ def run_arbiter(settings: Settings, config: Configuration | None = None) -> Exit
         raise ConfigError("workers can be forked from the main thread only; in another one, use one worker")
     before = signal.pthread_sigmask(signal.SIG_BLOCK, spawn.MANAGED)
     try:
-        called_in = logical_directory()
-        enter(settings)
+        called_in, inherited = logical_directory(), succession.inherit()
+        with _sparing(inherited):
+            enter(settings)
         if succession.CHECK in os.environ:
             spawn.leave(_check_successor(settings))  # what follows a call of `serve` is for the server's end
-        return _run(settings, called_in, config, succession.inherit())
+        return _run(settings, called_in, config, inherited)
     except BaseException:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         raise
@@ -102,24 +103,32 @@ def _bring(settings: Settings) -> None:
         importlib.import_module(name)
 
 
-def _judge(settings: Settings) -> Logs:
-    """The logs, once all is judged that can be before anything is bound or forked; ConfigError."""
-    if settings.reload:
-        _check_reload(settings)
-    find_owner(settings)
-    logs = open_logs(settings)
-    if settings.has_log_handlers:
-        from minicorn.logs import logconfig
+def _open_logs(settings: Settings, inherited: Inheritance | None) -> Logs:
+    with _sparing(inherited):
+        return open_logs(settings)
+    return Logs(log.set_up("-", settings.log_level, settings.log_format), None)
 
-        logconfig.check(settings)
-    Reception(settings)  # each worker makes its own
-    return logs
+
+def _judge(settings: Settings, inherited: Inheritance | None = None) -> tuple[Logs, Owner | None]:
+    """The logs, and whom the workers are, once all is judged that can be before anything is bound or forked;
+    ConfigError. What has gone since the check, no new worker boots without, and the old ones serve on."""
+    logs, owner = _open_logs(settings, inherited), None
+    with _sparing(inherited):
+        owner = find_owner(settings)
+    with _sparing(inherited):
+        if settings.reload:
+            _check_reload(settings)
+        if settings.has_log_handlers:
+            from minicorn.logs import logconfig
+
+            logconfig.check(settings)
+        Reception(settings)  # each worker makes its own
+    return logs, owner
 
 
 def _run(settings: Settings, called_in: str, config: Configuration | None, inherited: Inheritance | None) -> ExitCode:
     _bring(settings)
-    logs = _judge(settings)
-    owner = find_owner(settings)
+    logs, owner = _judge(settings, inherited)
     manager = ServiceManager(systemd.take(os.environ) if inherited is None else inherited.manager)
     with contextlib.ExitStack() as ends:
         bound = _bind(settings, manager, inherited)

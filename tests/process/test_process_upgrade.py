@@ -1,6 +1,7 @@
 """USR2, upgrade in place: the same pid, the same sockets and workers, a new program."""
 
 import fcntl
+import http.client
 import json
 import os
 import re
@@ -8,16 +9,18 @@ import select
 import shutil
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2, SIGWINCH
 
 import psutil
 import pytest
-from harness import CHECKOUT, Server, Starter, descriptors, read, wait_until
+from harness import CHECKOUT, PATIENCE, Server, Starter, descriptors, read, wait_until
 from test_process_signals import ready_counts
 
 GOOD = """
@@ -388,6 +391,33 @@ def test_what_cannot_be_had_after_the_check_is_done_without(start: Starter, plac
     assert server.get("/").status == 200
     server.signal(SIGHUP)
     server.wait_log("reload is off, all serve on as before: minicorn.conf.py: line 1: SyntaxError")
+
+
+def test_what_goes_between_the_check_and_the_exec_ends_nobody_that_serves(start: Starter, pair) -> None:
+    """New workers cannot boot, so the old ones serve on; the log goes to standard error."""
+    site = start.cwd / "site"
+    site.mkdir()
+    files = [shutil.copy(made, site) for made in (pair.certificate, pair.key)]
+    hook = f"import shutil\ndef pre_exec(server):\n    shutil.rmtree({str(site)!r})\n"
+    places = f"certfile, keyfile = {[str(file) for file in files]}\npythonpath = {str(start.cwd)!r}\n"
+    start.write("gunicorn.conf.py", hook + places)
+    server = start("plain:app", "--chdir", str(site), "--error-logfile", f"{site}/errors.log", ready=0)
+    port = server.listening_port()
+    context = ssl.create_default_context(cafile=pair.certificate)
+    with closing(http.client.HTTPSConnection("127.0.0.1", port, timeout=PATIENCE, context=context)) as client:
+        context.check_hostname = False
+        client.request("GET", "/")
+        assert client.getresponse().read()
+    server.signal(SIGUSR2)
+    server.wait_log("--chdir .*: No such file or directory; all serve on without")
+    server.wait_log("cannot write the log file .*/errors.log: .*; all serve on without")
+    server.wait_log("ERROR: .*certfile .*; all serve on without")
+    server.wait_log("goes on as arbiter")
+    server.wait_log("roll to generation 2 is off: .* generation 1 serves on")
+    with closing(http.client.HTTPSConnection("127.0.0.1", port, timeout=PATIENCE, context=context)) as client:
+        client.request("GET", "/")
+        assert client.getresponse().status == 200
+    assert server.stop() == 0
 
 
 def test_a_log_file_that_cannot_be_opened_again_is_found_by_the_check(start: Starter) -> None:
