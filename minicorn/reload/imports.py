@@ -71,13 +71,17 @@ def is_installed(path: str) -> bool:
 
 
 def mind_debuggers(tell: Callable[[], object]) -> None:
-    """Call `tell` whenever a debugger of Python's kind (pdb and what derives from it) is entered."""
+    """Call `tell` whenever a debugger of Python's kind (pdb and what derives from it) is entered.
+
+    Ctrl-C stays the server's: pdb would take it once it has let a request go on, and break into our loop.
+    """
     import bdb
 
     set_trace = bdb.Bdb.set_trace
 
     def enter(self: bdb.Bdb, frame: object = None) -> None:
         tell()
+        self.nosigint = True  # type: ignore[attr-defined]  # pdb's own
         set_trace(self, frame or sys._getframe().f_back)  # type: ignore[arg-type]
 
     bdb.Bdb.set_trace = enter  # type: ignore[method-assign]

@@ -428,6 +428,10 @@ def test_breakpoint_works_on_the_terminal_and_nothing_is_late_meanwhile(start: S
     server.wait_log("'well'")
     server.type(b"c\n")
     assert read(connection).text == "one"
+    server.type(b"\x03")  # which is the server's, not pdb's
+    assert server.wait() == 0
+    assert "(Pdb)" not in server.log.text.partition("SIGINT")[2]
+    assert "interrupted" not in server.log.text
 
 
 def test_the_last_line_of_an_error_is_red_on_a_terminal(start: Starter) -> None:
