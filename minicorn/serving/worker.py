@@ -41,8 +41,9 @@ if TYPE_CHECKING:  # ours are imported where they are on
     from minicorn.serving.promotion import Promotion
 
 
-# Those sent by hand as well: TERM retires, QUIT ends, the others are harmless. INT is the
-# terminal's, sent to the whole foreground group: the arbiter decides what it means.
+# Those sent by hand as well: TERM asks for a successor, QUIT ends, the others are harmless. INT is the
+# terminal's, sent to the whole foreground group: the arbiter decides what it means. So it does with a TERM
+# that all have been sent, as systemd sends it by default: who went by himself would leave what waits to nobody.
 TAKEN = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 # Seconds between our own end and the arbiter's SIGKILL
@@ -202,7 +203,7 @@ class Worker:
     def _obey(self) -> None:
         for signum in self._signals.take():
             if signum == signal.SIGTERM:
-                self._retire(drain=False)
+                self._post.channel.send(channel.RECYCLE, "it was sent SIGTERM")
             elif signum == signal.SIGQUIT:
                 if self._hooks is not None:
                     self._hooks.tell("worker_int", self._hooks.worker)

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import os
 import re
 import signal
 import socket
@@ -110,6 +111,19 @@ def test_hup_and_term_at_once_lose_no_request(start: Starter) -> None:
     expected = occupy(server, 2, 5, 10)
     server.signal(SIGHUP, SIGTERM)
     server.wait_log(STOPPING)
+    server.release()
+    check_whole(expected)
+    assert server.wait() == 0
+
+
+@pytest.mark.parametrize("arbiter_first", [True, False])
+def test_term_to_all_processes_loses_no_request(start: Starter, arbiter_first: bool) -> None:
+    """As systemd sends it where a unit does not say KillMode=mixed."""
+    server = start(APP, "--workers", "2")
+    expected = occupy(server, 2, 5, 10)
+    workers = server.workers()
+    for pid in (server.pid, *workers) if arbiter_first else (*workers, server.pid):
+        os.kill(pid, SIGTERM)
     server.release()
     check_whole(expected)
     assert server.wait() == 0
