@@ -65,9 +65,9 @@ class Pool:
     def spawned(self, action: Spawn, pid: int, now: float) -> None:
         """The fork that `action` asked for has happened."""
         self.forking.orders.pop(action, None)
-        if action.template and action.parent in self.workers:
+        if action.parent in self.workers:
             self._reforks.born(action, self.workers[action.parent])
-        self._add(Worker(pid, action.slot, action.generation, now, action.strikes, since=now, template=action.template))
+        self._add(Worker(pid, action.slot, action.generation, now, action.strikes, template=action.template))
 
     def adopt(self, worker: Worker, now: float) -> None:
         """A worker, or a template, of the arbiter's image before."""
@@ -98,7 +98,7 @@ class Pool:
     def ready(self, pid: int, now: float) -> None:
         """The worker says that it serves, or the template that it can fork."""
         worker = self.children.get(pid)
-        if worker is None or worker.was_ready or worker.state is State.KILLED:  # as it said so, perhaps
+        if worker is None or worker.state is State.KILLED:  # as it said so, perhaps
             return
         worker.was_ready = True
         if worker.state is State.RETIRING:  # it was told so meanwhile, and may have begun to serve
@@ -340,8 +340,6 @@ class Pool:
         wanted = self.size - len(active)
         if roll is None:
             return wanted + self._next_to_recycle(active)
-        if generation != roll.generation:
-            return wanted
         new = [worker for worker in active if worker.generation == generation]
         booting = sum(worker.state is State.BOOTING for worker in new)
         tried = any(worker.generation == generation for worker in self.workers.values())  # its end is awaited, then
@@ -352,7 +350,7 @@ class Pool:
 
     def _next_to_recycle(self, active: list[Worker]) -> int:
         """Whether one more is wanted, to take the place of a worker that is to go; one at a time."""
-        wishing = [worker for worker in active if worker.wish and worker.serves]
+        wishing = [worker for worker in active if worker.wish]
         if not wishing:
             return 0
         if self._recycling not in self.workers or self.workers[self._recycling].dismissed:

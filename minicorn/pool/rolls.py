@@ -76,7 +76,7 @@ class Rolls(Record):
 
     def ready(self, generation: int) -> None:
         """A worker of `generation` serves."""
-        if self.current and generation == self.current.generation and not self.current.canary_ready:
+        if self.current and generation == self.current.generation:
             self.current.canary_ready = True
             self.generation = generation
 

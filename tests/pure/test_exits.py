@@ -7,7 +7,7 @@ import pytest
 
 from minicorn.pool.actions import Level
 from minicorn.pool.exits import cause_of, describe_death
-from minicorn.pool.life import Cause, Exit, Worker
+from minicorn.pool.life import PLACEHOLDER, Cause, Exit, Worker
 
 WHO = "worker 3121 (slot 2, gen 4)"
 LIFE = "aged 90 s after 17 requests"
@@ -54,6 +54,11 @@ def test_the_wanted_end_of_a_worker_that_never_served_is_no_error() -> None:
 def test_the_forced_end_of_a_worker_that_served_is_an_error_though_it_was_dismissed() -> None:
     level, _ = told(Exit(3121, 0, signal.SIGKILL), "did not finish in time", dismissed=True)
     assert level == Level.ERROR
+
+
+def test_a_line_says_whether_its_subject_serves() -> None:
+    assert str(Worker(7, 2001, 2, born=0.0, template=True)) == "template 7 (gen 2)"
+    assert str(Worker(7, 3, PLACEHOLDER, born=0.0)) == "placeholder 7"
 
 
 @pytest.mark.parametrize("number", sorted(int(signum) for signum in signal.Signals))

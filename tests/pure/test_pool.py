@@ -5,9 +5,11 @@ import math
 import pytest
 from pools import make_pool
 
-from minicorn.pool.actions import Abort, Drain, Kill, Quit, Retire, Say, Seal, Spawn
+from minicorn.pool.actions import Abort, Drain, Kill, Level, Quit, Retire, Say, Seal, Spawn
 from minicorn.pool.backoff import BACKOFF_MOST, HEALTHY
-from minicorn.pool.life import ABORT_GRACE, QUIT_GRACE, SAMPLES, UNHEARD, Closing, State, Worker
+from minicorn.pool.exits import cause_of
+from minicorn.pool.life import ABORT_GRACE, QUIT_GRACE, SAMPLES, UNHEARD, Cause, Closing, Exit, State, Worker
+from minicorn.pool.rolls import Ending, Rolled
 from minicorn.pool.shutdown import UNSEALED, Stop
 
 
@@ -28,6 +30,7 @@ class World:
         self.forks = []  # (when, generation)
         self.said = []
         self.actions = []
+        self.gone = []
         self.fewest_ready = math.inf
 
     def perform(self):
@@ -86,7 +89,7 @@ class World:
     def die(self, pid):
         del self.due[pid]
         del self.promises[pid]
-        self.pool.exited(pid, self.now)
+        self.gone.append(self.pool.exited(pid, self.now))
 
     def ready(self):
         return [w for w in self.pool.workers.values() if w.state is State.READY]
@@ -111,6 +114,8 @@ def test_all_workers_are_forked_at_once_at_the_start():
     world = World(4)
     world.perform()
     assert [action.slot for action in world.done(Spawn)] == [1, 2, 3, 4]
+    world.run(2)
+    assert "worker 100 (slot 1, gen 1) is ready after 1.000 s" in world.said
 
 
 def test_a_quiet_pool_plans_nothing(world):
@@ -127,6 +132,9 @@ def test_a_roll_replaces_every_worker_and_capacity_never_falls(world):
     assert old.isdisjoint(world.pool.workers)
     assert world.fewest_ready >= 4
     assert world.pool.rolls.current is None
+    assert world.pool.rolls.last == Rolled(2, 1, Ending.DONE)
+    assert "rolling to generation 2" in world.said
+    assert world.said[-1] == "generation 2 serves: 4 workers replaced in 4.1 s"
 
 
 def test_the_canary_boots_alone(world):
@@ -171,6 +179,31 @@ def test_a_broken_deploy_changes_nothing_for_those_who_serve(world):
     assert world.generations() == [1, 1, 1, 1]
     assert len(world.forks) == 5
     assert any("is off" in text for text in world.said)
+    assert world.pool.rolls.last == Rolled(2, 1, Ending.FAILED)
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_what_becomes_of_an_old_worker_that_boots_says_nothing_of_the_new_code(world, broken):
+    world.run(HEALTHY)
+    world.boot, world.broken = 0.5, broken
+    world.die(min(world.pool.workers))
+    world.perform()
+    world.boot, world.broken = 1.0, False
+    world.pool.reload()
+    world.run(0.6)
+    assert not world.pool.rolls.current.canary_ready and not world.pool.rolls.current.stumbled
+    world.run(20)
+    assert world.generations() == [2, 2, 2, 2]
+
+
+def test_a_hup_during_the_first_boot_waits_for_it():
+    world = World(2)
+    world.perform()
+    world.pool.reload()
+    world.run(0.9)
+    assert [generation for _, generation in world.forks] == [1, 1]
+    world.run(20)
+    assert world.generations() == [2, 2]
 
 
 def test_the_next_hup_after_the_fix_works(world):
@@ -205,6 +238,10 @@ def test_a_hup_overtakes_a_roll_that_cannot_go_on(world):
     assert len(world.ready()) >= 4
     world.broken = False
     world.pool.reload()
+    world.perform()
+    given_up = Say(Level.WARNING, "roll to generation 2 is given up for a newer one")
+    assert given_up in world.done(Say)
+    assert world.pool.rolls.last == Rolled(2, 1, Ending.SUPERSEDED)
     world.run(20)
     assert world.generations() == [3, 3, 3, 3]
 
@@ -238,6 +275,39 @@ def test_a_stop_during_the_first_boot_is_no_failure():
     assert world.pool.ended and not world.pool.failed
 
 
+def test_a_boot_that_fails_before_a_stop_takes_effect_is_no_failure_either():
+    world = World(2)
+    world.perform()
+    world.pool.stop(Stop.GRACEFUL, world.now + 5)
+    world.die(100)
+    world.perform()
+    assert len(world.forks) == 2
+    world.die(101)
+    assert world.pool.ended and not world.pool.failed  # and there is nobody to wait for until then
+
+
+def test_a_replacement_that_cannot_boot_while_a_stop_waits_is_no_failure():
+    world = World(1, max_boot_failures=1)
+    world.run(2)
+    world.pool.stop(Stop.GRACEFUL, world.now + 5)
+    world.broken = True
+    world.die(world.ready()[0].pid)
+    assert not world.pool.ended
+    world.run(10)
+    assert len(world.forks) > 1 and world.pool.ended and not world.pool.gave_up
+
+
+def test_nothing_is_said_of_a_next_try_once_the_server_stops(world):
+    world.die(next(iter(world.pool.workers)))
+    world.run(2)
+    world.promises[world.next_pid - 1] = world.now
+    world.perform()
+    assert world.done(Abort)
+    world.pool.stop(Stop.GRACEFUL)
+    world.run(5)
+    assert world.pool.ended and not any("die young" in text for text in world.said)
+
+
 def test_a_crash_is_answered_at_once(world):
     world.run(HEALTHY)
     world.die(next(iter(world.pool.workers)))
@@ -263,6 +333,20 @@ def test_a_crash_loop_backs_off_to_one_fork_in_ten_seconds_a_place(world):
     assert (len(world.forks) - before) / 4 <= 100 / BACKOFF_MOST
     gaps = [b - a for (a, _), (b, _) in zip(world.forks[4:], world.forks[8:], strict=False)][::4]
     assert gaps == sorted(gaps)
+
+
+def test_the_time_that_a_boot_takes_makes_nobody_healthy(world):
+    world.boot, world.crash_after = HEALTHY + 1, 0.01
+    for pid in list(world.pool.workers):
+        world.die(pid)
+    world.run(300)
+    assert any("workers die young: 8 in a row" in text for text in world.said)
+
+
+def test_the_end_of_a_worker_that_was_replaced_is_a_retirement(world):
+    world.pool.reload()
+    world.run(20)
+    assert [cause_of(worker, Exit(worker.pid, 0), False) for worker in world.gone] == [Cause.RETIRED] * 4
 
 
 def test_a_healthy_worker_resets_the_back_off(world):
@@ -301,6 +385,22 @@ def test_a_fork_that_fails_is_tried_again(world):
     assert len(world.ready()) == 4
 
 
+def test_forks_that_fail_are_tried_ever_more_slowly_and_told(world):
+    for pid in world.pool.workers:
+        world.pool.recycle(pid, "it has served 100 requests")
+    tries = []
+    for _ in range(40):
+        for action in world.pool.plan(world.now, world.promises):
+            if isinstance(action, Spawn):
+                tries.append(world.now)
+                world.pool.spawn_failed(action, "Resource temporarily unavailable", world.now)
+            elif isinstance(action, Say):
+                world.said.append(action.text)
+        world.now += 0.25
+    assert [when - tries[0] for when in tries] == [0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0]
+    assert "cannot start a worker: Resource temporarily unavailable" in world.said
+
+
 def test_a_worker_that_never_boots_is_killed(world):
     world.run(HEALTHY)
     world.boot = math.inf
@@ -321,9 +421,12 @@ def test_a_late_worker_shows_its_stack_and_dies_two_seconds_later(world):
     actions = world.pool.plan(world.now, world.promises)
     (abort,) = (action for action in actions if isinstance(action, Abort))
     assert abort.pid == pid and 0 <= abort.late < 0.2
+    assert any(isinstance(action, Spawn) for action in actions)  # nobody waits for its end
     assert not any(isinstance(a, Kill) for a in world.pool.plan(world.now + ABORT_GRACE - 0.1, world.promises))
     kills = [a for a in world.pool.plan(world.now + ABORT_GRACE, world.promises) if isinstance(a, Kill)]
-    assert [kill.pid for kill in kills] == [pid]
+    assert kills == [Kill(pid, "it did not die of SIGABRT")]
+    assert not world.pool.plan(world.now + ABORT_GRACE + 60, world.promises)  # once: the kernel may take its time
+    assert world.pool.exited(pid, world.now).cause is Cause.TIMEOUT
 
 
 def test_the_plan_says_when_it_is_due_again(world):
@@ -333,10 +436,12 @@ def test_the_plan_says_when_it_is_due_again(world):
     assert world.pool.wake_at == world.now + 7
 
 
-def test_nobody_is_late_for_what_the_arbiter_overslept(world):
+@pytest.mark.parametrize("heard", [True, False])
+def test_nobody_is_late_for_what_the_arbiter_overslept(world, heard):
     pid = next(iter(world.pool.workers))
     world.promises[pid] = world.now + 3
-    world.perform()
+    if heard:
+        world.perform()
     world.now += 60
     world.pool.overslept(60, world.promises)
     world.perform()
@@ -355,6 +460,19 @@ def test_a_new_promise_ends_the_grant(world):
     assert len(world.done(Abort)) == 1
 
 
+def test_a_retiring_worker_is_granted_what_the_arbiter_overslept(world):
+    world.finish = math.inf
+    world.pool.reload()
+    world.run(5)
+    assert any(worker.state is State.RETIRING for worker in world.pool.workers.values())
+    world.now += 600
+    world.pool.overslept(600, world.promises)
+    world.run(world.pool.graceful_timeout - 5)
+    assert not world.done(Kill)
+    world.run(10)
+    assert world.done(Kill)
+
+
 def test_a_retiring_worker_has_the_graceful_timeout_and_no_more():
     world = World(1, graceful_timeout=5.0)
     world.run(2)
@@ -363,7 +481,9 @@ def test_a_retiring_worker_has_the_graceful_timeout_and_no_more():
     world.run(5)
     assert not world.done(Kill)
     world.run(3)
-    assert len(world.done(Kill)) == 1
+    (kill,) = world.done(Kill)
+    assert kill.reason == "5.0 s after it was asked to retire"
+    assert [worker.cause for worker in world.gone] == [Cause.OVERDUE]
     world.run(2)
     assert world.generations() == [2]
     assert not any("die young" in text for text in world.said)
@@ -398,7 +518,7 @@ def test_a_second_term_changes_nothing_and_int_escalates(world):
     actions = world.pool.plan(world.now, world.promises)
     assert len([a for a in actions if isinstance(a, Quit)]) == 4
     actions = world.pool.plan(world.now + QUIT_GRACE, world.promises)
-    assert len([a for a in actions if isinstance(a, Kill)]) == 4
+    assert [a.reason for a in actions if isinstance(a, Kill)] == ["4.0 s after it was asked to stop"] * 4
 
 
 def test_graceful_does_not_slow_a_quick_stop(world):
@@ -470,9 +590,12 @@ def test_a_stop_with_a_delay_serves_until_then(world):
 
 
 def test_a_worker_that_wishes_it_is_replaced_by_one_that_is_ready(world):
-    wishing = next(iter(world.pool.workers))
+    wishing = max(world.pool.workers)
     world.pool.recycle(wishing, "it has served 100 requests")
+    world.pool.recycle(wishing, "it uses 200 MiB")
     world.run(5)
+    assert any("is being replaced: it has served 100 requests" in text for text in world.said)
+    world.pool.recycle(wishing, "it is gone already")
     assert wishing not in world.pool.workers
     assert world.generations() == [1, 1, 1, 1]
     assert world.fewest_ready >= 4
@@ -489,6 +612,31 @@ def test_workers_that_wish_it_all_at_once_go_one_at_a_time(world):
     assert set(old).isdisjoint(world.pool.workers)
     assert len(world.forks) == 8
     assert world.fewest_ready >= 4
+
+
+def test_the_next_to_be_replaced_does_not_wait_until_the_last_has_finished(world):
+    world.finish = 20
+    second, first = sorted(world.pool.workers)[-2:]
+    for pid in (first, second):
+        world.pool.recycle(pid, "it has served 100 requests")
+        world.run(3)
+        assert world.pool.workers[pid].state is State.RETIRING
+
+
+def test_a_replacement_boots_for_nothing_when_new_code_is_wanted_unless_one_is_missing(world):
+    world.run(HEALTHY)
+    world.die(min(world.pool.workers))
+    world.perform()
+    world.pool.reload()
+    world.run(0.5)
+    booting = [worker.generation for worker in world.pool.workers.values() if worker.state is State.BOOTING]
+    assert booting == [1, 2]
+    world.run(30)
+    world.pool.recycle(min(world.pool.workers), "it has served 100 requests")
+    world.perform()
+    world.pool.reload()
+    world.perform()
+    assert world.done(Retire)[-1].pid == world.next_pid - 2
 
 
 def test_a_replacement_that_cannot_boot_leaves_the_worker_serving(world):
@@ -512,6 +660,7 @@ def test_memory_above_the_limit_counts_after_several_samples_in_a_row():
     world.pool.weighed(pid, 150 << 20)
     world.run(5)
     assert pid not in world.pool.workers and not world.done(Kill)
+    assert any(text.endswith("is being replaced: it uses 150 MiB, 100 are allowed") for text in world.said)
 
 
 def test_memory_at_twice_the_limit_kills_with_the_reason():
@@ -522,7 +671,8 @@ def test_memory_at_twice_the_limit_kills_with_the_reason():
     world.pool.weighed(pid, 201 << 20)
     world.perform()
     (kill,) = world.done(Kill)
-    assert kill.pid == pid and "201 MiB" in kill.reason
+    assert kill == Kill(pid, "it uses 201 MiB, 2 times 100 are the limit")
+    assert world.pool.exited(pid, world.now).cause is Cause.MEMORY
 
 
 def test_a_worker_that_begins_above_its_limit_is_told_of_and_let_be_until_it_was_below():
@@ -548,17 +698,20 @@ def test_too_many_failed_boots_in_a_row_give_up_where_that_is_wanted():
     world.die(next(iter(world.pool.workers)))
     world.run(60)
     assert world.pool.ended and world.pool.gave_up
+    assert "3 boots have failed in a row: giving up" in world.said
     assert len(world.forks) == 2 + 3
 
 
 def test_a_boot_between_failed_ones_begins_the_count_anew():
-    world = World(2, max_boot_failures=3)
+    world = World(1, max_boot_failures=2)
     world.run(2)
-    for broken in (True, False, True):
-        world.broken = broken
+    for _ in range(2):
+        world.broken = True
         world.die(world.ready()[0].pid)
-        world.run(0.99 if broken else 3)
-    assert world.pool.stopping is None
+        world.run(1.01)
+        world.broken = False
+        world.run(15)
+    assert world.pool.stopping is None and not world.pool.gave_up
 
 
 def test_the_workers_of_the_image_before_are_taken_over_and_rolled():
@@ -567,19 +720,24 @@ def test_the_workers_of_the_image_before_are_taken_over_and_rolled():
         heir = Worker(pid, pid, 4, world.now - 50, was_ready=ready, dismissed=retiring)
         world.pool.adopt(heir, world.now)
         world.promises[pid] = math.inf
-        world.due[pid] = [(world.now + 0.2, "exit")] if retiring else []
+        world.due[pid] = []
+    states = [worker.state for worker in world.pool.workers.values()]
+    assert states == [State.READY, State.READY, State.BOOTING, State.RETIRING]
     world.due[9] = [(world.now + 0.5, "ready")]
     world.pool.rolls.generation = world.pool.rolls.newest = 4
     world.pool.booted = True
     world.pool.reload()
     world.run(20)
     assert world.generations() == [5, 5, 5]
-    assert {7, 8, 9, 10}.isdisjoint(world.pool.workers)
+    assert set(world.pool.workers) == {10, *(worker.pid for worker in world.ready())}
+    world.run(11)  # it has as long as if it had been asked by this image
+    assert world.done(Kill) == [Kill(10, "30.0 s after it was asked to retire")]
 
 
 def test_the_number_of_workers_follows_and_never_falls_below_one(world):
     world.pool.resize(+1)
     world.run(2)
+    assert world.said[-2:] == ["5 workers wanted", "worker 104 (slot 5, gen 1) is ready after 1.000 s"]
     assert len(world.ready()) == 5
     for _ in range(10):
         world.pool.resize(-1)
@@ -597,6 +755,21 @@ def test_slots_are_reused_and_never_shared(world):
             assert max(slots) <= 6
 
 
+@pytest.mark.parametrize("end", [lambda pool: pool.park(), lambda pool: pool.stop(Stop.GRACEFUL)])
+def test_a_roll_is_told_as_stopped_when_all_is(world, end):
+    world.pool.reload()
+    world.run(1.5)
+    end(world.pool)
+    assert world.pool.rolls.current is None
+    assert world.pool.rolls.last == Rolled(2, 1, Ending.STOPPED)
+
+
+def test_winch_forgets_a_wish_for_new_code(world):
+    world.pool.reload()
+    world.pool.park()
+    assert not world.pool.rolls.wished
+
+
 def test_winch_retires_all_and_hup_brings_them_back(world):
     world.pool.park()
     world.run(5)
@@ -604,6 +777,15 @@ def test_winch_retires_all_and_hup_brings_them_back(world):
     world.pool.reload()
     world.run(5)
     assert len(world.ready()) == 4
+
+
+def test_a_delayed_stop_brings_nobody_back_after_winch(world):
+    world.finish = 3
+    world.pool.park()
+    world.perform()
+    world.pool.stop(Stop.GRACEFUL, world.now + 5)
+    world.run(10)
+    assert world.pool.ended and len(world.forks) == 4
 
 
 def test_a_broken_deploy_after_winch_is_tried_again_with_patience(world):
@@ -632,7 +814,16 @@ def test_a_worker_that_boots_is_killed_soon_after_it_is_dismissed(world):
     canary = dismissed_canary(world)
     assert canary.pid not in {action.pid for action in world.done(Kill)}
     world.run(1)
-    assert canary.pid in {action.pid for action in world.done(Kill)}
+    assert Kill(canary.pid, "not needed any more") in world.done(Kill)
+    assert canary.cause is Cause.RETIRED
+
+
+def test_a_boot_that_was_broken_off_is_no_failed_boot():
+    world = World(1, max_boot_failures=1)
+    world.run(2)
+    canary = dismissed_canary(world)
+    world.run(1)
+    assert canary in world.gone and world.pool.stopping is None
 
 
 def test_a_worker_that_was_ready_before_it_heard_of_its_dismissal_finishes(world):
@@ -657,6 +848,10 @@ def test_who_says_that_it_is_ready_as_it_is_killed_never_was(world):
 
 def test_a_strangers_exit_is_nobodys(world):
     assert world.pool.exited(99999, world.now) is None
+    world.pool.ready(99999, world.now)  # said by one that has been reaped, as all of these
+    world.pool.sealed(99999)
+    world.pool.debugging(99999)
+    world.pool.stumbled(99999)
     assert len(world.pool.workers) == 4
 
 

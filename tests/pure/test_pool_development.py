@@ -2,7 +2,7 @@
 
 from pools import make_pool
 
-from minicorn.pool.actions import Drain, Excuse, Hold, Kill, Retire, Spawn
+from minicorn.pool.actions import Drain, Excuse, Hold, Kill, Level, Retire, Say, Spawn
 from minicorn.pool.backoff import BACKOFF_FIRST
 from minicorn.pool.life import PLACEHOLDER, State
 from minicorn.pool.shutdown import Stop
@@ -54,6 +54,19 @@ def test_with_the_first_change_old_workers_hold_and_nothing_is_forked_yet() -> N
     assert not world.plan(1.0)
 
 
+def test_a_worker_that_dies_after_the_first_change_is_not_replaced_by_old_code() -> None:
+    world = serving(2)
+    world.pool.hold(world.now)
+    world.pool.exited(1, world.now)
+    assert not world.spawned(world.plan())
+
+
+def test_one_fewer_is_one_fewer() -> None:
+    world = serving(2)
+    world.pool.resize(-1)
+    assert Retire(1) in world.plan()
+
+
 def test_the_old_retire_all_at_once_as_soon_as_one_new_is_ready() -> None:
     world = serving(3)
     world.pool.hold(world.now)
@@ -66,6 +79,21 @@ def test_the_old_retire_all_at_once_as_soon_as_one_new_is_ready() -> None:
     assert world.spawned(actions) == [2, 2]
 
 
+def test_one_line_tells_how_long_somebody_waited_for_new_code_and_what_is_old_may_still_finish() -> None:
+    world = World()
+    world.plan()
+    world.serve()
+    assert Say(Level.INFO, "worker 1 (slot 1, gen 1) is ready after 0.000 s") in world.plan()
+    world.pool.hold(world.now)
+    world.plan(1.5)
+    world.pool.reload()
+    world.plan(0.5)
+    world.serve()
+    said = [action for action in world.plan() if isinstance(action, Say) and action.level > Level.DEBUG]
+    assert said == [Say(Level.INFO, "Reloaded in 2.00 s (generation 2)")]
+    assert world.pool.workers[1].state is State.RETIRING
+
+
 def test_a_change_while_new_code_boots_ends_that_boot() -> None:
     world = serving()
     world.pool.hold(world.now)
@@ -74,7 +102,9 @@ def test_a_change_while_new_code_boots_ends_that_boot() -> None:
     world.pool.hold(world.now)
     assert Retire(2) in world.plan()
     world.pool.reload()
-    assert world.spawned(world.plan()) == [3]
+    actions = world.plan()
+    assert world.spawned(actions) == [3]
+    assert all(action.level is Level.DEBUG for action in actions if isinstance(action, Say))
     assert any(isinstance(action, Kill) and action.pid == 2 for action in world.plan(0.2))
 
 
@@ -103,6 +133,8 @@ def test_a_worker_of_new_code_that_dies_in_its_boot_is_replaced_by_one_of_the_sa
     world.plan()
     world.pool.exited(2, world.now)
     assert world.spawned(world.plan()) == [2]
+    world.serve()  # it shows why
+    assert Say(Level.WARNING, "The error is shown to whoever asks, until the code is mended") in world.plan()
 
 
 def test_who_waits_is_told_after_a_while_and_once() -> None:
@@ -125,6 +157,8 @@ def test_who_is_debugged_is_never_late() -> None:
     world.serve()
     assert Retire(1) in world.plan()
     assert not any(isinstance(action, Kill) for action in world.plan(1000.0))
+    world.pool.stop(Stop.GRACEFUL, world.now)
+    assert any(isinstance(action, Kill) and action.pid == 1 for action in world.plan(1000.0))
 
 
 def test_a_stop_while_old_code_holds_ends_all() -> None:

@@ -100,6 +100,17 @@ def test_who_has_refused_is_asked_again_after_as_many_requests():
     assert world.generations() == [2]
 
 
+def test_a_refusal_counts_for_nothing_when_its_number_is_given_to_new_code():
+    world = Forest(1, 10)
+    world.unfit = tuple(world.pool.workers)
+    world.answer(10)
+    world.pool.reload()
+    world.run(5)
+    assert world.generations() == [2]
+    world.answer(10)
+    assert world.generations() == [3]
+
+
 def test_a_reload_begins_with_the_first_number_again():
     world = Forest(2, 10, 50)
     world.answer(10, 0)
@@ -110,19 +121,22 @@ def test_a_reload_begins_with_the_first_number_again():
     assert world.generations() == [4, 4]
 
 
-def test_a_reload_does_not_wait_for_a_worker_that_is_asked():
+@pytest.mark.parametrize("later", [0.5, 5])
+def test_a_reload_does_not_wait_for_a_worker_that_is_asked(later):
     world = Forest(2, 10)
     world.silent = True
     world.answer(10, 0)
     assert world.pool.rolls.current.promoted
     world.pool.reload()
+    world.run(later)
+    (late,) = (order for order in world.pool.forking.orders if order.parent)
+    world.pool.spawn_failed(late, "it has threads", world.now)
     world.run(5)
     assert world.generations() == [3, 3]
     assert world.built() == [1, 3]
-    (late,) = world.pool.forking.orders
-    world.pool.spawn_failed(late, "it has threads", world.now)
-    world.run(1)
-    assert world.generations() == [3, 3]
+    world.pool.reload()
+    world.run(5)
+    assert world.generations() == [4, 4]
 
 
 def test_a_reload_overrules_a_refork_under_way():

@@ -46,6 +46,7 @@ def test_workers_wait_for_the_template_and_come_from_it():
     world.perform()
     assert world.done(Spawn) == [Spawn(TEMPLATE_SLOT, 1, template=True)]
     world.run(2)
+    assert f"template {world.template()} (gen 1) is up after 1.000 s" in world.said
     others = world.done(Spawn)[1:]
     assert [(spawn.slot, spawn.parent) for spawn in others] == [(slot, world.template()) for slot in (1, 2, 3)]
 
@@ -79,6 +80,15 @@ def test_templates_that_die_young_come_back_ever_more_slowly(world):
     assert world.templates() == []
     world.run(BACKOFF_FIRST)
     assert world.templates() == [1]
+
+
+def test_a_reload_does_not_wait_for_the_back_off(world):
+    world.die(world.template())
+    world.run(1.001)
+    world.die(world.template())
+    world.pool.reload()
+    world.perform()
+    assert world.forks[-1] == (world.now, 2)
 
 
 def test_a_roll_builds_a_template_and_the_old_one_ends_with_its_last_worker(world):
@@ -141,6 +151,47 @@ def test_a_template_that_forks_nothing_is_killed_and_replaced(world):
     assert world.generations() == [1, 1, 1, 1]
 
 
+def test_a_template_that_cannot_be_forked_is_tried_ever_more_slowly_and_the_roll_goes_on(world):
+    world.pool.reload()
+    for _ in range(2):
+        (order,) = [action for action in world.pool.plan(world.now, world.promises) if isinstance(action, Spawn)]
+        world.pool.spawn_failed(order, "Cannot allocate memory", world.now)
+    world.run(BACKOFF_FIRST - 0.01)
+    assert "cannot start a template: Cannot allocate memory" in world.said
+    assert len(world.done(Spawn)) == 5
+    world.run(5)
+    assert world.generations() == [2, 2, 2, 2]
+
+
+def test_a_fork_that_a_template_could_not_do_does_not_end_the_roll(world):
+    world.pool.reload()
+    world.deaf = True
+    world.run(1.5)
+    (order,) = world.pool.forking.orders
+    world.pool.spawn_failed(order, "Cannot allocate memory", world.now)
+    world.deaf = False
+    world.run(5)
+    assert world.generations() == [2, 2, 2, 2]
+
+
+def test_an_order_is_granted_what_the_arbiter_overslept_and_awaited_as_the_server_ends(world):
+    world.now += 100
+    world.deaf = True
+    world.die(world.ready()[0].pid)
+    world.run(1)
+    world.now += 600
+    world.pool.overslept(600, world.promises)
+    world.run(ORDER_PATIENCE - 2)
+    assert world.done(Kill) == []
+    world.pool.stop(Stop.GRACEFUL)
+    world.run(60)
+    assert not world.pool.children and not world.pool.ended
+    (order,) = world.pool.forking.orders
+    world.pool.spawn_failed(order, "its template has died", world.now)
+    world.perform()
+    assert world.pool.ended
+
+
 def test_the_server_ends_with_its_templates(world):
     world.pool.stop(Stop.GRACEFUL)
     world.run(5)
@@ -179,4 +230,12 @@ def test_a_common_template_that_fails_is_nobodys_failure():
     world.die(world.template())
     world.run(20)
     assert world.pool.stopping is None
+    assert world.generations() == [1, 1, 1]
+
+
+def test_nor_is_one_that_fails_before_anybody_serves():
+    world = Forking(3, fork_source=ForkSource.COMMON)
+    world.perform()
+    world.die(next(iter(world.pool.forking.templates)))
+    world.run(2)
     assert world.generations() == [1, 1, 1]
