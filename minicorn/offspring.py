@@ -20,7 +20,7 @@ from minicorn.serving.loader import load_app
 from minicorn.serving.post import Post
 from minicorn.serving.surroundings import mount, provide
 from minicorn.serving.worker import Worker
-from minicorn.system import channel
+from minicorn.system import channel, spawn
 from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:  # of templates: imported where there are any
@@ -54,7 +54,10 @@ class Offspring:
         def prepare() -> Boot:
             return self._lay(ground, post, settings) if ground else self._preload(post, settings)
 
-        return Template(post, prepare, self._logs, settings.title).run()
+        code = Template(post, prepare, self._logs, settings.title).run()
+        if not settings.refork_after:  # else those that are forked of its workers go on using them
+            spawn.end_processes()
+        return code
 
     def _preload(self, post: Post, settings: Settings) -> Boot:
         """Import the application, make the warm-up requests; what the template's workers run."""

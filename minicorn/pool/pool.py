@@ -274,16 +274,16 @@ class Pool:
         self._agenda.wake_at = math.inf
         self._judge(now, promises)
         if self.stopping is not None and now >= self.stopping.at:
-            self.forking.close(now)
             self.vacancies.clear()
             self.stopping.plan(self.workers.values(), self.graceful_timeout, now, self._agenda)
+            self._close_templates(now)
         elif self.stopping is not None:
             self._agenda.wake(self.stopping.at)
             if self.booted and not self.parked:
                 self._plan_births(now)  # whoever dies before that is replaced
         elif self.parked:
             self._dismiss([worker for worker in self.workers.values() if worker.is_active], now)
-            self.forking.close(now)
+            self._close_templates(now)
         else:
             self._plan_service(now)
         for worker in self._judged():
@@ -323,6 +323,11 @@ class Pool:
         for worker in workers:
             worker.dismiss(self.graceful_timeout, now)
             self._agenda.do(Retire(worker.pid))
+
+    def _close_templates(self, now: float) -> None:
+        """After the workers, which may use processes that the import has started."""
+        if not self.workers:
+            self.forking.close(now)
 
     def _plan_births(self, now: float) -> None:
         """Fill what is short, as far as somebody can fork it."""

@@ -53,6 +53,7 @@ def _be_child(run: Callable[[], int], heir: bool) -> None:
         signals.reset(MANAGED)
         if heir:
             _own_uuids()
+            _disown_siblings()
         else:
             atexit._clear()  # the parent's are the parent's to run
         code = run()
@@ -67,6 +68,18 @@ def _own_uuids() -> None:
     6.1), is drawn once and outlives a fork. Without libuuid, `uuid` draws one for each."""
     if uuid := sys.modules.get("uuid"):
         uuid._generate_time_safe = None  # type: ignore[attr-defined]
+
+
+def _disown_siblings() -> None:
+    """What multiprocessing has started in the parent are no children of ours, which our end would end."""
+    if process := sys.modules.get("multiprocessing.process"):
+        process._children = set()  # type: ignore[attr-defined]  # as its own children have it
+
+
+def end_processes() -> None:
+    """End what multiprocessing has started in this process, as the interpreter's end would."""
+    if util := sys.modules.get("multiprocessing.util"):
+        util._exit_function()
 
 
 def ignore_terminal() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from signal import SIGHUP, SIGKILL, SIGSTOP, SIGUSR1, SIGUSR2
 
 import pytest
-from harness import Server, Starter, descriptors, wait_until
+from harness import Server, Starter, descriptors, is_alive, read, wait_until
 from load import Load
 
 # A server's word, and what tells workers apart
@@ -105,6 +105,44 @@ def test_exit_functions_run_in_workers_and_not_in_the_template(start: Starter) -
     all_of_them = workers(server)
     assert server.stop() == 0
     assert {int(path.name.split("-")[1]) for path in start.cwd.glob("exit-*")} == all_of_them
+
+
+STARTS_A_PROCESS = """
+import multiprocessing, threading
+from plain import ROUTES, app
+
+def count(value):
+    while not threading.Event().wait(0.01):
+        value.value += 1
+
+COUNT = multiprocessing.Value("q")
+PROCESS = multiprocessing.Process(target=count, args=(COUNT,), daemon=True)
+PROCESS.start()
+ROUTES["/counts"] = lambda environ: str(COUNT.value)
+ROUTES["/process"] = lambda environ: str(PROCESS.pid)
+"""
+
+
+def test_a_process_that_the_import_has_started_ends_with_the_template_and_not_with_a_worker(start: Starter) -> None:
+    start.write("site_app.py", STARTS_A_PROCESS)
+    server = preloaded(start, "site_app:app")
+    first = int(server.get("/process").text)
+    server.signal(signal.SIGTTOU)
+    server.wait_log(r"worker \d+ .* has retired")
+    for _ in range(2):
+        before = int(server.get("/counts").text)
+        wait_until(lambda before=before: int(server.get("/counts").text) > before, "it goes on")
+    server.hup()
+    server.wait_log(r"template \d+ \(gen 1\) has ended")
+    wait_until(lambda: not is_alive(first), "the old one ends with its template")
+    second, stopped = int(server.get("/process").text), server.hold()
+    server.signal(signal.SIGTERM)
+    server.wait_log("stopping gracefully")
+    assert is_alive(second)  # a worker may use it
+    server.release()
+    assert read(stopped).status == 200
+    assert server.wait() == 0
+    assert not is_alive(second)
 
 
 def test_warm_up_requests_are_made_once_in_the_template(start: Starter) -> None:
