@@ -9,6 +9,7 @@ decided in `pool`, and this loop has it done: by `births` and `deaths`, with wha
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import select
@@ -54,6 +55,7 @@ TICK = 1.0
 OVERSLEPT = 0.15
 # Seconds that an auxiliary has to end, when the server has ended
 FAREWELL = 1.0
+IN_USE = os.strerror(errno.EADDRINUSE)
 # How what the pool has to say to a worker is said
 WORDS: dict[type[Tell], str] = {
     Retire: channel.RETIRE,
@@ -285,6 +287,9 @@ class Arbiter:
                 self._pool.recycle(pid, message.value)
             case channel.FAILED if self._reloading and pid in self._pool.forking.templates:
                 self._reloading.template_failed(message.value)
+            case channel.FAILED if IN_USE in message.value and self._pool.crowded(pid, time.monotonic()):
+                text = "%s found an address in use: it is tried again without the old code"
+                LOGGER.info(text, self._pool.children[pid])
             case channel.FAILED:
                 generation = self._pool.children[pid].generation
                 self._deaths.boot_failed(pid, message.value, self._regimes.of(generation).app)

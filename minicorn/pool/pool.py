@@ -157,6 +157,14 @@ class Pool:
         if self.rolls.development and pid in self.workers:
             self.rolls.stumble(self.workers[pid])
 
+    def crowded(self, pid: int, now: float) -> bool:
+        """The worker cannot load its code as an address is in use; whether it is tried again, without the old code."""
+        worker = self.workers.get(pid)
+        if worker is None or worker.state is not State.BOOTING or not self.rolls.crowd(worker):
+            return False
+        self._dismiss([worker], now)
+        return True
+
     def recycle(self, pid: int, why: str) -> None:
         """The worker is to be replaced when its turn comes: one at a time, its successor first."""
         worker = self.workers.get(pid)
@@ -335,6 +343,8 @@ class Pool:
         generation, parent = self.forking.find_parent()
         if parent is None or generation <= self.waiting.stale:
             return  # a template boots, or newer code is about to be imported
+        if self.rolls.alone and any(PLACEHOLDER < each.generation < generation for each in self.workers.values()):
+            return
         ordered = sum(not order.template for order in self.forking.orders)
         for strikes in self.vacancies.take(self._count_wanted(generation) - ordered, now):
             self.forking.order(Spawn(self.forking.free_slot(self.workers.values()), generation, strikes, parent), now)
@@ -368,7 +378,7 @@ class Pool:
         active, roll, wanted = self._active(), self.rolls.current, self.rolls.wanted
         ready = [worker for worker in active if worker.serves]
         surplus = ready[: max(0, len(ready) - self.size)]
-        if self.rolls.development and (roll is None or roll.canary_ready):
+        if self.rolls.development and (roll is None or roll.canary_ready or self.rolls.alone):
             surplus = [worker for worker in ready if worker.generation < wanted] or surplus
         for worker in active:
             if worker.state is State.BOOTING and (

@@ -17,6 +17,9 @@ from minicorn.pool.actions import Agenda, Level
 from minicorn.pool.life import Worker
 from minicorn.record import Record, Value
 
+# An address may be in use for a while after the old code has gone (by what it has started); or by others
+TRIES = 3
+
 
 class Roll(Record):
     """A rolling restart under way, to `generation`."""
@@ -26,6 +29,7 @@ class Roll(Record):
     wish: int  # how many wishes for new code had been heard: it answers them all
     canary_ready: bool = False
     stumbled: bool = False  # a worker of it failed to boot
+    crowded: int = 0  # workers of it that found an address in use
     promoted: bool = False  # to the code that serves already, from a warm template: it answers no wish
 
 
@@ -51,6 +55,7 @@ class Rolls(Record):
 
     agenda: Agenda
     development: bool = False
+    alone: bool = False  # with `development`: new code cannot be loaded beside the old, whose addresses it binds
     generation: int = 1  # of the code that serves
     newest: int = 1  # the highest ever given out
     current: Roll | None = None
@@ -85,6 +90,16 @@ class Rolls(Record):
         if self.current is None or worker.generation != self.current.generation:
             return False
         self.current.stumbled = True
+        return True
+
+    def crowd(self, worker: Worker) -> bool:
+        """It found an address in use, as the code before it may bind the same; whether that goes first from now on,
+        and this is tried again."""
+        roll = self.current
+        if not self.development or roll is None or worker.generation != roll.generation or roll.crowded == TRIES:
+            return False
+        roll.crowded += 1
+        self.alone = True
         return True
 
     def boot_failed(self, worker: Worker) -> None:

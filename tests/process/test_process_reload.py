@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -179,6 +180,21 @@ def test_an_import_that_kills_or_hangs_is_shown(start: Starter) -> None:
     )
     write(start, "four")
     await_status(server, 200)
+
+
+def test_an_application_that_binds_an_address_is_imported_when_the_old_code_has_left_it(start: Starter) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    binds = f"import socket; exporter = socket.create_server(('127.0.0.1', {port}))"
+    write(start, "one", extra=binds)
+    server = serve(start)
+    for word in ("two", "three"):
+        write(start, word, extra=binds)
+        await_word(server, word)
+    assert server.log.text.count("found an address in use") == 1
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        write(start, "four", extra=binds.replace(str(port), str(taken.getsockname()[1])))
+        assert "in use" in await_status(server, 500).text
 
 
 def test_an_exception_in_a_request_is_shown_on_this_machine_only(start: Starter) -> None:

@@ -5,6 +5,7 @@ from pools import make_pool
 from minicorn.pool.actions import Drain, Excuse, Hold, Kill, Level, Retire, Say, Spawn
 from minicorn.pool.backoff import BACKOFF_FIRST
 from minicorn.pool.life import PLACEHOLDER, State
+from minicorn.pool.rolls import TRIES
 from minicorn.pool.shutdown import Stop
 from minicorn.pool.waiting import IMPORT_PATIENCE
 
@@ -239,3 +240,38 @@ def test_a_placeholder_ends_with_the_server() -> None:
     for pid in (1, 2):
         world.pool.exited(pid, world.now)
     assert world.pool.ended
+
+
+def test_code_that_finds_an_address_in_use_is_tried_again_when_the_old_has_gone() -> None:
+    world = serving()
+    for old, new in ((1, 2), (3, 4)):
+        world.pool.hold(world.now)
+        world.pool.reload()
+        first = world.spawned(world.plan())
+        if old == 1:  # from then on the old goes first
+            assert world.pool.crowded(new, world.now)
+            world.pool.exited(new, world.now)
+            actions = world.plan()
+            assert Retire(old) in actions
+            first = world.spawned(actions)
+        assert not first
+        world.pool.exited(old, world.now)
+        assert world.spawned(world.plan()) == [world.pool.rolls.wanted]
+        world.serve()
+        world.plan()
+
+
+def test_an_address_that_others_use_is_tried_a_few_times() -> None:
+    world = serving()
+    world.pool.hold(world.now)
+    world.pool.reload()
+    tried = 0
+    while world.spawned(world.plan()) or 1 in world.pool.workers:
+        if world.pid in world.pool.workers and world.pid > 1:
+            if not world.pool.crowded(world.pid, world.now):
+                break
+            tried += 1
+            world.pool.exited(world.pid, world.now)
+        else:
+            world.pool.exited(1, world.now)
+    assert tried == TRIES
