@@ -90,7 +90,7 @@ class Forking(Record):
             return generation, 0  # it imports the new code, whatever it replaces
         ready = [t for t in self.templates.values() if t.state is State.READY]
         if self.fork_source is ForkSource.COMMON:
-            return generation, max(ready, key=lambda t: t.born).pid if ready else 0
+            return generation, ready[0].pid if ready else 0
         by_generation = {template.generation: template.pid for template in ready}
         if generation not in by_generation:
             generation = self.rolls.generation  # whoever dies while the new template boots is replaced by the old one
@@ -130,6 +130,6 @@ class Forking(Record):
         """Its generation has been given up, or its last worker has gone."""
         if self.fork_source is ForkSource.COMMON:
             return False
-        if template.generation >= self.rolls.generation and self.fork_source is ForkSource.TEMPLATE:
+        if template.generation >= self.rolls.generation:
             return template.generation > self.rolls.wanted
         return all(worker.generation > template.generation for worker in workers)

@@ -57,7 +57,7 @@ class Notifier:
 
     def __init__(self, watchdog: float) -> None:
         """`watchdog`: seconds of silence after which the manager thinks us dead; 0: it does not watch."""
-        self._beat_every = watchdog / 2 or math.inf
+        self._beat_every = watchdog / 2
         self._beat_at = -math.inf if watchdog else math.inf
         self._phase = Phase.BOOTING
         self._text = ""

@@ -32,10 +32,10 @@ class Reforks(Record):
     def plan(self, workers: Collection[Worker], size: int, now: float) -> None:
         """Ask the warmest worker, if it is warm enough, all serve, and nobody comes or goes."""
         times = self._times.get(self.rolls.generation, 0)
-        busy = self.rolls.current or self.rolls.wished or self.forking.orders
+        busy = self.rolls.current or self.forking.orders
         if self.forking.fork_source is not ForkSource.TEMPLATE or times >= len(self.after) or busy:
             return
-        serving = [worker for worker in workers if worker.serves and worker.generation == self.rolls.generation]
+        serving = [worker for worker in workers if worker.serves]
         if len(serving) < size:
             return
         warmest = max(serving, key=lambda worker: worker.answered - worker.asked)

@@ -68,6 +68,5 @@ class Waiting(Record):
                 self.agenda.do(Retire(placeholder.pid))
             return
         told = any(worker.serves or worker.generation == PLACEHOLDER for worker in live)
-        ordered = any(order.generation == PLACEHOLDER for order in self.forking.orders)
-        if now >= self.since + IMPORT_PATIENCE and not told and not ordered:
+        if now >= self.since + IMPORT_PATIENCE and not told:
             self.forking.order(Spawn(self.forking.free_slot(workers), PLACEHOLDER), now)

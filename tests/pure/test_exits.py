@@ -51,6 +51,11 @@ def test_the_wanted_end_of_a_worker_that_never_served_is_no_error() -> None:
     assert level == Level.INFO
 
 
+def test_a_boot_that_was_too_slow_is_an_error() -> None:
+    level, _ = told(Exit(3121, 0, signal.SIGKILL), "was late", was_ready=False)
+    assert level == Level.ERROR
+
+
 def test_the_forced_end_of_a_worker_that_served_is_an_error_though_it_was_dismissed() -> None:
     level, _ = told(Exit(3121, 0, signal.SIGKILL), "did not finish in time", dismissed=True)
     assert level == Level.ERROR
@@ -81,6 +86,7 @@ GONE = {
     "whatever it died of": (Cause.TIMEOUT, True, False, Exit(7, 3), False, Cause.TIMEOUT),
     "it never served": (None, False, False, Exit(7, 0, signal.SIGSEGV), False, Cause.BOOT),
     "the kernel has killed it": (None, True, False, Exit(7, 0, signal.SIGKILL), True, Cause.OOM),
+    "nobody wanted it before it served": (None, False, True, Exit(7, 0), False, Cause.RETIRED),
     "a signal has": (None, True, True, Exit(7, 0, signal.SIGSEGV), False, Cause.SIGNAL),
     "it failed": (None, True, True, Exit(7, 1), False, Cause.EXIT),
     "nobody wanted it": (None, True, False, Exit(7, 0), False, Cause.EXIT),
@@ -94,6 +100,12 @@ def test_a_death_has_one_cause(
 ) -> None:
     worker = Worker(7, 2, 4, born=1000.0, cause=ours, was_ready=was_ready, dismissed=dismissed)
     assert cause_of(worker, exit, oom) is cause
+
+
+def test_a_template_has_no_requests_and_memory_is_told_where_it_is_known() -> None:
+    template = Worker(7, 2001, 2, born=1000.0, template=True, was_ready=True, dismissed=True, memory=30 << 20)
+    text = "template 7 (gen 2) has ended, aged 90 s, 30 MiB"
+    assert describe_death(template, Exit(7, 0), "", True, 0, "", 1090.0) == (Level.INFO, text)
 
 
 def test_a_worker_that_wished_to_be_replaced_is_recycled() -> None:

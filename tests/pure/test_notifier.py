@@ -41,6 +41,7 @@ def test_ready_is_said_when_the_first_worker_serves_and_not_before() -> None:
     assert read_phase(clock.pool) is Phase.BOOTING
     clock.step(boots=False)
     assert read_phase(clock.pool) is Phase.BOOTING
+    assert describe(clock.pool, 0, 0.0, "") == "booting 2 workers"
     clock.pool.ready(clock.pid, clock.now)
     assert read_phase(clock.pool) is Phase.SERVING
 
@@ -49,8 +50,10 @@ def test_a_roll_is_a_reload_from_the_wish_to_its_end() -> None:
     clock = Clock(2)
     clock.step()
     clock.pool.reload()
-    assert read_phase(clock.pool) is Phase.RELOADING
-    for _ in range(6):
+    for _ in range(3):
+        assert read_phase(clock.pool) is Phase.RELOADING
+        clock.step()
+    for _ in range(3):
         clock.step()
     assert read_phase(clock.pool) is Phase.SERVING
     assert clock.pool.rolls.generation == 2

@@ -113,7 +113,7 @@ def world():
 def test_all_workers_are_forked_at_once_at_the_start():
     world = World(4)
     world.perform()
-    assert [action.slot for action in world.done(Spawn)] == [1, 2, 3, 4]
+    assert world.done(Spawn) == [Spawn(slot, 1) for slot in (1, 2, 3, 4)]
     world.run(2)
     assert "worker 100 (slot 1, gen 1) is ready after 1.000 s" in world.said
 
@@ -315,6 +315,14 @@ def test_a_crash_is_answered_at_once(world):
     assert world.forks[4:] == [(world.now, 1)]
 
 
+def test_one_more_is_wanted_as_another_dies(world):
+    world.run(HEALTHY)
+    world.die(next(iter(world.pool.workers)))
+    world.pool.resize(+1)
+    world.perform()
+    assert len(world.forks) == 6
+
+
 def test_all_workers_killed_at_once_are_all_replaced_at_once(world):
     world.run(HEALTHY)
     for pid in list(world.pool.workers):
@@ -389,15 +397,15 @@ def test_forks_that_fail_are_tried_ever_more_slowly_and_told(world):
     for pid in world.pool.workers:
         world.pool.recycle(pid, "it has served 100 requests")
     tries = []
-    for _ in range(40):
+    for _ in range(8):
         for action in world.pool.plan(world.now, world.promises):
             if isinstance(action, Spawn):
                 tries.append(world.now)
                 world.pool.spawn_failed(action, "Resource temporarily unavailable", world.now)
             elif isinstance(action, Say):
                 world.said.append(action.text)
-        world.now += 0.25
-    assert [when - tries[0] for when in tries] == [0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0]
+        world.now = world.pool.wake_at
+    assert [when - tries[0] for when in tries] == [0, 0, 0.25, 0.75, 1.75, 3.75, 7.75, 15.75]
     assert "cannot start a worker: Resource temporarily unavailable" in world.said
 
 
@@ -517,6 +525,7 @@ def test_a_second_term_changes_nothing_and_int_escalates(world):
     assert world.pool.stop(Stop.QUICK)
     actions = world.pool.plan(world.now, world.promises)
     assert len([a for a in actions if isinstance(a, Quit)]) == 4
+    assert not world.pool.plan(world.now + QUIT_GRACE / 2, world.promises)
     actions = world.pool.plan(world.now + QUIT_GRACE, world.promises)
     assert [a.reason for a in actions if isinstance(a, Kill)] == ["4.0 s after it was asked to stop"] * 4
 
@@ -541,6 +550,17 @@ def test_the_queues_are_drained_only_when_nobody_gives_to_them_any_more(world):
     world.die(first)  # a worker that died gives nothing any more either
     world.run(1)
     assert {action.pid for action in world.done(Drain)} == set(others)
+
+
+def test_a_late_worker_is_not_waited_for(world):
+    pid = next(iter(world.pool.workers))
+    world.promises[pid] = world.now
+    world.perform()
+    world.due[pid] = []  # it hangs
+    world.pool.stop(Stop.GRACEFUL)
+    others = {worker.pid for worker in world.ready()}
+    world.run(0.05)
+    assert others <= {action.pid for action in world.done(Drain)}
 
 
 def test_nobody_waits_long_for_a_worker_that_does_not_say_that_it_is_sealed(world):

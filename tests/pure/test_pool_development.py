@@ -101,7 +101,8 @@ def test_a_change_while_new_code_boots_ends_that_boot() -> None:
     world.pool.reload()
     world.plan()
     world.pool.hold(world.now)
-    assert Retire(2) in world.plan()
+    actions = world.plan()
+    assert Retire(2) in actions and Hold(2) not in actions
     world.pool.reload()
     actions = world.plan()
     assert world.spawned(actions) == [3]
@@ -144,8 +145,20 @@ def test_who_waits_is_told_after_a_while_and_once() -> None:
     world.pool.reload()
     world.plan()
     assert world.pool.wake_at <= world.now + IMPORT_PATIENCE
-    assert Excuse(1) in world.plan(IMPORT_PATIENCE)
+    actions = world.plan(IMPORT_PATIENCE)
+    assert Excuse(1) in actions and not world.spawned(actions)
     assert Excuse(1) not in world.plan(1.0)
+
+
+def test_new_code_that_is_out_of_date_as_it_is_ready_answers_nobody_either() -> None:
+    world = serving()
+    world.pool.hold(world.now)
+    world.pool.reload()
+    world.plan()
+    world.pool.hold(world.now)
+    world.serve()
+    assert Hold(2) in world.plan()
+    assert Excuse(2) in world.plan(IMPORT_PATIENCE)
 
 
 def test_who_is_debugged_is_never_late() -> None:
@@ -191,11 +204,13 @@ def test_a_placeholder_tells_those_who_wait_for_a_slow_first_import_and_goes_whe
     world = World(2)
     assert world.spawned(world.plan()) == [1, 1]
     assert world.spawned(world.plan(IMPORT_PATIENCE)) == [PLACEHOLDER]
+    assert not world.spawned(world.plan(0.1))
     world.pool.ready(3, world.now)
     assert not world.pool.booted
     assert not world.spawned(world.plan(100.0))
     world.pool.ready(1, world.now)
     assert Retire(3) in world.plan()
+    assert not world.plan()
 
 
 def test_a_placeholder_takes_nobodys_place() -> None:

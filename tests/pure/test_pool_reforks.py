@@ -3,16 +3,16 @@
 import pytest
 from test_pool_templates import Forking
 
-from minicorn.pool.actions import Spawn
-from minicorn.pool.forking import TEMPLATE_SLOT
+from minicorn.pool.actions import Level, Say, Spawn
+from minicorn.pool.forking import TEMPLATE_SLOT, ForkSource
 from minicorn.pool.life import State
 
 
 class Forest(Forking):
     """Workers answer requests, and fork a template of their like in 50 ms, unless they refuse."""
 
-    def __init__(self, size, *after):
-        super().__init__(size, refork_after=after)
+    def __init__(self, size, *after, **options):
+        super().__init__(size, refork_after=after, **options)
         self.unfit = ()  # pids of workers that refuse
         self.silent = False  # promoted workers are busy, and neither fork nor refuse yet
         self.run(2)
@@ -86,6 +86,8 @@ def test_a_worker_that_refuses_is_left_another_asked_and_it_is_told_once():
     ]
     world.answer(219, 209, 100)
     assert [spawn.parent for spawn in world.promoted()] == [first, second, third]
+    levels = [say.level for say in world.done(Say) if "not promoted" in say.text]
+    assert levels == [Level.WARNING, Level.DEBUG]
     assert world.generations() == [2, 2, 2]  # the number of a roll that was not is given again
 
 
@@ -126,7 +128,8 @@ def test_a_reload_does_not_wait_for_a_worker_that_is_asked(later):
     world = Forest(2, 10)
     world.silent = True
     world.answer(10, 0)
-    assert world.pool.rolls.current.promoted
+    world.perform()
+    assert world.pool.rolls.current.promoted and world.built() == [1]
     world.pool.reload()
     world.run(later)
     (late,) = (order for order in world.pool.forking.orders if order.parent)
@@ -194,6 +197,45 @@ def test_a_worker_that_dies_as_it_is_asked_is_replaced():
     world.run(2)
     assert world.generations() == [1, 1]
     assert not any("not promoted" in text for text in world.said)
+
+
+def test_nobody_is_promoted_while_others_come_or_go():
+    world = Forest(2, 10)
+    world.finish = 30
+    world.pool.reload()
+    world.run(5)
+    assert world.generations() == [2, 2] and len(world.pool.workers) == 4
+    world.answer(10, 10)
+    assert world.promoted() == []
+    world.run(30)
+    assert len(world.promoted()) == 1
+
+
+def test_who_is_going_is_not_promoted():
+    world = Forest(2, 10)
+    world.finish = 30
+    first = min(world.pool.workers)
+    world.pool.recycle(first, "it has served 100 requests")
+    world.run(1)
+    world.pool.answered(first, 100)
+    world.run(1)
+    assert world.pool.workers[first].state is State.RETIRING and world.promoted() == []
+
+
+def test_nobody_is_promoted_where_templates_are_without_the_application():
+    world = Forest(2, 10, fork_source=ForkSource.COMMON)
+    world.answer(10, 10)
+    assert world.promoted() == []
+
+
+def test_nobody_is_promoted_while_one_backs_off():
+    world = Forest(2, 10)
+    for _ in range(2):
+        world.die(max(world.pool.workers))
+        world.perform()
+    world.pool.answered(min(world.pool.workers), 10)
+    world.perform()
+    assert world.promoted() == []
 
 
 def test_nobody_is_promoted_while_one_is_missing():

@@ -3,7 +3,7 @@
 import pytest
 from test_pool import World
 
-from minicorn.pool.actions import Kill, Spawn
+from minicorn.pool.actions import Kill, Retire, Spawn
 from minicorn.pool.backoff import BACKOFF_FIRST
 from minicorn.pool.forking import ORDER_PATIENCE, TEMPLATE_SLOT, ForkSource
 from minicorn.pool.life import State
@@ -97,7 +97,9 @@ def test_a_roll_builds_a_template_and_the_old_one_ends_with_its_last_worker(worl
     world.run(2)
     assert world.generations() == [2, 2, 2, 2]
     assert world.templates() == [1, 2]
+    old = min(world.pool.forking.templates)
     world.run(5)
+    assert Retire(old) in world.done(Retire)
     assert world.templates() == [2]
     assert world.fewest_ready == 4
 
@@ -141,8 +143,13 @@ def test_a_template_that_forks_nothing_is_killed_and_replaced(world):
     world.die(world.ready()[0].pid)
     world.run(ORDER_PATIENCE - 0.5)
     assert world.done(Kill) == []
-    world.run(0.6)
-    assert [kill.pid for kill in world.done(Kill)] == [stuck]
+    world.now += 0.6
+    (kill,) = [action for action in world.pool.plan(world.now, world.promises) if isinstance(action, Kill)]
+    assert kill == Kill(stuck, "no worker came of it for 10 s")
+    assert not world.pool.plan(world.now + 1, world.promises)
+    world.die(stuck)
+    world.perform()
+    assert world.done(Spawn)[-1].template  # whatever it was told to fork
     world.deaf = False
     for order in list(world.pool.forking.orders):
         if order.parent == stuck:
@@ -212,6 +219,7 @@ def test_a_common_template_outlives_rolls_and_nobody_waits_for_it():
     world = Forking(3, fork_source=ForkSource.COMMON)
     world.perform()
     assert sorted(spawn.template for spawn in world.done(Spawn)) == [False, False, False, True]
+    assert not any(spawn.parent for spawn in world.done(Spawn))
     world.run(2)
     template = world.template()
     world.pool.reload()
@@ -219,8 +227,16 @@ def test_a_common_template_outlives_rolls_and_nobody_waits_for_it():
     assert world.generations() == [2, 2, 2]
     assert {spawn.parent for spawn in world.done(Spawn) if spawn.generation == 2} == {template}
     world.pool.forking.renew()
+    world.perform()
+    assert Retire(template) in world.done(Retire) and world.done(Spawn)[-1].template
     world.run(3)
     assert world.template() != template and len(world.templates()) == 1
+    world.die(world.template())
+    world.run(1.001)
+    world.die(world.template())
+    world.pool.forking.renew()  # what broke it may have been mended
+    world.perform()
+    assert world.pool.forking.templates
 
 
 def test_a_common_template_that_fails_is_nobodys_failure():
