@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import sys
 
+from minicorn.errors import AppLoadError
 from minicorn.figures.heartbeat import IdleMap, Page
 from minicorn.logs import complaints
 from minicorn.record import Value, fresh
 from minicorn.serving.handoff import Handoff
-from minicorn.system import spawn
+from minicorn.system import channel, spawn
 from minicorn.system.channel import Channel
 from minicorn.system.listeners import Listener
 
@@ -40,8 +42,20 @@ class Post(Value):
         spawn.lead_group()
 
     def take_stack(self) -> None:
-        """Once more where an application has been imported, since many enable faulthandler then."""
+        """Once more where an application has been imported, since many enable faulthandler then. AppLoadError
+        where it has closed what is ours."""
+        try:
+            os.fstat(self.channel.fd)
+        except OSError:
+            raise AppLoadError(
+                "its import has closed all descriptors, the server's too: it must not daemonize"
+            ) from None
         faulthandler.enable(self.stack_fd)
+
+    def fail(self, why: str) -> None:
+        """Say why it cannot boot: where we log, if the application has closed the line as it was imported."""
+        if not self.channel.send(channel.FAILED, why):
+            sys.stderr.write(f"{why}\n")
 
     @property
     def descriptors(self) -> list[int]:

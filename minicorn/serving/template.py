@@ -50,7 +50,7 @@ class Template:
         try:
             boot = self._prepare()
         except BaseException as error:  # SystemExit too: `exit(3)` at import is a failed boot
-            self._post.channel.send(channel.FAILED, explain(error))
+            self._post.fail(explain(error))
             return ExitCode.APP
         self._set_title("ready")
         gc.collect()

@@ -94,7 +94,7 @@ class Worker:
         try:
             self._boot()
         except BaseException as error:  # SystemExit too: `exit(3)` at import is a failed boot
-            self._post.channel.send(channel.FAILED, explain(error))
+            self._post.fail(explain(error))
             return ExitCode.APP
         if self._server.development is not None and self._post.generation != PLACEHOLDER:
             self._server.development.on_imports = self._tell_imports

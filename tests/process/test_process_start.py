@@ -58,6 +58,14 @@ def test_a_wrong_application_name_is_one_line_and_exit_code_3(start: Starter, na
     assert WRONG_NAMES[name] in complaint(server, 3)
 
 
+@pytest.mark.parametrize("flags", [(), ("--preload",)], ids=str)
+def test_an_application_that_closes_what_is_ours_at_its_import_is_told_so(start: Starter, flags) -> None:
+    start.write("site_app.py", "import os\nos.closerange(3, 4096)\nfrom plain import app\n")
+    server = start("site_app:app", *flags, ready=0)
+    assert server.wait() == 3
+    assert "its import has closed all descriptors" in server.log.finish()
+
+
 @pytest.mark.parametrize("flags", WRONG_FLAGS, ids=" ".join)
 def test_a_wrong_flag_is_one_line_and_exit_code_2(start: Starter, flags: tuple[str, ...]) -> None:
     server = start.command(*MINICORN, *flags)
