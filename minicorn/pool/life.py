@@ -105,7 +105,7 @@ class Worker(Record):
     wish: str = ""  # why it should be replaced when its turn comes
     memory: int = 0  # bytes, last seen
     max_memory: int = 0  # bytes that it may use; 0: as many as it likes
-    within: bool = False  # it was seen below that: who begins above it would be ended again and again
+    fatal_memory: float = math.inf  # bytes above which it is killed
     answered: int = 0  # requests, last seen
     asked: int = 0  # how many they were when it was last asked to fork a template
     heavy: int = 0  # samples in a row above the limit
@@ -170,7 +170,7 @@ class Worker(Record):
 
     def judge(self, now: float, stopping: bool) -> Abort | Kill | None:
         """How to end it, if it must be by force."""
-        if self.within and self.memory > HARD * self.max_memory:
+        if self.memory > self.fatal_memory:
             reason = f"it uses {self.memory >> 20} MiB, {HARD} times {self.max_memory >> 20} are the limit"
             return self.kill(reason, Cause.MEMORY, now)
         late = now - self.deadline

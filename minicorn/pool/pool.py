@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from minicorn.pool.actions import Action, Agenda, Level, Retire, Spawn
 from minicorn.pool.backoff import Vacancies
 from minicorn.pool.forking import Forking, ForkSource
-from minicorn.pool.life import PLACEHOLDER, SAMPLES, Closing, State, Worker
+from minicorn.pool.life import HARD, PLACEHOLDER, SAMPLES, Closing, State, Worker
 from minicorn.pool.reforks import Reforks
 from minicorn.pool.rolls import Ending, Rolls
 from minicorn.pool.shutdown import Shutdown, Stop
@@ -172,12 +172,15 @@ class Pool:
             worker.wish = why
 
     def allow(self, pid: int, most: int, memory: int) -> None:
-        """The worker may use `most` bytes, and begins with `memory`."""
-        self.workers[pid].max_memory = most
-        self.weighed(pid, memory)
+        """The worker may use `most` bytes, and begins with `memory`. One that begins above them would be ended again
+        and again: it is replaced once it has grown to twice that, and never killed."""
+        worker = self.workers[pid]
+        worker.max_memory, worker.fatal_memory = most, HARD * most
         if memory > most:
+            worker.max_memory, worker.fatal_memory = HARD * memory, math.inf
             uses = f"uses {memory >> 20} MiB as it begins, {most >> 20} are allowed"
-            self._agenda.say(Level.WARNING, f"{self.workers[pid]} {uses}: it is let be while it stays above that")
+            self._agenda.say(Level.WARNING, f"{worker} {uses}: it is replaced above {worker.max_memory >> 20}")
+        self.weighed(pid, memory)
 
     def weighed(self, pid: int, memory: int) -> None:
         """A sample of the worker's memory, in bytes; 0 where it could not be taken, as it may be dying."""
@@ -185,8 +188,7 @@ class Pool:
             return
         worker = self.workers[pid]
         worker.memory = memory
-        worker.within |= memory <= worker.max_memory
-        worker.heavy = worker.heavy + 1 if worker.within and memory > worker.max_memory else 0
+        worker.heavy = worker.heavy + 1 if memory > worker.max_memory > 0 else 0
         if worker.heavy >= SAMPLES:
             self.recycle(pid, f"it uses {memory >> 20} MiB, {worker.max_memory >> 20} are allowed")
 
