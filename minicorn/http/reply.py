@@ -79,12 +79,12 @@ def _status_code(status: str) -> int:
 
 def _check_value(name: str, value: str) -> None:
     """ApplicationFault for a value that may not be sent; HTAB and obs-text may (RFC 9110 5.5)."""
-    if not {"\r", "\n", "\0"}.isdisjoint(value):
-        raise ApplicationFault(f"CR, LF or NUL in the value of {name}")
     try:
         value.encode("latin-1")
     except UnicodeEncodeError as error:
         raise ApplicationFault(f"{value[error.start]!r} in a header: PEP 3333 wants latin-1") from None
+    if not grammar.FIELD_VALUE.fullmatch(value):
+        raise ApplicationFault(f"a control character in the value of {name}")
 
 
 def _parse_length(value: str, earlier: int) -> int:

@@ -241,6 +241,7 @@ def test_writes_come_before_the_iterable_and_in_order(serve):
         ("X-A", "value\r"),
         ("X-A", "value\nX-Injected: 1"),
         ("X-A", "value\0"),
+        ("Location", "/\x1bX-Injected"),
         ("X-A\r\nX-Injected", "1"),
         ("X-A:", "1"),
         ("X A", "1"),
