@@ -198,7 +198,8 @@ class Connection:
     @property
     def is_silent(self) -> bool:
         """No byte of a request has come: closing it now costs the client nothing."""
-        return self.state in (IDLE, HEAD, PREFACE) and not self._input
+        # RFC 9112 2.2: an empty line begins none, such as old clients put behind a body
+        return self.state in (IDLE, HEAD, PREFACE) and self._input in (b"", b"\r\n")
 
     def parcel(self) -> Parcel | None:
         """What another worker needs to go on in our place; None where only we can.
@@ -387,7 +388,7 @@ class Connection:
         if self.state is REPLY and self.unsent < self._unsent_then:
             self.note_progress(now)  # though there is no room for more yet: the system wants a third of its buffer free
             return
-        if self.state is BODY or (self.state is HEAD and self._input):
+        if self.state is BODY or (self.state is HEAD and not self.is_silent):
             raise ProtocolError(408, f"its {self.state.name.lower()} did not come in time")
         if self.state is not APP:  # which has a deadline of the application's
             raise ClientGone(f"nothing came in time in {self.state.name}")

@@ -63,8 +63,12 @@ def test_who_begins_a_request_and_does_not_end_it_is_told_408(server):
 def test_who_says_nothing_is_closed_without_a_word(server):
     fresh, used = server.connect(), server.connect()
     assert used.ask().body == b"ok"
+    empty = server.connect()  # nor does an empty line begin a request (RFC 9112 2.2): old clients end a body with one
+    empty.send(empty.render() + b"\r\n")
+    assert empty.reply().body == b"ok"
     assert fresh.rest() == b""
     assert used.rest() == b""
+    assert empty.rest() == b""
 
 
 def test_idle_time_is_keep_alive_and_not_the_patience_for_a_head(serve):
