@@ -82,7 +82,7 @@ def _check_value(name: str, value: str) -> None:
     try:
         value.encode("latin-1")
     except UnicodeEncodeError as error:
-        raise ApplicationFault(f"{value[error.start]!r} in a header: PEP 3333 wants latin-1") from None
+        raise ApplicationFault(f"{value[error.start]!r} in the value of {name}: PEP 3333 wants latin-1") from None
     if not grammar.FIELD_VALUE.fullmatch(value):
         raise ApplicationFault(f"a control character in the value of {name}")
 
@@ -135,7 +135,11 @@ def _check_fields(status: str, headers: Headers) -> Fields:
     length = -1
     served = dated = False
     lines = []
-    for name, value in headers:
+    for field in headers:
+        try:
+            name, value = field
+        except (TypeError, ValueError):
+            raise ApplicationFault(f"the header {field!r} is no pair of name and value") from None
         if not isinstance(value, str) or not isinstance(name, str):
             raise ApplicationFault(f"the header {name!r}: {value!r} is not two str")
         meaning = _MEANINGS[name]

@@ -9,9 +9,11 @@ import linecache
 import os
 import traceback
 
+from minicorn.errors import AppLoadError
+from minicorn.http.reply import ApplicationFault
 from minicorn.reload.imports import is_installed
 from minicorn.reload.page import Failure, Frame
-from minicorn.serving.loader import explain
+from minicorn.serving.loader import explain, find_place
 
 # Lines shown before and after the one that failed, and frames shown at most
 AROUND = 5
@@ -22,6 +24,11 @@ def from_exception(doing: str, error: BaseException) -> Failure:
     """`doing`: what was going on, such as "GET /" or "importing main:app"."""
     text = explain(error)
     headline = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    if isinstance(error, AppLoadError):  # whose type is ours, and says nothing more
+        headline = str(error)
+    elif isinstance(error, ApplicationFault):
+        headline = f"The application broke WSGI: {error}"
+        text = headline + find_place(error)
     found = [_frame(each.filename, each.lineno, each.name) for each in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
         found.append(_frame(error.filename, error.lineno, ""))

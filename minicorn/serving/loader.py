@@ -64,7 +64,8 @@ def _load(name: str) -> WSGIApplication:
     if not module_name or (colon and not expression):
         raise InvalidName(f"{name!r} is not of the form module:attribute, such as main:app")
     if module_name.startswith("."):
-        raise InvalidName(f"{name!r}: name the module as it is imported, such as main:app, without a path")
+        advice = _advise(module_name) if "/" in module_name else ", such as main:app, without a path"
+        raise InvalidName(f"{name!r}: name the module as it is imported{advice}")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     if paste := name.startswith("paste:") and re.fullmatch(r"paste:([^()#]+\.ini(?:#.+)?)", name):
@@ -95,12 +96,30 @@ def _import(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
             raise  # a module that the application wants
-        advice = ""
-        if name.endswith(".py"):
-            advice = f"; write {name[:-3].replace('/', '.')!r}, without .py"
-        elif "/" in name:
-            advice = f"; write {name.replace('/', '.')!r}"
-        raise NoSuchModule(f"no module named {error.name!r} in {os.getcwd()} or on sys.path{advice}") from None
+        raise NoSuchModule(f"no module named {error.name!r} in {os.getcwd()} or on sys.path{_advise(name)}") from None
+
+
+def _advise(name: str) -> str:
+    """What to write in place of the name of a module that is not there, as far as that can be guessed."""
+    if "/" in name or name.endswith(".py"):
+        path = os.path.relpath(name.removesuffix(".py").removesuffix("/__init__"))
+        directory = ""
+        if path.startswith(".."):
+            directory, path = os.path.split(os.path.abspath(path))
+        written = path.replace("/", ".")
+        there = f" with --chdir {directory}" if directory else ""
+        return f"; write {written!r}{there}{', without .py' if name.endswith('.py') else ''}"
+    module, _, attribute = name.rpartition(".")
+    if hasattr(sys.modules.get(module), attribute):
+        return f"; write {module + ':' + attribute!r}"
+    import difflib  # for mistakes alone
+
+    here = [entry.removesuffix(".py") for entry in os.listdir() if entry.endswith(".py") or os.path.isdir(entry)]
+    return _guess(difflib.get_close_matches(name.partition(".")[0], here))
+
+
+def _guess(near: list[str]) -> str:
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def _default(module: ModuleType) -> object:
@@ -152,8 +171,7 @@ def _attribute(module: ModuleType, dotted: str) -> object:
         if not hasattr(found, part):
             import difflib  # for mistakes alone
 
-            near = difflib.get_close_matches(part, dir(found), n=3)
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            hint = _guess(difflib.get_close_matches(part, dir(found)))
             raise NoSuchAttribute(f"module {module.__name__!r} has no attribute {dotted!r}{hint}")
         found = getattr(found, part)
     return found
@@ -164,7 +182,12 @@ def _checked(found: object, name: str) -> WSGIApplication:
         raise NotAnApplication(f"{name} is {type(found).__name__}, which cannot be called: no WSGI application")
     if _is_asgi(found):
         raise NotAnApplication(
-            f"{name} is an ASGI application and minicorn serves WSGI; wrap it: a2wsgi.ASGIMiddleware(app)"
+            f"{name} is an ASGI application and minicorn serves WSGI; wrap it: a2wsgi.ASGIMiddleware(app), "
+            "or run it by an ASGI server"
+        )
+    if misfit := _misfit(found):
+        raise NotAnApplication(
+            f"{name} cannot take environ and start_response: {misfit}; if it makes the application, write {name}()"
         )
     application: WSGIApplication = found
     return application
@@ -186,6 +209,26 @@ def _is_asgi(found: object) -> bool:
         return False
 
 
+def _misfit(found: object) -> str:
+    """Why a function or a class cannot be called as an application is; "" if it can, or nobody knows."""
+    if not isinstance(found, (FunctionType, type)) or (isinstance(found, FunctionType) and _has_two(found)):
+        return ""
+    import inspect
+
+    try:
+        # What a decorator says of the function in it may be anything but how it is called itself
+        inspect.signature(found, follow_wrapped=False).bind(None, None)
+    except TypeError as error:
+        return str(error)
+    except ValueError:
+        pass  # a builtin without a signature
+    return ""
+
+
+def _has_two(function: FunctionType) -> bool:
+    return function.__code__.co_argcount == 2 and not function.__code__.co_kwonlyargcount
+
+
 def end_fork() -> NoReturn:
     """End this process, which the application has forked: it comes back to us, where only its parent goes on."""
     error = sys.exception()
@@ -203,14 +246,29 @@ def explain(error: BaseException) -> str:
     return "".join(traceback.format_exception(error)).rstrip()
 
 
+def find_place(error: BaseException) -> str:
+    """Where the project's own code was last as it led to `error`, for the end of a line; "" where none of it did."""
+    place = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        code = frame.f_code
+        if not _is_ours(code.co_filename) and "-packages/" not in code.co_filename:
+            place = f" ({code.co_filename}:{line}, in {code.co_name})"
+    return place
+
+
+def _is_ours(filename: str) -> bool:
+    """Whether it is our code, or the import system, that is under way there."""
+    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+    return filename != ours + "demo.py" and (
+        filename.startswith((ours, "<frozen importlib")) or filename == importlib.__file__
+    )
+
+
 def _outside(frames: TracebackType | None) -> TracebackType | None:
     """The traceback from the application's first frame on; all of it when it has none."""
-    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
     frame = frames
     while frame is not None:
-        filename = frame.tb_frame.f_code.co_filename
-        demo = filename == ours + "demo.py"
-        if demo or not (filename.startswith((ours, "<frozen importlib")) or filename == importlib.__file__):
+        if not _is_ours(frame.tb_frame.f_code.co_filename):
             return frame
         frame = frame.tb_next
     # A SyntaxError has no frame of its own: its lines tell where

@@ -23,7 +23,7 @@ from minicorn.http.reply import CHUNKED, LENGTH, NOTHING, ApplicationFault, Fiel
 from minicorn.http.request import REQUEST_LINE, Request
 from minicorn.logs.logger import LOGGER
 from minicorn.serving.connection import Connection
-from minicorn.serving.loader import explain
+from minicorn.serving.loader import explain, find_place
 from minicorn.serving.outbox import PIECE
 from minicorn.system.listeners import Listener
 from minicorn.typed import TYPE_CHECKING, Protocol
@@ -147,6 +147,22 @@ def _is_interruptible() -> bool:
     return in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def _iterate(result: Any) -> Iterator[bytes]:
+    """What the application has returned, begun; ApplicationFault for what is no iterable."""
+    try:
+        return iter(result)
+    except TypeError:
+        if hasattr(type(result), "__iter__"):
+            raise  # by its own code
+        kind = "None" if result is None else type(result).__name__
+        advice = ""
+        if hasattr(type(result), "__await__"):
+            advice = "; is it async?"
+        elif callable(result):
+            advice = "; a factory is called in the name, as in main:create_app()"
+        raise ApplicationFault(f"it returned {kind}, no iterable of bytes{advice}") from None
+
+
 class Exchange:
     """One request and its reply. `run` calls the application; then `status`, `headers`, `sent`
     and `keep_alive` say what became of it."""
@@ -259,7 +275,7 @@ class Exchange:
             if isinstance(result, FileWrapper) and self._head is None and (span := result.span()) is not None:
                 self._send_file(*span)
             else:
-                blocks = iter(result)
+                blocks = _iterate(result)
                 while (block := self._inside(next, blocks, _END)) is not _END:
                     if block:  # an empty one would end a chunked reply
                         self._send(block, -1)
@@ -304,7 +320,8 @@ class Exchange:
     def _send(self, data: bytes, known: int) -> None:
         """One block, with the head before the first; `known` is the whole body's length or -1."""
         if not isinstance(data, bytes):
-            raise ApplicationFault(f"the body has {type(data).__name__} in it, not bytes")
+            advice = ": encode it" if isinstance(data, str) else ""
+            raise ApplicationFault(f"the body has {type(data).__name__} in it, not bytes{advice}")
         head = self._head or self._begin(known)
         prefix = b"" if self.handed else head.data
         self._produced = produced = self._produced + len(data)
@@ -364,7 +381,7 @@ class Exchange:
         if self._gone is not None:
             raise self._gone
         if isinstance(error, ApplicationFault):
-            LOGGER.error("%s: the application broke WSGI: %s", self._subject, error)
+            LOGGER.error("%s: the application broke WSGI: %s%s", self._subject, error, find_place(error))
         else:
             LOGGER.error("%s: the application raised\n%s", self._subject, explain(error))
         if self._head is None:

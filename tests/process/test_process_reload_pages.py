@@ -107,3 +107,40 @@ def test_with_reload_every_other_path_is_the_applications(start: Starter) -> Non
     server = serve(start)
     for path in ("/", "/.minicorn", "/.minicorn/newer-than", "/x/.minicorn/newer-than/1"):
         assert get(server, path).text == path
+
+
+FAULTS = """
+def app(environ, start_response):
+    kind = environ["PATH_INFO"][1:]
+    if kind == "headers":
+        start_response("200 OK", {})
+    elif kind == "pair":
+        start_response("200 OK", [("X-A",)])
+    elif kind == "value":
+        start_response("200 OK", [("X-A", "\u2603")])
+    start_response("200 OK", [])
+    return {"none": None, "async": (lambda: later())(), "factory": app}.get(kind, ["text"])
+
+async def later():
+    pass
+"""
+PLACE = "project.py:{}, in app)"
+FAULTS_TOLD = {
+    "none": "it returned None, no iterable of bytes",
+    "async": "it returned coroutine, no iterable of bytes; is it async?",
+    "factory": "as in main:create_app()",
+    "text": "the body has str in it, not bytes: encode it",
+    "headers": PLACE.format(5),
+    "pair": PLACE.format(7),
+    "value": "in the value of X-A: PEP 3333 wants latin-1",
+}
+
+
+def test_what_breaks_wsgi_is_told_in_one_line_with_its_place(start: Starter) -> None:
+    start.write("project.py", FAULTS)
+    server = serve(start)
+    for kind, told in FAULTS_TOLD.items():
+        page = get(server, f"/{kind}", **HTML).text
+        assert "<h1>The application broke WSGI: " in page
+        line = next(line for line in server.log.text.splitlines() if f"GET /{kind}:" in line)
+        assert told in line

@@ -171,6 +171,22 @@ def test_a_file_name_is_answered_with_the_module_name(name: str, better: str, wr
     assert f"write {better}" in mistake(NoSuchModule, name)
 
 
+def test_a_file_elsewhere_is_answered_with_its_directory(write: Write) -> None:
+    write("site/shop.py", APP)
+    os.chdir("site")
+    write("other/shop.py", APP)
+    assert f"write 'shop' with --chdir {os.path.dirname(os.getcwd())}/other" in mistake(
+        InvalidName, "../other/shop.py:app"
+    )
+    assert "write 'shop', without .py" in mistake(NoSuchModule, f"{os.getcwd()}/shop.py:app")
+
+
+@pytest.mark.parametrize(("wanted", "better"), [("shpo:app", "did you mean shop?"), ("shop.app", "write 'shop:app'")])
+def test_a_missing_module_is_told_with_what_was_meant(wanted: str, better: str, write: Write) -> None:
+    write("shop.py", APP)
+    assert better in mistake(NoSuchModule, wanted)
+
+
 @pytest.mark.parametrize(
     ("wanted", "near"), [("aplication", "application"), ("Application", "application"), ("site.wbe", "web")]
 )
@@ -237,6 +253,29 @@ def test_a_factory_that_cannot_be_called_is_told(write: Write) -> None:
 def test_what_cannot_be_called_is_no_application(source: str, kind: str, write: Write) -> None:
     write("shop.py", source)
     assert f"shop:app is {kind}" in mistake(NotAnApplication, "shop:app")
+
+
+@pytest.mark.parametrize(
+    "source", ["def create():\n    pass\n", "def create(name, *, size):\n    pass\n", "class create:\n    pass\n"]
+)
+def test_a_factory_that_is_not_called_is_told(source: str, write: Write) -> None:
+    write("shop.py", source)
+    assert "write shop:create()" in mistake(NotAnApplication, "shop:create")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        # As werkzeug's Request.application has it
+        "import functools\ndef view(request):\n    pass\n"
+        "@functools.wraps(view)\ndef app(*args):\n    return [b'app']\n",
+        "def app(environ, start_response, more=()):\n    return [b'app']\n",
+        "class app:\n    def __init__(self, environ, start_response):\n        pass\n",
+    ],
+)
+def test_what_two_arguments_fit_is_an_application(source: str, write: Write) -> None:
+    write("shop.py", source)
+    assert called("shop:app")
 
 
 def test_what_a_factory_gives_must_be_an_application(write: Write) -> None:
