@@ -171,11 +171,11 @@ def upgrade(target: Target, options: argparse.Namespace) -> None:
 
 
 def stacks(target: Target, options: argparse.Namespace) -> None:
-    target.check()
     """Print what each worker is doing, line by line of its code."""
+    target.check()
     found = [each for each in target.look().workers if options.slot in (None, each.slot)]
     if not found:
-        raise CommandFailed(f"no worker in slot {options.slot}" if options.slot else "no workers")
+        raise CommandFailed("no workers" if options.slot is None else f"no worker in slot {options.slot}")
     now = time.monotonic()
     for worker, stack in traces.take(target.path, target.pid, found):
         print(f"worker {worker.pid} (slot {worker.slot}, gen {worker.generation}): {worker.state}", end=", ")
