@@ -135,7 +135,7 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, inher
         ends.callback(listeners.close_all, bound)
         endpoint, pidfile_fd = None, -1
         with _sparing(inherited):
-            endpoint = open_endpoint(settings, inherited.endpoints if inherited else [])
+            endpoint = open_endpoint(settings, manager, inherited.endpoints if inherited else [])
         ends.callback(listeners.close_all, [endpoint] if endpoint else [])
         if settings.pid:
             from minicorn.system.pidfile import PidFile
@@ -222,7 +222,7 @@ def _check_successor(settings: Settings) -> ExitCode:
         raise ConfigError("the arbiter that runs is of a version that cannot hand over to this one")
     _bring(settings)
     check_endpoint(settings)
-    if succession.UNWATCHED in os.environ and (endpoint := open_endpoint(settings, [])):
+    if succession.UNWATCHED in os.environ and (endpoint := open_endpoint(settings, ServiceManager({}), [])):
         listeners.close_all([endpoint])
     if settings.pid:
         from minicorn.system.pidfile import check_pidfile

@@ -6,13 +6,16 @@ from minicorn.config.address import Tcp
 from minicorn.config.settings import Settings
 from minicorn.errors import ConfigError
 from minicorn.http.peers import is_loopback
-from minicorn.system import listeners
+from minicorn.system import activation, listeners
 from minicorn.system.listeners import Listener
+from minicorn.system.systemd import ServiceManager
 
 BACKLOG = 64
 
 
-def open_endpoint(settings: Settings, left: list[tuple[int, str, tuple[int, int] | None]]) -> Listener | None:
+def open_endpoint(
+    settings: Settings, manager: ServiceManager, left: list[tuple[int, str, tuple[int, int] | None]]
+) -> Listener | None:
     """Where the monitor listens: anew, or what the arbiter's image before has `left`; None where nobody asked.
 
     ConfigError when that cannot be had, or when other machines would reach it and nobody has allowed that.
@@ -22,7 +25,7 @@ def open_endpoint(settings: Settings, left: list[tuple[int, str, tuple[int, int]
         listeners.close_all(before)
         return None
     try:
-        endpoint = before[0] if before else listeners.bind(settings.monitor, BACKLOG)
+        endpoint = before[0] if before else activation.open_endpoint(settings.monitor, manager, BACKLOG)
     except ConfigError as error:
         raise ConfigError(f"--monitor: {error}") from error
     if not (settings.monitor_allow or _is_private(endpoint)):

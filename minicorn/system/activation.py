@@ -1,8 +1,9 @@
 """The listeners that a server begins with: passed by the service manager, kept by it, or bound now.
 
 A socket unit's descriptors are served in place of host and port, and beside what --bind says; where
---bind names descriptors (fd://NAME, fd://N) only those are. What the manager has kept for us
-over a restart is taken for the address that it was bound to, with whoever waits in its queue.
+--bind names descriptors (fd://NAME, fd://N) only those are; the one that --monitor names is the monitor's.
+What the manager has kept for us over a restart is taken for the address that it was bound to, with whoever
+waits in its queue.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def open_all(settings: Settings, manager: ServiceManager) -> list[Listener]:
     """All listeners, numbered; BindError or ConfigError, and none open, when one cannot be had."""
     opened: list[Listener] = []
     try:
-        units = [each for each in manager.passed if not each.name.startswith(systemd.KEPT)]
+        units = [each for each in manager.passed if _is_served(each, settings)]
         kept = {each.name: each for each in manager.passed if each.name.startswith(systemd.KEPT)}
         if not any(isinstance(address, (Named, Descriptor)) for address in settings.bind):
             opened += [_adopt_unit(each) for each in units]
@@ -46,6 +47,19 @@ def open_all(settings: Settings, manager: ServiceManager) -> list[Listener]:
     for number, listener in enumerate(opened):
         listener.number = number
     return opened
+
+
+def open_endpoint(address: Address, manager: ServiceManager, backlog: int) -> Listener:
+    """The monitor's listener; BindError or ConfigError when it cannot be had."""
+    if isinstance(address, Named):
+        return _adopt_unit(_find(address, manager.passed)[0])
+    return listeners.bind(address, backlog)
+
+
+def _is_served(passed: Passed, settings: Settings) -> bool:
+    """Whether it is for clients: neither kept for us nor the monitor's."""
+    monitors = str(settings.monitor) in (f"fd://{passed.name}", f"fd://{passed.fd}")
+    return not monitors and not passed.name.startswith(systemd.KEPT)
 
 
 def _open(address: Address, kept: dict[str, Passed], settings: Settings, manager: ServiceManager) -> Listener:

@@ -194,6 +194,16 @@ def test_a_name_selects_among_those_that_are_passed(start: Starter, listening: L
     assert server.get("/").status == 200
 
 
+def test_a_name_selects_the_monitors_which_serves_no_client(start: Starter, listening: Listening) -> None:
+    (fd, public), (fd2, private) = listening(), listening()
+    server = activate(start, "public:private", [fd, fd2], "--monitor", "fd://private")
+    server.wait_ready()
+    server.wait_log(f"Monitor on http://127.0.0.1:{private}")
+    assert server.get("/ready", at=private).text == "ready\n"
+    assert server.port == public
+    assert len(server.log.text.split("Listening on")) == 2
+
+
 def test_a_name_that_was_not_passed_is_one_line(start: Starter, listening: Listening) -> None:
     fd, _ = listening()
     server = activate(start, "web", [fd], "--bind", "fd://wbe")
