@@ -36,12 +36,19 @@ pre span::before { content: attr(data-n); display: inline-block; width: 3.5ch; m
 pre .bad { background: var(--mark); box-shadow: inset 3px 0 var(--bad); font-weight: 600; }
 details { margin: .75rem 0; } summary { cursor: pointer; color: var(--dim); overflow-wrap: anywhere; }
 """
-# The server holds the answer back; where it has ended, it is asked again until it is there
+# The server holds the answer back; where it has ended, it is asked again until it is there. A page asks only while
+# it is looked at: a browser has six connections to a server, and a seventh tab would get none
 _SCRIPT = """
 (async () => {
+  const turned = () => new Promise(r => document.addEventListener("visibilitychange", r, { once: true }));
   for (;;) {
-    try { const r = await fetch("%s", { cache: "no-store" }); if (r.status === 204) return location.reload(); }
-    catch (e) { }
+    while (document.hidden) await turned();
+    const asking = new AbortController();
+    turned().then(() => asking.abort());
+    try {
+      const r = await fetch("%s", { cache: "no-store", signal: asking.signal });
+      if (r.status === 204) return location.reload();
+    } catch (e) { }
     await new Promise(r => setTimeout(r, 1000));
   }
 })();

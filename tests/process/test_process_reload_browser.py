@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import chromium
 import pytest
 from harness import Server, Starter, wait_until
 
@@ -49,3 +50,19 @@ def test_the_error_page_loads_itself_again_when_the_code_is_mended(start: Starte
         start.write("project.py", APP.format(extra="", word="mended"))
         visited = start.cwd / "visited"
         wait_until(lambda: visited.exists() and visited.read_text() == "mended", "the browser is back", 30)
+
+
+def test_tabs_that_are_not_looked_at_keep_no_other_tab_waiting(start: Starter) -> None:
+    start.write("project.py", APP.format(extra="nothing_of_this_name", word="none"))
+    server = start("project:app", "--reload", "--access-logfile", "-")
+    with chromium.browser() as page:
+        tabs = []
+        for number in range(7):  # one more than a browser has connections to a server
+            url = f"http://127.0.0.1:{server.port}/{number}"
+            tabs.append(page.send("Target.createTarget", url=url)["targetId"])
+            server.output.wait(f'"GET /{number} HTTP/1.1" 500', 1, 30)
+        start.write("project.py", APP.format(extra="", word="mended"))
+        server.output.wait('"GET /6 HTTP/1.1" 200', 1, 30)
+        assert '"GET /0 HTTP/1.1" 200' not in server.output.text
+        page.send("Target.activateTarget", targetId=tabs[0])
+        server.output.wait('"GET /0 HTTP/1.1" 200', 1, 30)
