@@ -101,6 +101,7 @@ class Worker(Record):
     promise: float = 0.0  # the worker's own, last seen
     grant: float = 0.0  # what the arbiter overslept since that promise
     was_ready: bool = False
+    stumbled: bool = False  # with --reload: it could not load its code, and will show why
     dismissed: bool = False  # its end is wanted
     wish: str = ""  # why it should be replaced when its turn comes
     memory: int = 0  # bytes, last seen

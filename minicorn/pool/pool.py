@@ -110,7 +110,8 @@ class Pool:
         if worker.template or worker.generation == PLACEHOLDER:
             self._agenda.say(Level.DEBUG if self.rolls.development else Level.INFO, f"{worker} is up {took}")
             return
-        self._agenda.say(self.rolls.murmur, f"{worker} is ready {took}")
+        purpose = ", to show the error until the code is mended" if worker.stumbled else ""
+        self._agenda.say(self.rolls.murmur, f"{worker} is ready {took}{purpose}")
         self.booted = True
         self._boot_failures = 0
         self.waiting.ready(worker.generation)
@@ -154,8 +155,9 @@ class Pool:
 
     def stumbled(self, pid: int) -> None:
         """With `development`: the worker could not load its code, and will show that."""
-        if self.rolls.development and pid in self.workers:
-            self.rolls.stumble(self.workers[pid])
+        if self.rolls.development and (worker := self.workers.get(pid)):
+            worker.stumbled = True
+            self.rolls.stumble(worker)
 
     def crowded(self, pid: int, now: float) -> bool:
         """The worker cannot load its code as an address is in use; whether it is tried again, without the old code."""
