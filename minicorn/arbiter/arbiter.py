@@ -176,6 +176,8 @@ class Arbiter:
             if self._settings.refork_after:
                 self._rounds.count()
         news = self._reloading.turn(now) if self._reloading else ""
+        if self._reloading and news and self._reloading.take_configured():
+            self._reconfiguration.begin()
         self._reconfiguration.follow()
         actions = self._pool.plan(now, self._rounds.promises())
         self._reconfiguration.follow()  # whoever is spawned may be of a roll that has just begun

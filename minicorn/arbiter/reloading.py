@@ -37,6 +37,8 @@ class Reloading:
         self._places: dict[str, bool] = {}  # that workers import from, each with whether what is below counts
         began = coarse_time()
         here = os.getcwd()  # as it is called now: it may be renamed, and another one come in its place
+        self._config = os.path.relpath(settings.config, here) if os.path.isabs(settings.config) else ""
+        self._is_configured_anew = False
 
         def watch(line: Channel) -> int:
             return Watcher(settings, here, began, line).run(self._places)
@@ -51,6 +53,11 @@ class Reloading:
             if self.ground.is_outdated():
                 self._pool.forking.fork_source = ForkSource.ARBITER
         return news
+
+    def take_configured(self) -> bool:
+        """Whether the configuration file has changed since this was asked before."""
+        anew, self._is_configured_anew = self._is_configured_anew, False
+        return anew
 
     @property
     def wake_at(self) -> float:
@@ -77,4 +84,5 @@ class Reloading:
     def _hear_watcher(self, message: Message) -> None:
         now = time.monotonic()
         self._changes.note(message.value, now)
+        self._is_configured_anew |= self._config in message.value
         self._pool.hold(now)

@@ -51,6 +51,8 @@ class Watcher:
         self._here = here
         self._line = line
         extra = [os.path.join(here, path) for path in settings.reload_extra_file]
+        if os.path.isabs(settings.config):
+            extra.append(settings.config)
         # A glob with a slash in it means a path from here
         exclude = [os.path.join(here, glob) if "/" in glob.rstrip("/") else glob for glob in settings.reload_exclude]
         self._filter = Filter(settings.reload_include, exclude, map(os.path.normpath, extra))

@@ -109,6 +109,21 @@ def test_included_excluded_and_extra_files_are_as_told(start: Starter) -> None:
     assert "generated" not in server.log.text
 
 
+def test_an_edited_configuration_file_is_read_again(start: Starter) -> None:
+    write(start, "one")
+    configuration = start.cwd / "settings" / "server.toml"
+    configuration.parent.mkdir()
+    configuration.write_text("graceful_timeout = 11")
+    server = serve(start, "-c", str(configuration))
+    configuration.write_text("graceful_timeout = ")
+    server.wait_log("reload is off, all serve on as before: .*server.toml")
+    await_word(server, "one")
+    configuration.write_text("env = ['WORD=two']")
+    path = start.cwd / "project.py"
+    path.write_text(path.read_text().replace("'one'", "__import__('os').environ.get('WORD', 'none')"))
+    wait_until(lambda: get(server).text == "two", "the new settings serve")
+
+
 def test_a_module_from_outside_is_watched(start: Starter, tmp_path_factory: pytest.TempPathFactory) -> None:
     outside = tmp_path_factory.mktemp("elsewhere")
     (outside / "library").mkdir()
