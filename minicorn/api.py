@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from wsgiref.types import WSGIApplication
@@ -15,10 +14,10 @@ from minicorn.config.settings import DEFAULTS, OPTIONS, Settings
 from minicorn.errors import ConfigError
 from minicorn.logs.logger import LOGGER
 from minicorn.server import Server
-from minicorn.serving.loader import load_app
-from minicorn.serving.surroundings import pythonpath
+from minicorn.serving.loader import load_app, mount
 from minicorn.system import listeners, spawn
 from minicorn.system.signals import Signals
+from minicorn.system.surroundings import provide
 from minicorn.system.title import set_title
 
 
@@ -37,7 +36,7 @@ def serve(
     if managed and threading.current_thread() is not threading.main_thread():
         raise ConfigError(f"{', '.join(managed)}: that takes an arbiter, which forks from the main thread only")
     if not managed:
-        _serve_here(lambda: load_app(app_path), settings)
+        _serve_here(lambda: mount(load_app(app_path)), settings)
     else:
         code = app.run_arbiter(settings)
         # What came as the arbiter ended was meant for it
@@ -68,8 +67,7 @@ def _managed(settings: Settings, options: dict[str, object]) -> list[str]:
 def _serve_here(load: Callable[[], WSGIApplication], settings: Settings) -> None:
     """Serve in this thread; in the main one, INT and TERM end it gracefully."""
     app.enter(settings)
-    os.environ.update(settings.variables)
-    sys.path[:0] = pythonpath(settings, os.getcwd())
+    provide(settings, os.getcwd())
     if settings.name:
         set_title(f"minicorn: server [{settings.name}]")
     application = load()

@@ -29,11 +29,11 @@ from minicorn.logs.output import Output
 from minicorn.offspring import Offspring
 from minicorn.serving.loader import explain, load_app
 from minicorn.serving.reception import Reception
-from minicorn.serving.surroundings import provide
 from minicorn.system import activation, listeners, shell, spawn, systemd, terminal
 from minicorn.system.cgroup import count_workers
 from minicorn.system.listeners import Listener
 from minicorn.system.privileges import Owner, find_owner
+from minicorn.system.surroundings import provide
 from minicorn.system.systemd import ServiceManager
 from minicorn.system.title import set_title
 from minicorn.version import VERSION
@@ -88,13 +88,13 @@ def _bring(settings: Settings) -> None:
         "minicorn.arbiter.reloading": settings.reload,
         "minicorn.figures.monitor": settings.is_monitored,
         "minicorn.logs.capture": settings.capture_output,
-        "minicorn.logs.requestlog": logged,
         "minicorn.logs.syslog": settings.log_syslog,
         "minicorn.reload.development": settings.reload,
         "minicorn.serving.forksafety": settings.preload,
         "minicorn.serving.hooks": settings.hooks,
         "minicorn.serving.preface": settings.proxy_protocol != "off",
         "minicorn.serving.promotion": settings.refork_after,
+        "minicorn.serving.requestlog": logged,
         "minicorn.serving.template": settings.preload or settings.reload,
         "minicorn.serving.warmup": settings.warmup,
         "ipaddress": settings.user or settings.group,  # who may not be allowed to read it when a request needs it

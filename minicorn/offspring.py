@@ -16,11 +16,11 @@ from minicorn.logs.logger import LOGGER
 from minicorn.logs.logs import Logs
 from minicorn.pool.life import PLACEHOLDER
 from minicorn.server import Seat, Server
-from minicorn.serving.loader import load_app
+from minicorn.serving.loader import load_app, mount
 from minicorn.serving.post import Post
-from minicorn.serving.surroundings import mount, provide
 from minicorn.serving.worker import Worker
 from minicorn.system import channel, spawn
+from minicorn.system.surroundings import provide
 from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:  # of templates: imported where there are any

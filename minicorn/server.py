@@ -39,8 +39,8 @@ if TYPE_CHECKING:  # ours are imported where they are on
     from typing import IO
     from wsgiref.types import WSGIApplication, WSGIEnvironment
 
-    from minicorn.logs.requestlog import RequestLog
     from minicorn.reload.development import Development
+    from minicorn.serving.requestlog import RequestLog
 
 __all__ = ["Server", "load_app"]
 
@@ -121,10 +121,11 @@ class Server:
         self._log: RequestLog | None = None
         self._gateway: Gateway = self
         if access is not None:
-            from minicorn.logs import accesslog, requestlog
+            from minicorn.logs.accesslog import Origin
+            from minicorn.serving.requestlog import RequestLog
 
-            origin = accesslog.Origin(seat.slot, seat.generation, os.getpid())
-            self._log = requestlog.RequestLog(access, self._settings, origin, self._tracing, self._claims, self)
+            origin = Origin(seat.slot, seat.generation, os.getpid())
+            self._log = RequestLog(access, self._settings, origin, self._tracing, self._claims, self)
             self._loop.on_refusal = self._log.refused
             self._gateway = self._log.gateway
         self._wakeup = Wakeup()

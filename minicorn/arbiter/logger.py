@@ -15,8 +15,8 @@ from minicorn.logs.log import OwnHandler, reopen_handlers
 from minicorn.logs.logconfig import ACCESS, apply, takes_access
 from minicorn.logs.logger import LOGGER
 from minicorn.logs.relay import RECORD, Relay, handle
-from minicorn.serving.surroundings import provide
 from minicorn.system.channel import REOPEN, Channel
+from minicorn.system.surroundings import provide
 
 
 def make_logger(settings: Settings) -> Auxiliary:

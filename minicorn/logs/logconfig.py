@@ -22,8 +22,8 @@ from minicorn.logs import complaints
 from minicorn.logs.logger import LOGGER, own
 from minicorn.logs.output import Output
 from minicorn.logs.relay import Relay
-from minicorn.serving.surroundings import provide
 from minicorn.system import spawn
+from minicorn.system.surroundings import provide
 
 ACCESS = own("minicorn.access")
 # gunicorn's configurations serve as they are

@@ -19,8 +19,9 @@ from minicorn.system import spawn
 from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import NoReturn
-    from wsgiref.types import WSGIApplication
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 DEFAULT_NAMES = ("application", "app")
 _CO_COROUTINE = 0x80  # inspect.CO_COROUTINE, without the import
@@ -227,6 +228,25 @@ def _misfit(found: object) -> str:
 
 def _has_two(function: FunctionType) -> bool:
     return function.__code__.co_argcount == 2 and not function.__code__.co_kwonlyargcount
+
+
+def mount(app: WSGIApplication) -> WSGIApplication:
+    """`app` below the path that SCRIPT_NAME in the environment names, as gunicorn has it; itself where none is named.
+
+    A path that does not begin with it stays as it came: a proxy may have taken it off.
+    """
+    prefix = os.fsencode(os.environ.get("SCRIPT_NAME", "").rstrip("/")).decode("latin-1")
+    if not prefix:
+        return app
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if not environ["SCRIPT_NAME"]:  # else a proxy that is trusted has named one
+            environ["SCRIPT_NAME"], path = prefix, environ["PATH_INFO"]
+            if f"{path}/".startswith(f"{prefix}/"):
+                environ["PATH_INFO"] = path[len(prefix) :]
+        return app(environ, start_response)
+
+    return application
 
 
 def end_fork() -> NoReturn:

@@ -101,14 +101,16 @@ def test_one_process_returns_to_its_script_when_stopped(start: Starter, script: 
 
 
 def test_serve_says_the_same_with_one_worker_and_with_two(start: Starter) -> None:
-    """Where it listens, and what its options ask for."""
+    """Where it listens, what its options ask for, and where the environment mounts the application."""
     for workers in (1, 2):
         access = start.cwd / f"access-{workers}.log"
         start.write("script.py", SCRIPT.format(options=f"workers={workers}, access_logfile={str(access)!r}"))
-        server = start.command(sys.executable, "script.py")
+        server = start.command(sys.executable, "script.py", env={"SCRIPT_NAME": "/shop"})
         port = server.listening_port()
-        assert server.get("/version", at=port).status == 200
-        wait_until(lambda access=access: access.exists() and "GET /version" in access.read_text(), "the access log")
+        assert server.get("/shop/version", at=port).status == 200
+        wait_until(
+            lambda access=access: access.exists() and "GET /shop/version" in access.read_text(), "the access log"
+        )
         assert f"Listening on http://127.0.0.1:{port}" in server.log.text
         assert server.stop() == 0
 

@@ -29,14 +29,14 @@ LAYERS = {
         logs.complaints logs.formats logs.log logs.logconfig logs.logger logs.logs logs.output logs.relay
         logs.syslog logs.unanswered reload.failure reload.groundwork reload.imports reload.observer reload.places
         reload.sweep serving.forksafety serving.handoff serving.hooks serving.loader serving.order serving.outbox
-        serving.post serving.surroundings serving.tls serving.upload system.activation system.cgroup system.channel
+        serving.post serving.tls serving.upload system.activation system.cgroup system.channel
         system.listeners system.pidfile system.poller system.privileges system.process system.queues system.rights
-        system.scratch system.shell system.signals system.spawn system.systemd system.terminal system.title
-        system.wakeup
+        system.scratch system.shell system.signals system.spawn system.surroundings system.systemd system.terminal
+        system.title system.wakeup
     """,
     "one client, one request": """
-        logs.requestlog reload.showing serving.claims serving.connection serving.preface serving.reception
-        serving.secured serving.warmup serving.wsgi
+        reload.showing serving.claims serving.connection serving.preface serving.reception
+        serving.requestlog serving.secured serving.warmup serving.wsgi
     """,
     "the event loop": """
         server reload.development serving.helper serving.intake serving.loop
@@ -164,6 +164,12 @@ def test_worker_and_arbiter_do_not_know_each_other() -> None:
 def test_only_what_joins_them_knows_what_is_the_arbiters(module: str) -> None:
     theirs = {other for other in of_ours(module) if other.startswith("arbiter.")}
     assert module.startswith("arbiter.") or theirs == set()
+
+
+@pytest.mark.parametrize("module", [module for module in sorted(MODULES) if module.startswith("logs.")])
+def test_the_logs_do_not_know_who_serves(module: str) -> None:
+    packages = {other.partition(".")[0] for other in of_ours(module)}
+    assert packages.isdisjoint({"serving", "server", "reload", "arbiter"})
 
 
 def test_the_arbiter_neither_serves_nor_loads() -> None:
