@@ -20,13 +20,12 @@ from enum import IntEnum
 from fcntl import ioctl
 from termios import FIONREAD, TIOCOUTQ
 
-from minicorn.config.settings import Settings
 from minicorn.errors import ClientGone, ProtocolError
-from minicorn.http.heads import Heads
 from minicorn.http.reply import CONTINUE, render_error
 from minicorn.http.request import Framing, Request
 from minicorn.serving.deadlines import UNFILED
 from minicorn.serving.handoff import INPUT_MOST, Parcel
+from minicorn.serving.ingress import Ingress
 from minicorn.serving.outbox import Outbox
 from minicorn.serving.upload import Upload
 from minicorn.system import poller, rights
@@ -89,6 +88,7 @@ class Connection:
     __slots__ = (
         "_bounded",
         "_heads",
+        "_ingress",
         "_input",
         "_next",
         "_raw",
@@ -102,7 +102,6 @@ class Connection:
         "filed",
         "holds",
         "interest",
-        "listener",
         "outbox",
         "peer",
         "peer_port",
@@ -116,20 +115,13 @@ class Connection:
         "state",
     )
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        peer: tuple[str, str],
-        listener: Listener,
-        settings: Settings,
-        heads: Heads,
-        now: float,
-    ) -> None:
+    def __init__(self, sock: socket.socket, peer: tuple[str, str], ingress: Ingress, now: float) -> None:
+        """`sock` is non-blocking; `peer` is its client's address and port, "" where it has none."""
         self.sock = sock
         self.fd = sock.fileno()
         self.peer, self.peer_port = peer
-        self.listener = listener
-        self.settings = settings
+        self._ingress = ingress
+        self.settings = settings = ingress.settings
         self.outbox = Outbox(sock)
         self.state: State = HEAD
         self.deadline = now + settings.recv_timeout
@@ -143,7 +135,7 @@ class Connection:
         self.body: IO[bytes] = io.BytesIO()
         self._input: bytes | bytearray = b""
         self._searched = 0
-        self._heads = heads
+        self._heads = ingress.heads
         self._upload: Upload | None = None  # in BODY
         self.begun = now  # when the request's first byte came
         self.since = 0.0  # when the request was complete
@@ -157,6 +149,11 @@ class Connection:
         if state not in MOVES[self.state]:
             raise RuntimeError(f"{self} cannot go to {state.name}")
         self.state = state
+
+    @property
+    def listener(self) -> Listener:
+        """The listener that the client has come by."""
+        return self._ingress.listener
 
     @property
     def quiet(self) -> float:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import socket
 
-from minicorn.config.settings import Settings
 from minicorn.errors import ClientGone
-from minicorn.http.heads import Heads
 from minicorn.http.proxy import parse_proxy
 from minicorn.http.request import Request
 from minicorn.record import replace
 from minicorn.serving.connection import HEAD, PREFACE, Connection
 from minicorn.serving.handoff import Parcel
-from minicorn.system.listeners import Listener
+from minicorn.serving.ingress import Ingress
 
 # A PROXY header of version 2 at its largest
 _HEADER_MOST = 16 + 65535
@@ -27,16 +25,8 @@ class PrefacedConnection(Connection):
 
     __slots__ = ("_header", "_told", "about")
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        peer: tuple[str, str],
-        listener: Listener,
-        settings: Settings,
-        heads: Heads,
-        now: float,
-    ) -> None:
-        super().__init__(sock, peer, listener, settings, heads, now)
+    def __init__(self, sock: socket.socket, peer: tuple[str, str], ingress: Ingress, now: float) -> None:
+        super().__init__(sock, peer, ingress, now)
         self.state = PREFACE
         self.about: dict[str, str] = {}  # environ keys that each of its requests has
         self._header = b""

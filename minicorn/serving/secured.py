@@ -9,35 +9,23 @@ from __future__ import annotations
 import socket
 import ssl
 
-from minicorn.config.settings import Settings
 from minicorn.errors import ClientGone
-from minicorn.http.heads import Heads
 from minicorn.logs.logger import LOGGER
 from minicorn.serving.connection import HEAD, LINGER, PREFACE, REPLY
+from minicorn.serving.ingress import Ingress
 from minicorn.serving.preface import PrefacedConnection
 from minicorn.serving.tls import TlsOutbox, TlsSocket, describe
 from minicorn.system import poller
-from minicorn.system.listeners import Listener
 
 
 class TlsConnection(PrefacedConnection):
     """One under TLS; it stays with its worker, which alone has its keys."""
 
-    __slots__ = ("_context", "_secure")
+    __slots__ = ("_secure",)
     travels = False
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        peer: tuple[str, str],
-        listener: Listener,
-        settings: Settings,
-        heads: Heads,
-        now: float,
-        context: ssl.SSLContext,
-    ) -> None:
-        super().__init__(sock, peer, listener, settings, heads, now)
-        self._context = context
+    def __init__(self, sock: socket.socket, peer: tuple[str, str], ingress: Ingress, now: float) -> None:
+        super().__init__(sock, peer, ingress, now)
         self._secure: TlsSocket | None = None
 
     def parcel(self) -> None:
@@ -81,7 +69,8 @@ class TlsConnection(PrefacedConnection):
         return True
 
     def _wrap(self) -> None:
-        secure = self._context.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)
+        assert self._ingress.context is not None
+        secure = self._ingress.context.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)
         assert isinstance(secure, TlsSocket)
         self.sock = self._secure = secure
         self.outbox = TlsOutbox(secure)

@@ -15,6 +15,7 @@ from minicorn.http.heads import Heads
 from minicorn.http.request import Request
 from minicorn.serving.connection import Connection
 from minicorn.serving.handoff import Parcel
+from minicorn.serving.ingress import Ingress
 from minicorn.serving.wsgi import Exchange
 from minicorn.system.listeners import Listener
 
@@ -56,7 +57,7 @@ def warm_up(app: WSGIApplication, path: str, base: WSGIEnvironment, listener: Li
     ours, client = socket.socketpair()
     ours.setblocking(False)
     with client:
-        connection = Connection(ours, ("127.0.0.1", "0"), listener, settings, Heads(settings, base), 0.0)
+        connection = Connection(ours, ("127.0.0.1", "0"), Ingress(listener, settings, Heads(settings, base)), 0.0)
         head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: minicorn-warmup\r\n\r\n"
         connection.resume(Parcel(listener.number, 0, 0.0, 0.0, "127.0.0.1", "0", head.encode()), 0.0)
         exchange = Exchange(connection, connection.take_up(), "", _Reader(client))

@@ -35,7 +35,7 @@ LAYERS = {
         system.title system.wakeup
     """,
     "one client, one request": """
-        reload.showing serving.claims serving.connection serving.preface serving.reception
+        reload.showing serving.claims serving.connection serving.ingress serving.preface serving.reception
         serving.requestlog serving.secured serving.warmup serving.wsgi
     """,
     "the event loop": """
