@@ -16,7 +16,6 @@ from minicorn.arbiter.arbiter import Arbiter
 from minicorn.arbiter.auxiliary import Auxiliary
 from minicorn.arbiter.resources import Resources
 from minicorn.arbiter.succession import Inheritance
-from minicorn.arbiter.upgrade import Upgrade
 from minicorn.config.configuration import Configuration
 from minicorn.config.settings import DEFAULTS, Settings
 from minicorn.errors import ConfigError, ExitCode
@@ -148,7 +147,7 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, inher
                 pidfile_fd = pidfile.fd
         set_title(f"minicorn: arbiter [{settings.title}]")
         size = inherited.size if inherited else count_workers() if settings.workers == "auto" else settings.workers
-        children, upgrade = Offspring(logs, called_in), Upgrade(called_in, settings.boot_timeout, endpoint is not None)
+        children = Offspring(logs, called_in)
         try:
             resources = Resources(settings, bound, logs, manager, pidfile_fd, inherited)
             if owner is not None:
@@ -156,7 +155,9 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, inher
                     resources.give(owner)
             if endpoint or settings.statsd_host is not None:
                 resources.auxiliaries.members.append(_make_monitor(settings, endpoint, resources.directory.path))
-            arbiter = Arbiter(settings, size, resources, children.worker, children.template, upgrade, inherited, config)
+            arbiter = Arbiter(
+                settings, size, resources, children.worker, children.template, called_in, inherited, config
+            )
         except OSError as error:
             raise ConfigError(f"cannot start: {error.strerror}; it takes more descriptors (ulimit -n)") from error
         begun = "Started" if inherited is None else f"minicorn {VERSION} goes on as"

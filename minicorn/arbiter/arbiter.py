@@ -28,7 +28,7 @@ from minicorn.arbiter.regimes import Regimes
 from minicorn.arbiter.resources import Resources, inherit
 from minicorn.arbiter.rounds import Rounds
 from minicorn.arbiter.succession import Inheritance
-from minicorn.arbiter.upgrade import State, Upgrade
+from minicorn.arbiter.upgrade import Upgrade
 from minicorn.config.configuration import Configuration
 from minicorn.config.settings import Settings, retold
 from minicorn.errors import ExitCode
@@ -76,13 +76,13 @@ class Arbiter:
         resources: Resources,
         boot: Life,
         template: Callable[[Groundwork | None, Post, Settings], int],
-        upgrade: Upgrade,
+        called_in: str,
         inherited: Inheritance | None,
         config: Configuration | None,
     ) -> None:
         """`boot` is run in each worker that is forked here, `template` in each template, if workers come from
-        such; they give the exit code. `inherited` is what the arbiter's image before has left; `config` is what
-        HUP reads again."""
+        such; they give the exit code. `called_in` is the directory in which the program was called, `inherited`
+        what the arbiter's image before has left, `config` what HUP reads again."""
         self._resources = resources
         serving = retold(inherited.settings, settings) if inherited else settings
         self._pool = _make_pool(size, serving)
@@ -110,11 +110,10 @@ class Arbiter:
         watcher = self._reloading.watcher if self._reloading else None
         everybody = (self._logger, self._hooks.auxiliary, watcher)
         resources.auxiliaries.members += [auxiliary for auxiliary in everybody if auxiliary is not None]
-        self._upgrade = upgrade
+        self._upgrade = Upgrade(called_in, settings.boot_timeout, resources, self._pool, self._regimes, self._hooks)
         self._notifier = Notifier(resources.manager.watchdog)
         self._refused = False  # by on_starting
         self._fresh = inherited is None  # after an upgrade nothing but a signal ends what serves
-        self._asked_to_exec = False  # pre_exec runs
         self._foreground = terminal.has_foreground()
         # When the next plan was to be made, when the last one was, and when the next round is due
         self._planned = self._last = self._next_round = 0.0
@@ -190,9 +189,9 @@ class Arbiter:
             self._resources.manager.tell(self._notifier.turn(now, read_phase(self._pool), describe))
         if self._pool.ended:
             return None
-        self._upgrade.advance(self._pool.calm, now)
+        self._upgrade.advance(now)
         self._tell_standing(now)
-        self._replace_image()
+        self._upgrade.conclude()
         self._rounds.look_for_slow(self._settings.slow_request, now)
         self._hooks.step(now)
         if self._pool.stopping is None:
@@ -342,32 +341,11 @@ class Arbiter:
             for pid in self._pool.workers:
                 self._resources.tell(pid, channel.PART)
 
-    # What waits for a hook
-
     def _started(self, well: bool) -> None:
         if not well:
             LOGGER.error("the server does not start: on_starting has failed")
             self._refused = True
             self._pool.stop(Stop.QUICK)
-
-    def _replace_image(self) -> None:
-        """Become the next image when that is due, once pre_exec has agreed."""
-        # A death that is not reaped yet would be lost
-        heard = self._resources.channels.keys() >= self._pool.children.keys()
-        due = self._upgrade.state is State.DUE and self._pool.calm and heard
-        if due and not self._asked_to_exec:
-            self._asked_to_exec = True
-            self._hooks.tell("pre_exec", then=self._exec)
-
-    def _exec(self, well: bool) -> None:
-        self._asked_to_exec = False
-        if self._upgrade.state is not State.DUE:
-            return  # a HUP has come meanwhile: it is checked again, and pre_exec is asked again
-        if well:
-            inherited = self._resources.inheritance(self._pool, self._upgrade, self._settings)
-            self._upgrade.carry_out(inherited, self._resources.signals)
-        else:
-            self._upgrade.refuse("pre_exec has failed")
 
     # Reaping
 

@@ -11,7 +11,6 @@ import time
 
 from minicorn.arbiter.auxiliary import Auxiliaries
 from minicorn.arbiter.succession import Inheritance, InheritedWorker
-from minicorn.arbiter.upgrade import Upgrade
 from minicorn.config.configfile import Reading
 from minicorn.config.settings import Settings, tell
 from minicorn.errors import ConfigError
@@ -127,8 +126,9 @@ class Resources:
 
     # Upgrade in place
 
-    def inheritance(self, pool: Pool, upgrade: Upgrade, settings: Settings) -> Inheritance:
-        """All that the next image must know."""
+    def inheritance(self, pool: Pool, settings: Settings, arguments: list[str], cwd: str) -> Inheritance:
+        """All that the next image must know: `settings` are those of what serves, `arguments` and `cwd` how and where
+        the program was called."""
         heirs = [(child, self.channels[child.pid].fd) for child in pool.children.values() if child.pid in self.channels]
         return Inheritance(
             listeners=[(each.fd, each.host, each.made) for each in self.listeners],
@@ -146,8 +146,8 @@ class Resources:
             newest=pool.rolls.newest,
             settings=tell(settings),
             manager=self.manager.variables,
-            arguments=upgrade.arguments,
-            cwd=upgrade.cwd,
+            arguments=arguments,
+            cwd=cwd,
         )
 
 

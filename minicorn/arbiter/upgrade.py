@@ -1,10 +1,11 @@
 """Upgrade in place, the arbiter's side: wanted, checked in a child, then carried out.
 
-    IDLE ──USR2──► WANTED ──no roll runs──► CHECKING ──the child says yes──► DUE ──exec
+    IDLE ──USR2──► WANTED ──no roll runs──► CHECKING ──the child says yes──► DUE ──pre_exec agrees──► exec
                      ▲──── HUP: the configuration is read anew ────┴─────────┘
 
 The child runs the new program as it was called, as far as loading the application, and sees whether
-what is new can be had: a pid file, a monitor's address. A failed check leaves all as it was.
+what is new can be had: a pid file, a monitor's address. A failed check leaves all as it was. Neither
+the child nor the hook is waited for.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import sys
 from enum import Enum
 
 from minicorn.arbiter import succession
+from minicorn.arbiter.hookline import HookLine
+from minicorn.arbiter.regimes import Regimes
+from minicorn.arbiter.resources import Resources
 from minicorn.logs.logger import LOGGER
 from minicorn.pool.exits import name_signal
+from minicorn.pool.pool import Pool
 from minicorn.system import spawn
 from minicorn.system.scratch import open_memory
-from minicorn.system.signals import Signals
 from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,15 +45,20 @@ class State(Enum):
 class Upgrade:
     """One arbiter's wish to become a newer one."""
 
-    def __init__(self, cwd: str, patience: float, watched: bool) -> None:
-        """`cwd`: where the program was called; `patience`: seconds that the check may take; `watched`: whether
-        there is a listener of a monitor to be left."""
+    def __init__(
+        self, cwd: str, patience: float, resources: Resources, pool: Pool, regimes: Regimes, hooks: HookLine
+    ) -> None:
+        """`cwd`: where the program was called; `patience`: seconds that the check may take."""
         self.state = State.IDLE
         self.cwd = cwd
         self.error = ""  # why the last one was off
-        self.arguments = [sys.executable, *sys.orig_argv[1:]]
+        self._arguments = [sys.executable, *sys.orig_argv[1:]]
         self._patience = patience
-        self._watched = watched
+        self._resources = resources
+        self._pool = pool
+        self._regimes = regimes
+        self._hooks = hooks
+        self._asked = False  # pre_exec runs
         self._child = 0  # the check
         self._deadline = 0.0
         self._outdated = False  # what the check reads is older than what a HUP has read
@@ -61,9 +70,9 @@ class Upgrade:
         if self.state is State.IDLE:
             self.state, self.error = State.WANTED, ""
 
-    def advance(self, calm: bool, now: float) -> None:
-        """Begin the check when all is `calm`; end one that takes too long."""
-        if self.state is State.WANTED and calm:
+    def advance(self, now: float) -> None:
+        """Begin the check when the pool is calm; end one that takes too long."""
+        if self.state is State.WANTED and self._pool.calm:
             LOGGER.info("upgrade: checking the new program")
             self.state, self._outdated = State.CHECKING, False
             self._deadline = now + self._patience
@@ -95,27 +104,42 @@ class Upgrade:
         elif code == 0:
             self._again()
         else:
-            self.refuse(f"the new program does not load ({_cause(code, self._patience)}){self._last_words()}")
+            self._refuse(f"the new program does not load ({_cause(code, self._patience)}){self._last_words()}")
         self._said.close()
         return True
 
-    def carry_out(self, inherited: succession.Inheritance, signals: Signals) -> None:
-        """Become the next image; when that fails, all is as it was. `signals` that came meanwhile
-        wait for whoever is next to take them."""
+    def conclude(self) -> None:
+        """Become the next image when that is due, once pre_exec has agreed; returns when it is not, or fails."""
+        # A death that is not reaped yet would be lost
+        heard = self._resources.channels.keys() >= self._pool.children.keys()
+        if self.state is State.DUE and self._pool.calm and heard and not self._asked:
+            self._asked = True
+            self._hooks.tell("pre_exec", then=self._carry_out)
+
+    def _carry_out(self, well: bool) -> None:
+        """pre_exec has run, and all went `well` or not. When the exec fails, all is as it was; signals that came
+        meanwhile wait for whoever is next to take them."""
+        self._asked = False
+        if self.state is not State.DUE:
+            return  # a HUP has come meanwhile: it is checked again, and pre_exec is asked again
+        if not well:
+            self._refuse("pre_exec has failed")
+            return
+        inherited = self._resources.inheritance(self._pool, self._regimes.serving, self._arguments, self.cwd)
         serving = sum(not worker.template for worker in inherited.workers)
         LOGGER.info("upgrade: replacing the arbiter's program, %d workers serve on", serving)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, spawn.MANAGED)
-        signals.hand_on()
+        self._resources.signals.hand_on()
         try:
             succession.exec_successor(inherited, self._read.fileno())
         except OSError as error:
-            signals.install()
-            self.refuse(error.strerror or str(error))
+            self._resources.signals.install()
+            self._refuse(error.strerror or str(error))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def refuse(self, reason: str) -> None:
-        """It does not come about, though it was checked."""
+    def _refuse(self, reason: str) -> None:
+        """It does not come about, though the check has ended."""
         self._read.close()
         self._fail(reason)
 
@@ -139,9 +163,9 @@ class Upgrade:
         read_fd = self._read.fileno()
         os.set_inheritable(read_fd, True)
         told = {succession.CHECK: str(succession.VERSION), succession.READ: str(read_fd), "PWD": self.cwd}
-        if not self._watched:
+        if not any(self._resources.auxiliaries.listeners):
             told[succession.UNWATCHED] = "1"
-        os.execvpe(self.arguments[0], self.arguments, os.environ | told)
+        os.execvpe(self._arguments[0], self._arguments, os.environ | told)
 
 
 def _cause(code: int, patience: float) -> str:
