@@ -46,7 +46,19 @@ from minicorn.record import Value, replace
 from minicorn.typed import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from typing import Literal
+    from typing import Literal, Required, TypedDict, Unpack
+
+    class More(TypedDict, total=False):
+        """What a line of the table says by name: see Option."""
+
+        help: Required[str]
+        group: Required[str]
+        metavar: str
+        gunicorn_name: str
+        fixed: bool
+        managed: bool
+        bare: str
+
 
 T = TypeVar("T")
 D = TypeVar("D")  # of a default, which may be None where a value is not
@@ -60,15 +72,15 @@ class Option(Value, quick=True):
     default: object
     flags: tuple[str, ...]
     kind: Kind[object]
-    metavar: str
     help: str
     group: str  # its heading in --help
+    metavar: str = ""  # what --help calls its value; a switch has none
     gunicorn_name: str = ""  # gunicorn's name for it, where that is another
     fixed: bool = False  # for the life of the arbiter: HUP does not change it
+    managed: bool = False  # takes an arbiter: a server in its caller's process cannot do it
+    bare: str = ""  # its value when the flag is given without one
     repeatable: bool = False
     switch: bool = False
-    bare: str = ""  # its value when the flag is given without one
-    managed: bool = False  # takes an arbiter: a server in its caller's process cannot do it
 
     @property
     def off(self) -> str:
@@ -76,47 +88,19 @@ class Option(Value, quick=True):
         return self.flags[-1].replace("--", "--no-", 1)
 
 
-def setting(
-    default: D,
-    kind: Kind[T],
-    *flags: str,
-    metavar: str,
-    help: str,
-    group: str,
-    gunicorn_name: str = "",
-    fixed: bool = False,
-    bare: str = "",
-    managed: bool = False,
-) -> D | T:
+def setting(default: D, kind: Kind[T], *flags: str, **more: Unpack[More]) -> D | T:
     """One line of the table."""
-    return Option(default, flags, kind, metavar, help, group, gunicorn_name, fixed, bare=bare, managed=managed)  # type: ignore[return-value, arg-type]
+    return Option(default, flags, kind, **more)  # type: ignore[return-value, arg-type]
 
 
-def repeatable(
-    kind: Kind[T],
-    *flags: str,
-    metavar: str,
-    help: str,
-    group: str,
-    gunicorn_name: str = "",
-    fixed: bool = False,
-    managed: bool = False,
-) -> tuple[T, ...]:
+def repeatable(kind: Kind[T], *flags: str, **more: Unpack[More]) -> tuple[T, ...]:
     """One line of the table whose flag may be given several times."""
-    return Option((), flags, kind, metavar, help, group, gunicorn_name, fixed, repeatable=True, managed=managed)  # type: ignore[return-value, arg-type]
+    return Option((), flags, kind, repeatable=True, **more)  # type: ignore[return-value, arg-type]
 
 
-def switch(
-    default: bool,
-    *flags: str,
-    help: str,
-    group: str,
-    gunicorn_name: str = "",
-    fixed: bool = False,
-    managed: bool = False,
-) -> bool:
-    """One line of the table that is on or off: its last flag, and the same with --no-."""
-    return Option(default, flags, SWITCH, "", help, group, gunicorn_name, fixed, switch=True, managed=managed)  # type: ignore[return-value, arg-type]
+def switch(default: bool, *flags: str, **more: Unpack[More]) -> bool:
+    """One line of the table that is on or off: its last flag switches it on, the same with --no- off."""
+    return Option(default, flags, SWITCH, switch=True, **more)  # type: ignore[return-value, arg-type]
 
 
 class Settings(Value):
