@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from minicorn.errors import ConfigError
 from minicorn.record import Value
 
-# Hooks by name: the numbers of arguments that gunicorn's documentation gives them
-HOOKS: Mapping[str, int] = {
-    "on_starting": 1, "on_reload": 1, "when_ready": 1, "pre_fork": 2, "post_fork": 2, "post_worker_init": 1,
-    "worker_int": 1, "worker_abort": 1, "pre_exec": 1, "pre_request": 2, "post_request": 4, "child_exit": 2,
-    "worker_exit": 2, "nworkers_changed": 3, "on_exit": 1,
-}  # fmt: skip
+# gunicorn's hooks, all of which are honoured
+HOOKS = (
+    "on_starting", "on_reload", "when_ready", "pre_fork", "post_fork", "post_worker_init", "worker_int", "worker_abort",
+    "pre_exec", "pre_request", "post_request", "child_exit", "worker_exit", "nworkers_changed", "on_exit",
+)  # fmt: skip
 
 
 class Foreign(Value, quick=True):

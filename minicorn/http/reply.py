@@ -7,12 +7,15 @@ RFC 9110 5.5): a fault is an ApplicationFault, and the client gets a 500 instead
 from __future__ import annotations
 
 from enum import Enum
-from functools import lru_cache
 from time import gmtime
 
 from minicorn.http import grammar
 from minicorn.http.request import Request
 from minicorn.memo import Memo
+from minicorn.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 Headers = list[tuple[str, str]]
 
@@ -65,16 +68,18 @@ class Head:
 
 def check_status(status: object) -> int:
     """The code of a status line such as "200 OK"; ApplicationFault for what is none."""
-    code = _status_code(status) if isinstance(status, str) else 0
+    code = _CODES[status] if isinstance(status, str) else 0
     if not code:
         raise ApplicationFault(f"{status!r} is no status such as '200 OK' (and no interim one)")
     return code
 
 
-@lru_cache(maxsize=256)
-def _status_code(status: str) -> int:
-    """0 for what is none; an interim one (1xx) is the server's to send."""
+def _parse_status(status: str) -> int:
+    """Its code; 0 for what is none, and for an interim one (1xx), which is the server's to send."""
     return int(status[:3]) if grammar.STATUS.fullmatch(status) else 0
+
+
+_CODES = Memo(_parse_status)
 
 
 def _check_value(name: str, value: str) -> None:
@@ -108,9 +113,6 @@ def _meaning(name: str) -> str:
 
 
 _MEANINGS = Memo(_meaning)
-# What applications have given and was found right: most give the same again. Bounded
-_CHECKED: dict[tuple[object, ...], Fields] = {}
-_CHECKED_MOST = 256
 
 
 def check_fields(status: str, headers: Headers) -> Fields:
@@ -119,18 +121,14 @@ def check_fields(status: str, headers: Headers) -> Fields:
         raise ApplicationFault(f"headers are {type(headers).__name__}, not list")
     given = (status, *headers)
     try:
-        fields = _CHECKED.get(given)
+        return _CHECKED[given]
     except TypeError:  # a pair that is no tuple has no hash
-        return _check_fields(status, headers)
-    if fields is None:
-        fields = _check_fields(status, headers)
-        if len(_CHECKED) >= _CHECKED_MOST:
-            _CHECKED.clear()
-        _CHECKED[given] = fields
-    return fields
+        return _check_fields(given)
 
 
-def _check_fields(status: str, headers: Headers) -> Fields:
+def _check_fields(given: tuple[Any, ...]) -> Fields:
+    """Check a status and the pairs that follow it."""
+    status, *headers = given
     code = check_status(status)
     length = -1
     served = dated = False
@@ -160,6 +158,9 @@ def _check_fields(status: str, headers: Headers) -> Fields:
     if not served:
         lines.append("Server: minicorn\r\n")
     return Fields(status, code, "".join(lines), length, dated)
+
+
+_CHECKED = Memo(_check_fields, most=256)  # most applications give the same again
 
 
 def render_head(request: Request, fields: Fields, known: int, keep_alive: bool, date: str) -> Head:
