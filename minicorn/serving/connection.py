@@ -13,12 +13,8 @@ from __future__ import annotations
 
 import io
 import socket
-import struct
-import sys
 from collections.abc import Mapping
 from enum import IntEnum
-from fcntl import ioctl
-from termios import FIONREAD, TIOCOUTQ
 
 from minicorn.errors import ClientGone, ProtocolError
 from minicorn.http.reply import CONTINUE, render_error
@@ -28,8 +24,9 @@ from minicorn.serving.handoff import INPUT_MOST, Parcel
 from minicorn.serving.ingress import Ingress
 from minicorn.serving.outbox import Outbox
 from minicorn.serving.upload import Upload
-from minicorn.system import poller, rights
+from minicorn.system import poller, rights, sockets
 from minicorn.system.listeners import Listener
+from minicorn.system.sockets import has_unread
 from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -70,9 +67,6 @@ LINGER_TIME = 2.0
 LINGER_BYTES = 16 * 2**20
 # With --reload a longer request may travel too, so that the new code answers it; not beyond this, which is in memory
 RELOAD_MOST = 16 * 2**20
-_LAST_DATA_RECEIVED = 52  # tcpi_last_data_recv in struct tcp_info, linux/tcp.h
-_NO_BYTES = struct.pack("i", 0)
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Connection:
@@ -158,11 +152,7 @@ class Connection:
     @property
     def quiet(self) -> float:
         """Seconds since the client's last byte came, whether we have read it or not; 0 where nobody tells."""
-        if self.sock.family == socket.AF_UNIX or not sys.platform.startswith("linux"):
-            return 0.0
-        information = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECEIVED + 4)
-        milliseconds: int = struct.unpack_from("I", information, _LAST_DATA_RECEIVED)[0]
-        return milliseconds / 1000
+        return sockets.read_quiet(self.sock)
 
     @property
     def held(self) -> int:
@@ -465,10 +455,8 @@ class Connection:
 
     @property
     def unsent(self) -> int:
-        """Bytes of the reply that the system has, and the client not yet (tcp(7), SIOCOUTQ); 0 where nobody tells."""
-        if not sys.platform.startswith("linux"):
-            return 0
-        return int.from_bytes(ioctl(self.fd, TIOCOUTQ, _NO_BYTES), sys.byteorder)
+        """Bytes of the reply that the system has, and the client not yet; 0 where nobody tells."""
+        return sockets.count_unsent(self.fd)
 
     def _settle(self, now: float) -> None:
         """The reply is on its way in full."""
@@ -481,7 +469,7 @@ class Connection:
             self.deadline = now + patience
 
     def _end(self, now: float) -> None:
-        if self._next is CLOSED and not self.has_unread():
+        if self._next is CLOSED and not has_unread(self.fd):
             self._move(CLOSED)
             return
         self._move(LINGER)
@@ -492,8 +480,8 @@ class Connection:
             raise ClientGone(str(error)) from error
 
     def has_unread(self) -> bool:
-        """Whether a close would be a reset, which may overtake the reply: the system has input for us."""
-        return ioctl(self.fd, FIONREAD, _NO_BYTES) != _NO_BYTES
+        """Whether a close would be a reset, which may overtake the reply: there is input that we have not read."""
+        return has_unread(self.fd)
 
     @property
     def is_cut(self) -> bool:
@@ -511,7 +499,7 @@ class Connection:
         self._close_body()
         try:
             if reset:
-                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+                sockets.reset_on_close(self.sock)
             else:
                 # A child that the application has forked may hold the socket: close() alone ends nothing
                 self.sock.shutdown(socket.SHUT_RDWR)

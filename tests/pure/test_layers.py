@@ -31,8 +31,8 @@ LAYERS = {
         reload.sweep serving.forksafety serving.handoff serving.hooks serving.loader serving.order serving.outbox
         serving.post serving.tls serving.upload system.activation system.cgroup system.channel
         system.listeners system.pidfile system.poller system.privileges system.process system.queues system.rights
-        system.scratch system.shell system.signals system.spawn system.surroundings system.systemd system.terminal
-        system.title system.wakeup
+        system.scratch system.shell system.signals system.sockets system.spawn system.surroundings system.systemd
+        system.terminal system.title system.wakeup
     """,
     "one client, one request": """
         reload.showing serving.claims serving.connection serving.ingress serving.preface serving.reception
