@@ -59,7 +59,7 @@ def run(application: WSGIApplication, host: str = DEFAULTS.host, port: int = DEF
 
 
 def _managed(settings: Settings, options: dict[str, object]) -> list[str]:
-    """What is asked for and takes an arbiter; that there be none of it, such as `timeout=0`, does not."""
+    """The names of the `options` that take an arbiter; one that asks for nothing, such as `timeout=0`, takes none."""
     asked = [name for name, value in options.items() if value is not None and getattr(settings, name)]
     return ["workers"] * (settings.workers != 1) + [name for name in asked if OPTIONS[name].managed]
 

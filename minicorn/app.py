@@ -31,7 +31,7 @@ from minicorn.serving.reception import Reception
 from minicorn.system import activation, listeners, shell, spawn, systemd, terminal
 from minicorn.system.cgroup import count_workers
 from minicorn.system.listeners import Listener
-from minicorn.system.privileges import Owner, find_owner
+from minicorn.system.privileges import find_owner
 from minicorn.system.surroundings import provide
 from minicorn.system.systemd import ServiceManager
 from minicorn.system.title import set_title
@@ -51,7 +51,7 @@ def run_arbiter(settings: Settings, config: Configuration | None = None) -> Exit
     before = signal.pthread_sigmask(signal.SIG_BLOCK, spawn.MANAGED)
     try:
         called_in, inherited = logical_directory(), succession.inherit()
-        with _sparing(inherited):
+        with _optional_after_upgrade(inherited):
             enter(settings)
         if succession.CHECK in os.environ:
             spawn.leave(_check_successor(settings))  # what follows a call of `serve` is for the server's end
@@ -77,9 +77,9 @@ def _check_reload(settings: Settings) -> None:
                 raise ConfigError(f"--reload-{flag}: there is no directory {path}")
 
 
-def _bring(settings: Settings) -> None:
-    """Import now what our children will, with these settings: all of them share it, and later a newer
-    version may lie in its place, which does not fit the one that runs."""
+def _import_for_children(settings: Settings) -> None:
+    """Import now what our children will need with these settings: so they all share it, and none finds a newer
+    version of it, installed meanwhile, that does not fit the one that runs."""
     logged = settings.access_logfile is not None or settings.has_log_handlers
     wanted = {
         # Those that the arbiter imports itself, before any fork, are here for the check of an upgrade
@@ -103,55 +103,47 @@ def _bring(settings: Settings) -> None:
 
 
 def _open_logs(settings: Settings, inherited: Inheritance | None) -> Logs:
-    with _sparing(inherited):
+    """Open the logs; where that cannot be done any more after an upgrade, the error log alone, on standard error."""
+    with _optional_after_upgrade(inherited):
         return open_logs(settings)
     return Logs(log.set_up("-", settings.log_level, settings.log_format), None)
 
 
-def _judge(settings: Settings, inherited: Inheritance | None = None) -> tuple[Logs, Owner | None]:
-    """The logs, and whom the workers are, once all is judged that can be before anything is bound or forked;
-    ConfigError. What has gone since the check, no new worker boots without, and the old ones serve on."""
-    logs, owner = _open_logs(settings, inherited), None
-    with _sparing(inherited):
-        owner = find_owner(settings)
-    with _sparing(inherited):
-        if settings.reload:
-            _check_reload(settings)
-        if settings.has_log_handlers:
-            from minicorn.logs import logconfig
+def _check_settings(settings: Settings) -> None:
+    """Check what can be checked before anything is bound or forked; ConfigError."""
+    if settings.reload:
+        _check_reload(settings)
+    if settings.has_log_handlers:
+        from minicorn.logs import logconfig
 
-            logconfig.check(settings)
-        Reception(settings)  # each worker makes its own
-    return logs, owner
+        logconfig.check(settings)
+    Reception(settings)  # each worker makes its own
 
 
 def _run(settings: Settings, called_in: str, config: Configuration | None, inherited: Inheritance | None) -> ExitCode:
-    _bring(settings)
-    logs, owner = _judge(settings, inherited)
+    _import_for_children(settings)
+    logs, owner = _open_logs(settings, inherited), None
+    with _optional_after_upgrade(inherited):
+        owner = find_owner(settings)
+    # What has gone since the check of an upgrade, no new worker boots without, and the old ones serve on
+    with _optional_after_upgrade(inherited):
+        _check_settings(settings)
     manager = ServiceManager(systemd.take(os.environ) if inherited is None else inherited.manager)
     with contextlib.ExitStack() as ends:
         bound = _bind(settings, manager, inherited)
         ends.callback(listeners.close_all, bound)
-        endpoint, pidfile_fd = None, -1
-        with _sparing(inherited):
+        endpoint = None
+        with _optional_after_upgrade(inherited):
             endpoint = open_endpoint(settings, manager, inherited.endpoints if inherited else [])
         ends.callback(listeners.close_all, [endpoint] if endpoint else [])
-        if settings.pid:
-            from minicorn.system.pidfile import PidFile
-
-            with _sparing(inherited):
-                pidfile = PidFile(
-                    settings.pid, inherited.pidfile_fd if inherited and inherited.pidfile_fd >= 0 else None
-                )
-                ends.callback(pidfile.remove)
-                pidfile_fd = pidfile.fd
+        pidfile_fd = _open_pidfile(settings, inherited, ends)
         set_title(f"minicorn: arbiter [{settings.title}]")
-        size = inherited.size if inherited else count_workers() if settings.workers == "auto" else settings.workers
+        size = inherited.size if inherited else count_workers(settings.workers)
         children = Offspring(logs, called_in)
         try:
             resources = Resources(settings, bound, logs, manager, pidfile_fd, inherited)
             if owner is not None:
-                with _sparing(inherited):
+                with _optional_after_upgrade(inherited):
                     resources.give(owner)
             if endpoint or settings.statsd_host is not None:
                 resources.auxiliaries.members.append(_make_monitor(settings, endpoint, resources.directory.path))
@@ -162,14 +154,27 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, inher
             raise ConfigError(f"cannot start: {error.strerror}; it takes more descriptors (ulimit -n)") from error
         begun = "Started" if inherited is None else f"minicorn {VERSION} goes on as"
         LOGGER.info("%s arbiter [%d] with %d worker%s for %s", begun, os.getpid(), size, "s" * (size > 1), settings.app)
-        _tell_of(bound, endpoint, settings, config)
+        _log_places(bound, endpoint, settings, config)
         if inherited is None:
             _warn_of_shell()
         return arbiter.run()
 
 
+def _open_pidfile(settings: Settings, inherited: Inheritance | None, ends: contextlib.ExitStack) -> int:
+    """The descriptor of the pid file, which is removed as `ends` are reached; -1 without one."""
+    if settings.pid:
+        from minicorn.system.pidfile import PidFile
+
+        left = inherited.pidfile_fd if inherited and inherited.pidfile_fd >= 0 else None
+        with _optional_after_upgrade(inherited):
+            pidfile = PidFile(settings.pid, left)
+            ends.callback(pidfile.remove)
+            return pidfile.fd
+    return -1
+
+
 def _make_monitor(settings: Settings, endpoint: Listener | None, directory: str) -> Auxiliary:
-    """The child that tells of the server whose files are in `directory`; it listens at `endpoint`, if at all."""
+    """The child that shows figures of the server in `directory`; it listens at `endpoint`, if at all."""
     from minicorn.figures.monitor import Monitor  # now, lest a later version of it be found; only if it is wanted
 
     return Auxiliary(
@@ -178,8 +183,8 @@ def _make_monitor(settings: Settings, endpoint: Listener | None, directory: str)
 
 
 @contextlib.contextmanager
-def _sparing(inherited: Inheritance | None) -> Iterator[None]:
-    """ConfigError of what no server begins without; what serves already goes on without it, which is logged."""
+def _optional_after_upgrade(inherited: Inheritance | None) -> Iterator[None]:
+    """Let a ConfigError pass where a server begins; one that goes on after an upgrade logs it, and does without."""
     try:
         yield
     except ConfigError as error:
@@ -188,10 +193,10 @@ def _sparing(inherited: Inheritance | None) -> Iterator[None]:
         LOGGER.error("%s; all serve on without", error)
 
 
-def _tell_of(
+def _log_places(
     bound: list[Listener], endpoint: Listener | None, settings: Settings, config: Configuration | None
 ) -> None:
-    """Where we listen, and what a reader of the log should know."""
+    """Log where we listen, and what a reader of the log should know of the configuration."""
     tell_listeners(bound, settings.scheme)
     if endpoint is not None:
         LOGGER.info("Monitor on %s", endpoint.name)
@@ -216,12 +221,12 @@ def _bind(settings: Settings, manager: ServiceManager, inherited: Inheritance | 
 
 
 def _check_successor(settings: Settings) -> ExitCode:
-    """For an upgrade: whether this program, this configuration and the application load, and
-    whether this program can take over; what is said on standard error is logged by the arbiter."""
+    """Check, for an upgrade, that this program, its configuration and the application load, and that this program
+    can take over. What is said on standard error is logged by the arbiter."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, spawn.MANAGED)
     if os.environ[succession.CHECK] != str(succession.VERSION):
         raise ConfigError("the arbiter that runs is of a version that cannot hand over to this one")
-    _bring(settings)
+    _import_for_children(settings)
     check_endpoint(settings)
     if succession.UNWATCHED in os.environ and (endpoint := open_endpoint(settings, ServiceManager({}), [])):
         listeners.close_all([endpoint])
@@ -233,10 +238,10 @@ def _check_successor(settings: Settings) -> ExitCode:
 
 
 def check(settings: Settings) -> ExitCode:
-    """Whether a server could start: --check-config. What is wrong is said on standard error.
+    """Check that a server could start (--check-config), and say on standard error what is wrong.
 
-    It may be asked beside the server that runs: what somebody has could be had. Nothing is left behind,
-    as it may be asked by another user than the server's.
+    A server may run beside this: what is in use by somebody counts as available. Nothing is left behind, since
+    another user than the server's may ask.
     """
     enter(settings)
     logs = (settings.error_logfile, settings.access_logfile or "-")
@@ -258,7 +263,9 @@ def check(settings: Settings) -> ExitCode:
 
 
 def _load(settings: Settings) -> ExitCode:
-    _judge(settings)
+    open_logs(settings)
+    find_owner(settings)
+    _check_settings(settings)
     try:
         provide(settings, os.getcwd())
         load_app(settings.app)

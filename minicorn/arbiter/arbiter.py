@@ -125,11 +125,11 @@ class Arbiter:
 
     @property
     def _settings(self) -> Settings:
-        """What the arbiter goes by: the settings of what serves."""
+        """The settings that the arbiter goes by: those of the generation that serves."""
         return self._regimes.serving
 
     def run(self) -> ExitCode:
-        """Supervise until a signal ends it; the exit code."""
+        """Supervise until a signal ends the server; the exit code."""
         self._resources.signals.install()
         self._hooks.tell("on_starting", then=self._started if self._fresh else bool)
         self._hooks.tell("when_ready")
@@ -214,12 +214,12 @@ class Arbiter:
         )
 
     def _tell_standing(self, now: float) -> None:
-        """For whoever looks from outside."""
+        """Write down where server and workers stand, for whoever looks from outside."""
         self._chronicle.tell(self._pool, self._upgrade, now)
         self._rounds.tell_lives()
 
     def _leave(self, auxiliary: Auxiliary) -> None:
-        """In an auxiliary, which serves no client."""
+        """Let go, in a new auxiliary, of all that it has no use for, since it serves no client."""
         self._resources.close_private(auxiliary.listener)
         self._resources.close_shared()
         with contextlib.suppress(OSError):  # where there is none now, what it does without one is done all the same
@@ -248,7 +248,7 @@ class Arbiter:
     # Hearing
 
     def _wait(self, timeout: float) -> None:
-        """Until somebody has something to say, but no longer; hear them."""
+        """Wait for up to `timeout` seconds until somebody has something to say, and hear it."""
         heard: dict[int, Callable[[], None]] = {self._resources.signals.fd: lambda: None}  # they are taken in `run`
         heard |= {line.fd: partial(self._hear, pid) for pid, line in self._resources.channels.items()}
         heard |= {line.fd: auxiliary.listen for auxiliary, line in self._resources.auxiliaries.channels}
@@ -394,7 +394,7 @@ def _make_pool(size: int, settings: Settings) -> Pool:
 
 
 def _find_fork_source(settings: Settings) -> ForkSource:
-    """Where workers come from; a template's can be the arbiter's children only where it adopts them."""
+    """Decide where workers come from: from a template only where the arbiter can adopt what that forks."""
     if settings.reload and settings.preload:
         LOGGER.info("--reload goes before --preload: what that would import once is what changes")
     if settings.reload or not settings.preload:
@@ -406,7 +406,7 @@ def _find_fork_source(settings: Settings) -> ForkSource:
 
 
 def _kill_group(pid: int) -> None:
-    """What a worker that was killed had started does not survive it."""
+    """Kill what a worker that was killed has started, and left behind in its process group."""
     try:
         os.killpg(pid, signal.SIGKILL)
     except OSError:

@@ -43,12 +43,12 @@ class Auxiliary(Record):
         return f"{self.name} {self.pid}"
 
     def spawned(self, pid: int, channel: Channel, now: float) -> None:
-        """It has been forked."""
+        """Note that it has been forked as `pid`."""
         self.pid, self.channel, self.born, self.due = pid, channel, now, math.inf
         self.dismissed = False
 
     def missed(self, now: float) -> float:
-        """It has died, or could not be forked; the seconds until it is tried again."""
+        """Note that it has died, or could not be forked; gives the seconds until it is tried again."""
         self.strikes = strike(self.strikes, now - self.born if self.pid else 0.0)
         self.pid, self.channel = 0, None
         delay = backoff(self.strikes)
@@ -78,19 +78,19 @@ class Auxiliary(Record):
             LOGGER.error("cannot start the %s: %s; the next try in %g s", self.name, error.strerror, delay)
 
     def listen(self) -> None:
-        """Hear what it has said."""
+        """Read what it has said, and hand each message to `hear`."""
         if self.channel is not None:
             for message in self.channel.receive()[0]:
                 self.hear(message)
 
     def dismiss(self) -> None:
-        """Another is to take its place: it ends by itself, which is no death."""
+        """End it so that another takes its place: it leaves by itself, which is not counted as a death."""
         if self.channel is not None:
             self.dismissed = True
             self.channel.finish()
 
     def bury(self, code: int, wanted: bool, now: float) -> None:
-        """It has been reaped; another comes if it is still `wanted`."""
+        """Note that it has been reaped; another is started if it is still `wanted`."""
         self.listen()  # its last words
         if self.channel is not None:
             self.channel.close()
@@ -111,39 +111,39 @@ class Auxiliary(Record):
 
 
 class Auxiliaries(Record):
-    """All of one arbiter's."""
+    """All auxiliaries of one arbiter."""
 
     members: list[Auxiliary] = fresh(list)
 
     def due(self, now: float) -> list[Auxiliary]:
-        """Those to be forked now."""
+        """The auxiliaries that are to be forked now."""
         return [auxiliary for auxiliary in self.members if auxiliary.due <= now]
 
     @property
     def wake_at(self) -> float:
-        """When the next is due."""
+        """When the next one is to be forked, in monotonic seconds."""
         return min((auxiliary.due for auxiliary in self.members), default=math.inf)
 
     def by_pid(self, pid: int) -> Auxiliary | None:
-        """Whose pid it is."""
+        """The auxiliary whose pid this is, if any."""
         return next((auxiliary for auxiliary in self.members if pid and auxiliary.pid == pid), None)
 
     @property
     def listeners(self) -> Iterator[Listener]:
-        """Those that are some auxiliary's own."""
+        """The listeners that belong to an auxiliary."""
         for auxiliary in self.members:
             if auxiliary.listener is not None:
                 yield auxiliary.listener
 
     @property
     def channels(self) -> Iterator[tuple[Auxiliary, Channel]]:
-        """The lines to those that live."""
+        """The auxiliaries that live, each with the channel to it."""
         for auxiliary in self.members:
             if auxiliary.channel is not None:
                 yield auxiliary, auxiliary.channel
 
     def end(self, deadline: float) -> None:
-        """They end as soon as their channels do; whoever does not by `deadline` is killed. Waits for that."""
+        """End them by closing their channels, kill those that are still there at `deadline`, and wait for all."""
         lines = {line.fd: line for _, line in self.channels}
         for line in lines.values():
             line.finish()

@@ -24,7 +24,7 @@ Life = Callable[[Post, Settings], int]  # a whole life, in the child: gives the 
 
 
 class Births:
-    """Forks the workers and templates of one arbiter's pool, or has templates fork them."""
+    """Forks the workers and templates of one arbiter's pool, or orders them from templates."""
 
     def __init__(self, pool: Pool, resources: Resources, boot: Life, template: Life) -> None:
         """`boot` is run in each worker that is forked here, `template` in each template."""
@@ -52,7 +52,7 @@ class Births:
             self._pool.spawn_failed(action, error.strerror or str(error), now)
 
     def hear(self, fd: int) -> None:
-        """What was ordered over this descriptor is there, or will not come."""
+        """Hear, over the descriptor `fd`, from a process that was ordered: it is there, or will not come."""
         if fd not in self._resources.ordered:
             return
         action, ours = self._resources.ordered[fd]
@@ -70,7 +70,7 @@ class Births:
             self._pool.spawn_failed(action, reason, time.monotonic())
 
     def hear_all(self) -> None:
-        """Whoever was ordered and has been born is on the list now."""
+        """Register all those who were ordered and have been forked by now."""
         for fd in list(self._resources.ordered):
             self.hear(fd)
 
@@ -92,7 +92,7 @@ class Births:
         )
 
     def _order(self, action: Spawn, post: Post, ours: Channel) -> None:
-        """Have it forked by a template; if that is gone, so is the other end, which will be heard."""
+        """Order the fork from a template; if that has gone, so has the channel's other end, and `hear` finds out."""
         from minicorn.serving import order  # it came with the template's code
 
         if line := self._resources.channels.get(action.parent):

@@ -22,7 +22,7 @@ from minicorn.version import VERSION
 
 
 class Chronicle:
-    """One server's, from its start, across upgrades, to its end."""
+    """The record of one server, from its start, across upgrades, to its end."""
 
     def __init__(self, ledger: Ledger, settings: Settings, listeners: list[Listener], upgraded: bool) -> None:
         """`upgraded`: the ledger is that of the image before."""
@@ -44,19 +44,19 @@ class Chronicle:
         return self._standing.reloads
 
     def obeyed(self, signum: signal.Signals) -> None:
-        """A signal has had its effect."""
+        """Count a signal that has had its effect."""
         self._note(obeyed=_count(self._standing.obeyed, signum.name))
 
     def refused_reload(self, error: str) -> None:
-        """A wish for new code was not taken up."""
+        """Count a wish for new code that was not taken up, and keep the reason."""
         self._note(refusals=self._standing.refusals + 1, refusal=error[-TEXT_MOST:])
 
     def complain(self, text: str, at: float) -> None:
-        """An error was logged, at a time since the epoch."""
+        """Keep an error that was logged; `at` in seconds since the epoch."""
         self._note(errors=(*self._standing.errors, Complaint(at, text[:ERROR_MOST]))[-ERRORS_MOST:])
 
     def buried(self, page: Page, cause: Cause) -> None:
-        """The worker of `page` has gone for `cause`."""
+        """Count the end of the worker of `page`, and take over its counters and its last error."""
         self._note(exits=_count(self._standing.exits, cause))
         at, error = page.read_error()
         if error:
@@ -64,12 +64,12 @@ class Chronicle:
         self._ledger.fold(page)
 
     def blame(self, error: str) -> None:
-        """Why the roll that has just ended failed."""
+        """Keep why the roll that has just ended has failed; "" where it has not."""
         if error:
             self._note(roll_error=error[-TEXT_MOST:])
 
     def tell(self, pool: Pool, upgrade: Upgrade, now: float) -> None:
-        """Write it down, where anything is new."""
+        """Bring the record up to date, and write it into the ledger if anything is new."""
         rolled = pool.rolls.last
         if rolled is not None and rolled is not self._standing.rolled:
             self._note(rolled=rolled, rolled_at=time.time())

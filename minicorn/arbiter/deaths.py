@@ -49,11 +49,11 @@ class Deaths:
         self._oom_kills = self._oom_kills_before = count_oom_kills()
 
     def look_around(self) -> None:
-        """See, now and then, whether the kernel has killed anybody."""
+        """Read the kernel's count of out-of-memory kills; to be called now and then."""
         self._oom_kills_before, self._oom_kills = self._oom_kills, max(self._oom_kills, count_oom_kills())
 
     def why_hopeless(self, generation: int) -> str:
-        """What loading the code of `generation` did to the last worker that tried; "" if it is worth a try."""
+        """How loading the code of `generation` has killed the last worker that tried; "" if it is worth a try."""
         hopeless, why = self._hopeless
         return why if hopeless == generation else ""
 
@@ -75,7 +75,7 @@ class Deaths:
             del self._verdicts[pid]
 
     def boot_failed(self, pid: int, text: str, app: str) -> None:
-        """Why a worker could not boot, once: what the next one says of the same is not said again."""
+        """Log why a worker could not boot; where the next one gives the same reason, without repeating it."""
         self._verdicts[pid] = Verdict("could not boot", is_told=True)
         self._pool.stumbled(pid)
         last = self.boot_failure = text.rpartition("\n")[2]
@@ -89,7 +89,7 @@ class Deaths:
     # After
 
     def bury(self, exit: Exit, settings: Settings) -> None:
-        """Tell the end of a child of the pool's, which has been reaped."""
+        """Log and count the end of one of the pool's children, which has been reaped."""
         now, rolled = time.monotonic(), self._pool.rolls.last
         worker = self._pool.exited(exit.pid, now)
         if worker is None:
@@ -120,7 +120,7 @@ class Deaths:
             self._hopeless = (worker.generation, told)
 
     def _log(self, level: Level, story: str, worker: Worker, attributes: dict[str, object]) -> str:
-        """The record of a death, its text with the stack where the worker has left one."""
+        """Log a death; gives the text, with the stack where the worker has left one."""
         stack = self._directory.read_stack(worker.slot)
         if stack:
             story += f"; its stack:\n{stack}"
@@ -129,7 +129,7 @@ class Deaths:
         return story
 
     def _ran_out_of_memory(self) -> bool:
-        """Whether the kernel's counter has moved of late; what it has counted is told once."""
+        """Whether the kernel's counter has moved since the last round; each kill is reported once."""
         kills = max(self._oom_kills, count_oom_kills())  # it reads as 0 when no descriptor is to be had
         ran_out = kills > self._oom_kills_before
         self._oom_kills = self._oom_kills_before = kills
@@ -137,7 +137,7 @@ class Deaths:
 
 
 def _tell_unanswered(access: Sink, format: str, beat: Beat, worker: Worker, cause: Cause, now: float) -> None:
-    """The access log's line of a request that has died with its worker."""
+    """Write the access log's line of the request that has died with its worker, if there was one."""
     from minicorn.logs.accesslog import Origin, compile_format
     from minicorn.logs.unanswered import unanswered
 
@@ -147,7 +147,7 @@ def _tell_unanswered(access: Sink, format: str, beat: Beat, worker: Worker, caus
 
 
 def _attributes(beat: Beat, worker: Worker, exit: Exit, cause: Cause) -> dict[str, object]:
-    """What the error log says of a death as JSON, under OpenTelemetry's names."""
+    """The attributes of a death in a JSON error log, under OpenTelemetry's names."""
     attributes: dict[str, object] = {
         "error.type": cause,
         "minicorn.worker.end": describe_end(exit),

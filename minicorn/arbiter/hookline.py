@@ -55,7 +55,7 @@ class HookLine:
         self._appoint()
 
     def renew(self, settings: Settings) -> None:
-        """Those of other settings, though they read the same: a new child takes over."""
+        """Run the hooks of other settings from now on, in a new child, even where the file reads the same."""
         if settings is self._settings:
             return
         self._settings = settings
@@ -81,11 +81,11 @@ class HookLine:
 
     @property
     def wake_at(self) -> float:
-        """When to come again: at once to a child that has begun or died since."""
+        """When `step` is due: at once if the child has begun or died since."""
         return self._wake_at if self.auxiliary.pid == self._pid else 0.0
 
     def step(self, now: float) -> None:
-        """Send what waits, judge what runs."""
+        """Send the calls that wait, and judge the one that runs by its deadline."""
         child = self.auxiliary
         if child.pid != self._pid:
             self._change(child.pid)
@@ -105,7 +105,7 @@ class HookLine:
             self._give_up(first)
 
     def _change(self, pid: int) -> None:
-        """The child has died, or is new: what it was running is lost, what it had not begun is the next one's."""
+        """The child has died, or is new: the call that was running has failed, those not begun go to the next child."""
         self._pid, self._leaving = pid, 0
         if pid == 0 and not set(self._settings.hooks) & set(ARBITERS):
             self.auxiliary.due = math.inf
@@ -114,7 +114,7 @@ class HookLine:
             call.sent = False
 
     def _give_up(self, first: Call) -> None:
-        """The call in front has had its time."""
+        """Fail the first call, which has had its time: kill the child that runs it."""
         pid, patience = self.auxiliary.pid, self._settings.config_timeout
         if pid and (first.sent or pid == self._leaving):
             late = f"hook {first.name} takes" if first.sent else "a hooks process whose file is old takes"
@@ -144,7 +144,7 @@ class HookLine:
 
 
 def _serve(channel: Channel, settings: Settings, address: list[str]) -> int:
-    """The life of the hooks process: until its channel ends."""
+    """Run hooks as they are called for, in the hooks process, until its channel ends; the exit code."""
     from minicorn.serving.hooks import explain, make_server, make_worker, run_file, run_hook
 
     os.environ.update(settings.variables)

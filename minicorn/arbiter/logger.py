@@ -20,7 +20,7 @@ from minicorn.system.surroundings import provide
 
 
 def make_logger(settings: Settings) -> Auxiliary:
-    """The logger of an arbiter in the application's directory, which sends it its records from now on."""
+    """Make the logger, and send it this process's records from now on. Called in the application's directory."""
     directory = os.getcwd()  # a logger that comes later may not find it any more
     auxiliary = Auxiliary("logger", lambda line: _serve(line, settings, directory), lambda message: None)
     own = [] if settings.log_syslog and settings.log_config is None else LOGGER.handlers[:]
@@ -35,7 +35,7 @@ def make_logger(settings: Settings) -> Auxiliary:
 
 
 def _serve(line: Channel, settings: Settings, directory: str) -> int:
-    """The life of the logger: until its channel ends."""
+    """Handle records as they come, in the logger, until its channel ends; the exit code."""
     provide(settings, directory)
     apply(settings)
     LOGGER.handlers[:] = [handler for handler in LOGGER.handlers if not isinstance(handler, OwnHandler)]

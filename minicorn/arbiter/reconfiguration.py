@@ -23,7 +23,7 @@ from minicorn.system.cgroup import count_workers
 
 
 class Reconfiguration:
-    """That of one arbiter. One reading at a time; one more waits."""
+    """Reads the configuration of one arbiter again: one reading at a time, and at most one more waits."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Reconfiguration:
         self._again = False  # another HUP has come while a child reads
 
     def begin(self) -> None:
-        """A HUP has come."""
+        """Begin to read, as a HUP has come; after the reading under way, if there is one."""
         if self._config is None:
             self._pool.reload()
         elif self._resources.reading is not None:
@@ -58,7 +58,7 @@ class Reconfiguration:
                 self._refuse(str(error))
 
     def advance(self) -> None:
-        """See what has become of the reading under way, if there is one."""
+        """Take what the reading under way has given, if it has ended, and begin the one that waits."""
         reading = self._resources.reading
         if reading is None or self._config is None:
             return
@@ -75,15 +75,15 @@ class Reconfiguration:
             self.begin()
 
     def follow(self) -> None:
-        """See what has become of the rolls: what serves by now the arbiter goes by, and what has failed
-        has its hooks no more."""
+        """Follow the rolls: the arbiter goes by the settings of what serves now, and those of a roll that has
+        failed lose their hooks."""
         before = self._regimes.serving
         if self._regimes.follow():
             self._take_on(self._regimes.serving, before)
         self._hooks.renew(self._regimes.newest)
 
     def resize(self, by: int) -> None:
-        """So many workers more or fewer are wanted."""
+        """Change the wanted number of workers, and tell the hook."""
         before = self._pool.size
         self._pool.resize(by)
         if self._pool.size != before:
@@ -113,5 +113,4 @@ class Reconfiguration:
         LOGGER.setLevel(new.log_level.upper())
         self._pool.configure(new.graceful_timeout, new.max_boot_failures)
         if new.workers != old.workers:
-            size = count_workers() if new.workers == "auto" else new.workers
-            self.resize(size - self._pool.size)
+            self.resize(count_workers(new.workers) - self._pool.size)

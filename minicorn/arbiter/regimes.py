@@ -13,7 +13,7 @@ from minicorn.pool.rolls import Roll, Rolls
 
 
 class Regimes:
-    """Those of one arbiter's generations: that which serves, and that which is to come."""
+    """The settings of the generation that serves, and of the one that is to come."""
 
     def __init__(self, serving: Settings, wished: Settings, rolls: Rolls) -> None:
         """`wished`: those of the next roll, which an upgrade begins; else the same."""
@@ -38,7 +38,7 @@ class Regimes:
         self._proposed = new
 
     def answered(self, new: Settings, well: bool) -> bool:
-        """on_reload has run for `new`: whether the next roll is to that. Of two the later alone counts."""
+        """Note how on_reload has judged `new`; whether the next roll goes to it. Only what was proposed last counts."""
         if new is not self._proposed:
             return False
         self._proposed = None
@@ -47,7 +47,7 @@ class Regimes:
         return well
 
     def follow(self) -> bool:
-        """See what has become of the rolls; whether what serves lives by other settings now."""
+        """Follow the rolls; whether what serves lives by other settings now."""
         before, roll = self.serving, self._rolls.current
         if self._roll and self._rolls.generation == self._roll.generation:
             self.serving = self._coming

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Reloading:
-    """One arbiter's."""
+    """Leads one arbiter from changed files to new workers."""
 
     def __init__(self, settings: Settings, pool: Pool) -> None:
         self._pool = pool
@@ -65,7 +65,7 @@ class Reloading:
         return self._changes.wake_at
 
     def hear_imports(self, imported: dict[str, Any]) -> None:
-        """A worker tells what there is to watch, and what a template may import."""
+        """Take up what a worker has imported: places to watch, and modules that a template may import."""
         self._places |= dict(imported["places"])
         self.watcher.tell(channel.IMPORTED, imported["places"])
         if self._templates_help and self.ground.learn(imported["modules"], imported["own"]):
@@ -73,11 +73,11 @@ class Reloading:
             self._pool.forking.renew()
 
     def hear_refused(self, refused: dict[str, str]) -> None:
-        """A template tells what it leaves to the workers."""
+        """Take up which modules a template leaves to the workers, with the reasons."""
         self.ground.refused |= refused
 
     def template_failed(self, text: str) -> None:
-        """There is nothing to build upon: workers import all of it themselves."""
+        """Do without a template, which has failed: workers import everything themselves."""
         LOGGER.debug("workers are forked without a template: %s", text)
         self._pool.forking.fork_source = ForkSource.ARBITER
 

@@ -32,7 +32,7 @@ SLOTS_SEEN = 255
 
 
 class Resources:
-    """One arbiter's, from its start or from the image before."""
+    """The descriptors of one arbiter, opened at its start or left by its image before."""
 
     def __init__(
         self,
@@ -65,8 +65,8 @@ class Resources:
         self.idle_map = self.directory.idle_map(SLOTS_SEEN)
 
     def give(self, owner: Owner) -> None:
-        """The workers will be `owner`: what they open again, or rename, must be theirs. ConfigError when it
-        cannot be: what an image before has left may have lost its name."""
+        """Give to `owner`, who the workers will be, what they open again or rename. ConfigError where that cannot
+        be done: what an image before has left may have lost its name."""
         self.logs.give(owner.give)
         made = [listener.host for listener in self.listeners if listener.made is not None]
         for path in [self.directory.path, *made]:
@@ -81,18 +81,18 @@ class Resources:
             self.channels[pid].send(word)
 
     def reopen(self) -> None:
-        """The log files, here and in all children."""
+        """Open the log files again, here and in all children."""
         self.logs.reopen()
         for pid in self.channels:
             self.tell(pid, channel.REOPEN)
 
     def close_listeners(self) -> None:
-        """The workers hold their own copies: what is queued there is served by them."""
+        """Close our copies of the listeners; the workers serve what waits there through their own."""
         close_all(self.listeners)
         self.listeners.clear()
 
     def close(self) -> None:
-        """The server has ended."""
+        """Close and remove everything, as the server has ended."""
         if self.reading is not None:
             self.reading.abandon()
         self.close_listeners()

@@ -30,11 +30,11 @@ class Rounds:
         self._counted: tuple[float, dict[int, int]] = time.monotonic(), {}  # requests by pid, when last described
 
     def promises(self) -> dict[int, float]:
-        """When each worker and template may be judged late, by its own word."""
+        """By pid, when each worker and template may be judged late by its own word, in monotonic seconds."""
         return {pid: self._directory.page(child.slot).deadline for pid, child in self._pool.children.items()}
 
     def doing(self, pid: int) -> str:
-        """What a worker or template is at, in words."""
+        """Describe in words what a worker or template is doing."""
         return self._directory.page(self._pool.children[pid].slot).read().describe(time.monotonic())
 
     def describe(self, boot_failure: str) -> str:
@@ -47,27 +47,27 @@ class Rounds:
         return describe(self._pool, busy, served / max(now - before, 0.001), boot_failure)
 
     def tell_lives(self) -> None:
-        """For whoever looks from outside: where each worker is in its life."""
+        """Write on each worker's page where it is in its life, for whoever looks from outside."""
         for worker in self._pool.workers.values():
             self._directory.page(worker.slot).live(worker.state)
 
     def allow(self, pid: int, most: int) -> None:
-        """See with how much a worker begins that may use `most` bytes; 0: as many as it likes."""
+        """Limit a worker's memory to `most` bytes, and see with how much it begins; 0: no limit."""
         if most:
             self._pool.allow(pid, most, _weigh(pid, most))
 
     def weigh(self) -> None:
-        """See how much memory each worker uses."""
+        """Tell the pool how much memory each worker uses."""
         for pid, worker in self._pool.workers.items():
             self._pool.weighed(pid, _weigh(pid, worker.max_memory))
 
     def count(self) -> None:
-        """See how many requests each worker has answered."""
+        """Tell the pool how many requests each worker has answered."""
         for pid, beat in self._beats().items():
             self._pool.answered(pid, beat.requests)
 
     def look_for_slow(self, limit: float, now: float) -> None:
-        """Show the stack of a request that takes longer than `limit`; 0: of none."""
+        """Log the stack of each request that takes longer than `limit` seconds; 0: of none."""
         self._slow.limit = limit
         if not limit:
             return
@@ -86,7 +86,7 @@ class Rounds:
 
     @property
     def wake_at(self) -> float:
-        """When to look for slow requests again."""
+        """When to look for slow requests again, in monotonic seconds."""
         return self._slow.wake_at if self._slow.limit else math.inf
 
     def _beats(self) -> dict[int, Beat]:
@@ -94,6 +94,6 @@ class Rounds:
 
 
 def _weigh(pid: int, limit: int) -> int:
-    """PSS is dear to ask for, and never more than RSS: ask when that is above the limit."""
+    """The bytes that a process uses, as PSS where RSS is above `limit`: PSS is dear to ask for, and never more."""
     weight = read_rss(pid)
     return read_pss(pid) if limit and weight > limit else weight

@@ -31,7 +31,7 @@ VERSION = 8
 
 
 class InheritedWorker(Value):
-    """A worker that runs on."""
+    """A worker, or a template, that runs on across the exec."""
 
     pid: int
     slot: int
@@ -45,7 +45,7 @@ class InheritedWorker(Value):
 
     @classmethod
     def of(cls, worker: Worker, channel_fd: int) -> InheritedWorker:
-        """It, as the image before knew it."""
+        """Describe `worker`, as this image knows it, to the next."""
         return cls(
             worker.pid,
             worker.slot,
@@ -59,7 +59,7 @@ class InheritedWorker(Value):
         )
 
     def worker(self) -> Worker:
-        """It, as the next image's pool takes it on."""
+        """The worker as the next image's pool takes it on."""
         return Worker(
             self.pid,
             self.slot,
@@ -73,7 +73,7 @@ class InheritedWorker(Value):
 
 
 class Inheritance(Value):
-    """All that the next image must know; times are monotonic seconds."""
+    """All that the next image must know. Times are monotonic seconds."""
 
     listeners: list[tuple[int, str, tuple[int, int] | None]]  # descriptor, host, device and inode of a path of ours
     endpoints: list[tuple[int, str, tuple[int, int] | None]]  # listeners of the monitor
@@ -95,7 +95,7 @@ class Inheritance(Value):
 
     @property
     def descriptors(self) -> Iterable[int]:
-        """Those that must survive the exec."""
+        """The descriptors that must survive the exec."""
         yield from (listener[0] for listener in [*self.listeners, *self.endpoints])
         yield from self.handoff
         yield from (fd for triple in self.pages.values() for fd in triple)
@@ -104,7 +104,7 @@ class Inheritance(Value):
 
 
 def read(config: Configuration) -> Outcome:
-    """What `config` comes to now; in the next image, with its file as the check has read it, since that may be
+    """Read what `config` comes to now; in the next image, by what the check has read of its file, which may be
     broken by then."""
     fd = os.environ.pop(READ, None)
     if fd is None:
@@ -142,13 +142,13 @@ def exec_successor(inherited: Inheritance, read_fd: int) -> None:
 
 
 def enter(cwd: str) -> None:
-    """Go where the program was called. If that has gone, it is called from the root: absolute paths lead from there
-    as well, and whatever needs another is not found."""
+    """Go to the directory in which the program was called; to the root where that has gone, since absolute paths
+    lead from there as well."""
     os.chdir(cwd if os.path.isdir(cwd) else os.sep)
 
 
 def inherit() -> Inheritance | None:
-    """What the image before has left, if there was one. ValueError for another version's."""
+    """Take up what the image before has left, if there was one. ValueError where that is of another version."""
     if unread := os.environ.pop(READ, None):  # by a script that calls `serve`
         os.close(int(unread))
     fd = os.environ.pop(VARIABLE, None)

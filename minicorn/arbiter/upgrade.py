@@ -34,7 +34,7 @@ SAID_MOST = 16384
 
 
 class State(Enum):
-    """How far the wish has come."""
+    """How far the wish for an upgrade has come."""
 
     IDLE = "idle"  # there is none
     WANTED = "wanted"  # a roll must end first
@@ -66,7 +66,7 @@ class Upgrade:
         self._read: IO[bytes]  # what it reads of the configuration
 
     def wish(self) -> None:
-        """SIGUSR2 has come."""
+        """Wish for an upgrade, as SIGUSR2 has come; another wish during one changes nothing."""
         if self.state is State.IDLE:
             self.state, self.error = State.WANTED, ""
 
@@ -85,18 +85,18 @@ class Upgrade:
             self.abandon()
 
     def repeat(self) -> None:
-        """SIGHUP has come: what a check has read of the configuration before counts no more."""
+        """Check again, as SIGHUP has come: what a check has read of the configuration before it counts no more."""
         self._outdated = True
         if self.state is State.DUE:
             self._again()
 
     def abandon(self) -> None:
-        """End a check that runs."""
+        """Kill the check, if one runs."""
         if self.state is State.CHECKING:
             os.kill(self._child, signal.SIGKILL)
 
     def ended(self, pid: int, code: int) -> bool:
-        """A child has been reaped: whether it was the check."""
+        """Take note of a child that has been reaped; whether it was the check."""
         if self.state is not State.CHECKING or pid != self._child:
             return False
         if code == 0 and not self._outdated:
@@ -139,7 +139,7 @@ class Upgrade:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _refuse(self, reason: str) -> None:
-        """It does not come about, though the check has ended."""
+        """Call the upgrade off after its check, for `reason`."""
         self._read.close()
         self._fail(reason)
 

@@ -48,7 +48,7 @@ def make_server(settings: Settings, pid: int, address: list[str]) -> SimpleNames
         cfg=Cfg(settings),
         log=LOGGER,
         pid=pid,
-        num_workers=count_workers() if settings.workers == "auto" else settings.workers,
+        num_workers=count_workers(settings.workers),
         address=address,
         proc_name=settings.title,
         timeout=settings.timeout,

@@ -8,6 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from minicorn.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Literal
+
 ROOT = "/sys/fs/cgroup"
 _UNLIMITED = 1e9
 _NO_LIMIT = 2**63
@@ -15,8 +20,10 @@ _NO_LIMIT = 2**63
 _WORKER_MEMORY = 64 << 20
 
 
-def count_workers() -> int:
-    """A worker for each CPU, as far as the group's memory goes; at least 1."""
+def count_workers(wanted: int | Literal["auto"]) -> int:
+    """How many workers --workers asks for: with "auto" one for each CPU, as far as the group's memory goes."""
+    if wanted != "auto":
+        return wanted
     return max(1, min(count_cpus(), int(read_memory_limit(_membership(), ROOT) // _WORKER_MEMORY)))
 
 

@@ -111,7 +111,7 @@ def test_auto_is_one_worker_where_a_limit_says_so(engine: Containers, shop: str,
 
 def test_the_image_serves_as_first_process_unprivileged_and_read_only(engine: Containers, shop: str) -> None:
     run(engine)
-    assert f"Started arbiter [1] with {count_workers()} worker" in engine.log(shop)
+    assert f"Started arbiter [1] with {count_workers('auto')} worker" in engine.log(shop)
     assert get(engine, "/").split()[0] == "10001"
     assert get(engine, "/write") == "Read-only file system"
     assert "started by a shell" not in engine.log(shop)

@@ -141,7 +141,7 @@ def test_no_memory_limit_is_none(tmp_path: Path) -> None:
 
 
 def test_auto_is_a_worker_for_each_cpu_where_there_is_memory() -> None:
-    assert 1 <= count_workers() <= count_cpus()
+    assert 1 <= count_workers("auto") <= count_cpus()
 
 
 # Both
