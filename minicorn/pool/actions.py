@@ -19,7 +19,7 @@ class Spawn(Value):
 
 
 class Tell(Value):
-    """Say something to a worker over its channel; what, the kind of this tells."""
+    """Say something to a worker over its channel; each kind of this says something else."""
 
     pid: int
 
@@ -33,11 +33,11 @@ class Seal(Tell):
 
 
 class Drain(Tell):
-    """All are sealed: ask a worker to serve what waits in the queues, finish, and end."""
+    """Ask a worker, when all are sealed, to serve what waits in the queues, finish, and end."""
 
 
 class Hold(Tell):
-    """Its code is out of date: tell a worker to answer nothing more, and to keep who asks."""
+    """Tell a worker whose code is out of date to answer nothing more, and to keep who asks."""
 
 
 class Excuse(Tell):
@@ -45,21 +45,21 @@ class Excuse(Tell):
 
 
 class Abort(Value):
-    """SIGABRT: its stack is wanted."""
+    """Send SIGABRT, upon which a worker that is `late` by so many seconds writes its stack, and dies."""
 
     pid: int
     late: float
 
 
 class Kill(Value):
-    """SIGKILL."""
+    """Send SIGKILL."""
 
     pid: int
     reason: str
 
 
 class Quit(Value):
-    """SIGQUIT: end without finishing."""
+    """Send SIGQUIT: the worker ends without finishing what it has begun."""
 
     pid: int
 
@@ -74,7 +74,7 @@ class Level(IntEnum):
 
 
 class Say(Value):
-    """One line for the log."""
+    """Log a line."""
 
     level: Level
     text: str
@@ -84,7 +84,7 @@ Action = Spawn | Tell | Abort | Kill | Quit | Say
 
 
 class Agenda(Record):
-    """A plan as it is being made, by all parts of the pool: what to do, and when to plan again."""
+    """A plan in the making, by all parts of the pool: what to do, and when to plan again (monotonic seconds)."""
 
     wake_at: float = math.inf
     _lines: list[Action] = fresh(list)
@@ -99,11 +99,11 @@ class Agenda(Record):
         self._lines.append(Say(level, text))
 
     def wake(self, at: float) -> None:
-        """Plan again then, or before."""
+        """Plan again at this time, or before."""
         self.wake_at = min(self.wake_at, at)
 
     def close(self) -> list[Action]:
-        """All of it, the lines for the log first; what comes now is for the next plan."""
+        """End the plan and give its actions, the lines for the log first; what is added later is for the next."""
         plan = self._lines + self._actions
         self._lines, self._actions = [], []
         return plan

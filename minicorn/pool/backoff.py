@@ -21,7 +21,7 @@ def backoff(strikes: int) -> float:
 
 
 def put_off(whose: str, strikes: int, now: float, agenda: Agenda) -> float:
-    """When the next try is due, of `whose` died young so many times; told where somebody waits for it."""
+    """When the next try is due after `strikes` in a row have died young; a delay is logged, as `whose`."""
     delay = backoff(strikes)
     if delay:
         agenda.say(Level.WARNING, f"{whose} die young: {strikes} in a row, the next try in {delay:g} s")
@@ -30,7 +30,7 @@ def put_off(whose: str, strikes: int, now: float, agenda: Agenda) -> float:
 
 
 class Vacancy(Value):
-    """A place whose worker died: when its replacement is due, and how many died young there."""
+    """A place whose worker has died: when its replacement is due, and how many in a row have died young there."""
 
     due: float
     strikes: int
@@ -43,7 +43,7 @@ class Vacancies(Record):
     _places: list[Vacancy] = fresh(list)
 
     def add(self, strikes: int, now: float) -> None:
-        """A worker has died, or could not be forked."""
+        """Add the place of a worker that has died, or could not be forked."""
         self._places.append(Vacancy(put_off("workers", strikes, now, self.agenda), strikes))
 
     def take(self, wanted: int, now: float) -> list[int]:

@@ -17,7 +17,7 @@ def name_signal(number: int) -> str:
 
 
 def cause_of(worker: Worker, exit: Exit, out_of_memory: bool) -> Cause:
-    """Why it has gone; `out_of_memory`: the kernel has killed it."""
+    """The cause of a worker's end; `out_of_memory`: the kernel has killed it."""
     if worker.cause is not None:
         return worker.cause
     if not worker.was_ready and not worker.dismissed:
@@ -32,14 +32,14 @@ def cause_of(worker: Worker, exit: Exit, out_of_memory: bool) -> Cause:
 
 
 def describe_end(exit: Exit) -> str:
-    """The end in words, as far as the system tells."""
+    """Describe an end in words, as far as the system tells."""
     return f"killed by {name_signal(exit.signum)}" if exit.signum else f"exit code {exit.code}"
 
 
 def describe_death(
     worker: Worker, exit: Exit, doing: str, idle: bool, requests: int, verdict: str, now: float
 ) -> tuple[Level, str]:
-    """The level and the text for the log.
+    """The level and the text of a death for the log.
 
     `doing` is its last activity, `idle` whether that was none, `verdict` why we ended it ("" when we did not).
     """

@@ -44,16 +44,16 @@ class Forking(Record):
     _renewing: bool = False
 
     def hurry(self) -> None:
-        """A template that died young deserves a try at once."""
+        """Try at once again, however many templates have died young."""
         self._due, self._strikes = 0.0, 0
 
     def renew(self) -> None:
-        """What the common template has imported is out of date: another takes its place."""
+        """Replace the common template, since what it has imported is out of date."""
         self.hurry()
         self._renewing = True
 
     def missed(self, strikes: int, now: float) -> None:
-        """A template has died, or could not be forked."""
+        """Put the next try off, as a template has died, or could not be forked."""
         self._due, self._strikes = put_off("templates", strikes, now, self.agenda), strikes
 
     def order(self, spawn: Spawn, now: float) -> None:
@@ -66,7 +66,7 @@ class Forking(Record):
         self.orders = {order: since + missed for order, since in self.orders.items()}
 
     def judge(self, now: float) -> None:
-        """A template has nothing to promise while it waits: its orders tell whether it lives."""
+        """Kill a template that has not carried out its orders in time: it promises nothing by itself."""
         for order, since in self.orders.items():
             template = self.templates.get(order.parent)
             if template is None or template.state is State.KILLED:
@@ -78,13 +78,13 @@ class Forking(Record):
                 self.agenda.wake(since + ORDER_PATIENCE)
 
     def free_slot(self, workers: Iterable[Worker], first: int = 1) -> int:
-        """The lowest from `first` that nobody has, and nobody is about to have."""
+        """The lowest slot from `first` on that nobody has, or is about to have."""
         taken = {each.slot for each in (*workers, *self.templates.values())} | {order.slot for order in self.orders}
         return next(slot for slot in itertools.count(first) if slot not in taken)
 
     def find_parent(self) -> tuple[int, int | None]:
-        """Of which generation a worker that is forked now would be, and whose child: a template's, the
-        arbiter's (0), or None as nobody can fork it yet."""
+        """The generation of a worker that is forked now, and the pid of whoever forks it: a template's, 0 for the
+        arbiter, or None while nobody can."""
         generation = self.rolls.wanted
         if self.fork_source is ForkSource.ARBITER:
             return generation, 0  # it imports the new code, whatever it replaces
@@ -97,11 +97,11 @@ class Forking(Record):
         return generation, by_generation.get(generation)
 
     def close(self, now: float) -> None:
-        """All templates end."""
+        """End all templates."""
         self._dismiss(self.templates.values(), now)
 
     def plan(self, workers: Collection[Worker], now: float) -> None:
-        """A template that is wanted is built, one that has outlived its use ends."""
+        """Build a template that is wanted, and end those that have outlived their use."""
         ends = [t for t in self.templates.values() if self._renewing or self._is_past_use(t, workers)]
         self._dismiss(ends, now)
         self._renewing = False
@@ -118,7 +118,7 @@ class Forking(Record):
             self.agenda.do(Retire(template.pid))
 
     def _is_provided(self) -> bool:
-        """Whether a template that is wanted is there, or on its way."""
+        """Whether the template that is wanted is there, or on its way."""
         # One that is being killed is waited for: its end is a failed boot, and may end the roll
         standing = [t.generation for t in self.templates.values() if not t.dismissed]
         coming = [order.generation for order in self.orders if order.template]
@@ -127,7 +127,7 @@ class Forking(Record):
         return bool(standing or coming)
 
     def _is_past_use(self, template: Worker, workers: Collection[Worker]) -> bool:
-        """Its generation has been given up, or its last worker has gone."""
+        """Whether the template's generation has been given up, or the last worker of it has gone."""
         if self.fork_source is ForkSource.COMMON:
             return False
         if template.generation >= self.rolls.generation:

@@ -65,7 +65,7 @@ class Freshness(IntEnum):
 
 
 class Cause(StrEnum):
-    """Why a worker has gone, in a word: such ends are counted by it, and a request that died with it tells it."""
+    """Why a worker has gone, in the word by which such ends are counted and logged."""
 
     TIMEOUT = "timeout"  # it was late
     OVERDUE = "overdue"  # it did not end in the time that it had for that
@@ -116,7 +116,7 @@ class Worker(Record):
     debugging: bool = False  # somebody sits in a debugger: it is never late
 
     def move(self, state: State, now: float) -> None:
-        """Enter `state`. RuntimeError for a move that MOVES has not."""
+        """Enter `state`; RuntimeError for a move that is not in MOVES."""
         if state not in MOVES[self.state]:
             raise RuntimeError(f"{self} cannot become {state.value}")
         self.state = state
@@ -124,26 +124,26 @@ class Worker(Record):
 
     @property
     def serves(self) -> bool:
-        """Whether it is READY, and nobody has asked it to end."""
+        """Whether it serves clients: it is READY, and nobody has asked it to end."""
         return self.state is State.READY
 
     @property
     def is_active(self) -> bool:
-        """Whether it serves or will."""
+        """Whether it serves, or boots and is going to."""
         return self.state in (State.BOOTING, State.READY)
 
     def strikes_after(self, now: float) -> int:
-        """Deaths in a row in its place, now that it has died too."""
+        """How many in a row have died young in its place, now that it has died too."""
         return strike(self.strikes, now - self.since if self.was_ready else 0.0)
 
     def dismiss(self, grace: float, now: float) -> None:
-        """Its end is wanted: a worker that serves finishes within `grace`, one that boots has nothing to finish."""
+        """Retire it: one that serves has `grace` seconds to finish, one that boots has nothing to finish."""
         self.dismissed = True
         self.move(State.RETIRING, now)
         self.patience = now + (grace if self.was_ready else UNHEARD)
 
     def kill(self, reason: str, cause: Cause, now: float) -> Kill:
-        """Have it killed, for `reason` in words; its death is of `cause`."""
+        """The action that kills it for `reason`, in words; its end is counted as `cause`."""
         self.move(State.KILLED, now)
         self.cause = cause
         return Kill(self.pid, reason)
@@ -151,12 +151,12 @@ class Worker(Record):
     # Lateness
 
     def hear(self, promise: float) -> None:
-        """A new promise ends what was granted on the one before."""
+        """Take note of its promise; a new one ends what was granted on the one before."""
         if promise != self.promise:
             self.promise, self.grant = promise, 0.0
 
     def overslept(self, missed: float) -> None:
-        """The arbiter could not hear it for so long."""
+        """Grant it the seconds for which the arbiter could not hear it."""
         self.grant += missed
         self.patience += missed
 
@@ -166,11 +166,11 @@ class Worker(Record):
 
     @property
     def deadline(self) -> float:
-        """When it is late."""
+        """When it is late, in monotonic seconds."""
         return self.patience if self.state is State.ABORTED else min(self.promise + self.grant, self.patience)
 
     def judge(self, now: float, stopping: bool) -> Abort | Kill | None:
-        """How to end it, if it must be by force."""
+        """The action that ends it, if that must be by force now."""
         if self.memory > self.fatal_memory:
             reason = f"it uses {self.memory >> 20} MiB, {HARD} times {self.max_memory >> 20} are the limit"
             return self.kill(reason, Cause.MEMORY, now)

@@ -53,7 +53,7 @@ def describe(pool: Pool, busy: int, rate: float, reason: str) -> str:
 
 
 class Notifier:
-    """What has been told already, and what is due."""
+    """Knows what has been told already, and what is due."""
 
     def __init__(self, watchdog: float) -> None:
         """`watchdog`: seconds of silence after which the manager thinks us dead; 0: it does not watch."""

@@ -63,14 +63,14 @@ class Pool:
     # Events: births and deaths
 
     def spawned(self, action: Spawn, pid: int, now: float) -> None:
-        """The fork that `action` asked for has happened."""
+        """Take note of the fork that `action` has asked for."""
         self.forking.orders.pop(action, None)
         if action.parent in self.workers:
             self._reforks.born(action, self.workers[action.parent])
         self._add(Worker(pid, action.slot, action.generation, now, action.strikes, template=action.template))
 
     def adopt(self, worker: Worker, now: float) -> None:
-        """A worker, or a template, of the arbiter's image before."""
+        """Take on a worker, or a template, of the arbiter's image before."""
         worker.since = now
         if worker.dismissed:
             worker.state, worker.patience = State.RETIRING, now + self.graceful_timeout
@@ -82,7 +82,7 @@ class Pool:
         (self.forking.templates if child.template else self.workers)[child.pid] = child
 
     def spawn_failed(self, action: Spawn, reason: str, now: float) -> None:
-        """The fork was not to be had (EAGAIN, ENOMEM, no room for a heartbeat file, its template died)."""
+        """Try again later what could not be forked (EAGAIN, ENOMEM, no room for a heartbeat file, a dead template)."""
         self.forking.orders.pop(action, None)
         if action.template and action.parent:
             self._reforks.refused(action, self.workers.get(action.parent), reason, now)
@@ -118,7 +118,7 @@ class Pool:
         self.rolls.ready(worker.generation)
 
     def exited(self, pid: int, now: float) -> Worker | None:
-        """A child has been reaped; the worker that it was, or None for a stranger."""
+        """Take note of a child that has been reaped; gives the worker that it was, or None for a stranger."""
         worker = self.workers.pop(pid, None) or self.forking.templates.pop(pid, None)
         if worker is None:
             return None
@@ -195,21 +195,21 @@ class Pool:
             self.recycle(pid, f"it uses {memory >> 20} MiB, {worker.max_memory >> 20} are allowed")
 
     def answered(self, pid: int, requests: int) -> None:
-        """How many requests the worker has answered by now."""
+        """Take note of how many requests the worker has answered by now."""
         self.workers[pid].answered = requests
 
     def debugging(self, pid: int) -> None:
-        """Somebody debugs the worker: it is never late again."""
+        """Never judge the worker late again, as somebody debugs it."""
         if pid in self.workers:
             self.workers[pid].debugging = True
 
     def sealed(self, pid: int) -> None:
-        """The worker gives nothing to others any more."""
+        """The worker has said that it gives nothing into the hand-off queue any more."""
         if pid in self.workers and self.workers[pid].closing is Closing.SEALING:  # else it is told to finish already
             self.workers[pid].closing = Closing.SEALED
 
     def overslept(self, missed: float, promises: Mapping[int, float]) -> None:
-        """The arbiter itself was stopped for so long: nobody could be heard, so nobody is late."""
+        """Grant all the seconds for which the arbiter itself was stopped: nobody could be heard meanwhile."""
         for worker in self.children.values():
             worker.hear(promises.get(worker.pid, math.inf))
             worker.overslept(missed)
@@ -228,12 +228,12 @@ class Pool:
             self.rolls.wish()
 
     def configure(self, graceful_timeout: float, max_boot_failures: int) -> None:
-        """The operator has changed his mind; it counts from now on."""
+        """Go by new settings from now on."""
         self.graceful_timeout = graceful_timeout
         self._max_boot_failures = max_boot_failures
 
     def resize(self, by: int) -> None:
-        """One worker more or fewer, never below one."""
+        """Want `by` workers more, or fewer where it is negative; never less than one."""
         self.size = max(1, self.size + by)
         self._agenda.say(Level.INFO, f"{self.size} workers wanted")
 
@@ -276,13 +276,13 @@ class Pool:
 
     @property
     def wake_at(self) -> float:
-        """When the next plan is due, if no event comes before."""
+        """When the next plan is due if no event comes before, in monotonic seconds."""
         return self._agenda.wake_at
 
     # The plan
 
     def plan(self, now: float, promises: Mapping[int, float]) -> list[Action]:
-        """What to do now. `promises` gives, by pid, when each worker may be judged late."""
+        """The actions to perform now. `promises` gives, by pid, when each worker may be judged late."""
         self._agenda.wake_at = math.inf
         self._judge(now, promises)
         if self.stopping is not None and now >= self.stopping.at:
@@ -327,7 +327,7 @@ class Pool:
         self.forking.judge(now)
 
     def _active(self) -> list[Worker]:
-        """Those that serve or will; the first are the first to go."""
+        """The workers that serve or are going to; the first are the first to go."""
         active = [worker for worker in self.workers.values() if worker.is_active and worker.generation != PLACEHOLDER]
         return sorted(active, key=lambda w: (w.generation, w.pid != self._recycling, w.born, w.slot))
 
@@ -378,7 +378,7 @@ class Pool:
         return 1
 
     def _plan_retirements(self, now: float) -> None:
-        """Once enough are READY the oldest beyond the number go, and what boots for no purpose."""
+        """Retire the oldest beyond the wanted number once enough are READY, and whoever boots for no purpose."""
         active, roll, wanted = self._active(), self.rolls.current, self.rolls.wanted
         ready = [worker for worker in active if worker.serves]
         surplus = ready[: max(0, len(ready) - self.size)]

@@ -30,7 +30,7 @@ class Reforks(Record):
     _told: int = 0  # of which generation a refusal was last told
 
     def plan(self, workers: Collection[Worker], size: int, now: float) -> None:
-        """Ask the warmest worker, if it is warm enough, all serve, and nobody comes or goes."""
+        """Order a template from the warmest worker, if it is warm enough, all serve, and nobody comes or goes."""
         times = self._times.get(self.rolls.generation, 0)
         busy = self.rolls.current or self.forking.orders
         if self.forking.fork_source is not ForkSource.TEMPLATE or times >= len(self.after) or busy:
@@ -48,12 +48,12 @@ class Reforks(Record):
         self.forking.order(Spawn(slot, generation, parent=warmest.pid, template=True), now)
 
     def born(self, order: Spawn, parent: Worker) -> None:
-        """A template has been forked from `parent`: roll to its generation."""
+        """Log that a template has been forked from `parent`, to whose generation all roll now."""
         promoted = f"{parent} is promoted after {parent.answered:,} requests"
         self.agenda.say(Level.INFO, f"{promoted}: rolling to generation {order.generation}")
 
     def refused(self, order: Spawn, parent: Worker | None, reason: str, now: float) -> None:
-        """The promotion has failed; `reason`: what the worker says, or that it has died."""
+        """Call a promotion off that has failed; `reason`: what the worker says, or that it has died."""
         if self.rolls.withdraw(order.generation):
             del self._times[order.generation]
         if parent is not None:
@@ -63,5 +63,5 @@ class Reforks(Record):
         self.agenda.wake(now)  # another may be warm enough
 
     def forget(self, generation: int) -> None:
-        """The template of `generation` has died, and the next imports what was warm."""
+        """Begin anew with `generation`, whose template has died: the next imports what was warm."""
         self._times.pop(generation, None)

@@ -66,7 +66,7 @@ class Rolls(Record):
 
     @property
     def wanted(self) -> int:
-        """The generation to be reached."""
+        """The generation to be reached: that of the roll under way, else the one that serves."""
         return self.current.generation if self.current else self.generation
 
     @property
@@ -75,7 +75,7 @@ class Rolls(Record):
         return Level.DEBUG if self.development and self.newest > 1 else Level.INFO
 
     def wish(self) -> None:
-        """New code is wanted."""
+        """Want new code: a roll to it begins as soon as none runs."""
         self.wished = True
         self.wishes += 1
 
@@ -86,7 +86,7 @@ class Rolls(Record):
             self.generation = generation
 
     def stumble(self, worker: Worker) -> bool:
-        """It could not load its code; whether the roll under way is to that."""
+        """Note that a worker could not load its code; whether the roll under way goes to that code."""
         if self.current is None or worker.generation != self.current.generation:
             return False
         self.current.stumbled = True
@@ -103,7 +103,7 @@ class Rolls(Record):
         return True
 
     def boot_failed(self, worker: Worker) -> None:
-        """It ended before it served: a roll whose canary does is off."""
+        """Note that a worker has ended before it served: a roll is off when that is its canary."""
         if self.stumble(worker) and self.current and not self.current.canary_ready:
             who, what = "template" if worker.template else "first worker", f"roll to generation {worker.generation}"
             stays = f"generation {self.generation} serves on"
@@ -112,8 +112,8 @@ class Rolls(Record):
             self.end(Ending.FAILED)
 
     def turn(self, workers: Collection[Worker], size: int, booted: bool, since: float, now: float) -> bool:
-        """End a roll that is complete, begin one that waits; whether one has begun. It took from `since` on, when
-        the first client began to wait for it, if one has."""
+        """End a roll that is complete, begin one that waits; whether one has begun. Its time counts from `since` on,
+        when the first client began to wait for it, if any has."""
         roll = self.current
         if roll is not None:
             if (roll.stumbled or roll.promoted or self.development) and self.wished:
@@ -141,7 +141,7 @@ class Rolls(Record):
         return self.newest
 
     def withdraw(self, generation: int) -> bool:
-        """A promoted roll has nobody to begin with: as if it had not been; False if it is over already."""
+        """Undo the begin of a promoted roll, which has no template to begin with; False if it is over already."""
         if self.current is None or self.current.generation != generation:
             return False
         self.newest -= 1
@@ -149,7 +149,7 @@ class Rolls(Record):
         return True
 
     def end(self, outcome: Ending) -> None:
-        """The roll under way, if there is one, has ended."""
+        """End the roll under way, if there is one."""
         if self.current is not None and not self.current.promoted:
             self.last = Rolled(self.current.generation, self.current.wish, outcome)
         self.current = None

@@ -25,7 +25,7 @@ class Stop(IntEnum):
 
 
 class Shutdown(Record):
-    """One that was asked for."""
+    """The end of the server, as it was asked for."""
 
     how: Stop
     at: float  # until then the server is unready, but serves
@@ -33,7 +33,7 @@ class Shutdown(Record):
     _drain_by: float = math.inf
 
     def plan(self, workers: Collection[Worker], graceful_timeout: float, now: float, agenda: Agenda) -> None:
-        """Bring all to their ends."""
+        """Bring all workers to their ends."""
         for worker in workers:
             if worker.is_active:
                 worker.dismiss(graceful_timeout, now)  # it hears of it by Seal, then by Drain

@@ -19,7 +19,7 @@ SHORTEST = 0.1
 
 
 class _Question(Record):
-    """To one worker, about its request."""
+    """A question to one worker about its request."""
 
     until: float
     due: float

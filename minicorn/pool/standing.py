@@ -79,7 +79,7 @@ class Standing(Value):
     errors: tuple[Complaint, ...] = ()  # the last, oldest first
 
     def to_json(self) -> str:
-        """Write it as a text, which `from_json` reads."""
+        """The document as a text, which `from_json` reads."""
         return json.dumps(self, default=as_dict, ensure_ascii=False)
 
 

@@ -20,7 +20,7 @@ IMPORT_PATIENCE = 5.0
 
 
 class Waiting(Record):
-    """What is out of date, and since when somebody waits for it to be replaced."""
+    """Knows which code is out of date, and since when clients wait for newer code."""
 
     agenda: Agenda
     forking: Forking
@@ -28,22 +28,22 @@ class Waiting(Record):
     since: float = math.inf  # nobody is answered
 
     def begin(self, newest: int, now: float) -> None:
-        """All code up to generation `newest` is out of date."""
+        """Take all code up to generation `newest` for out of date."""
         self.stale = newest
         self.since = min(self.since, now)
 
     def ready(self, generation: int) -> None:
-        """A worker of `generation` serves."""
+        """Take note of a worker of `generation` that serves: nobody waits any more, if it is new enough."""
         if generation > self.stale:
             self.since = math.inf
 
     def placeholder_missed(self, now: float) -> None:
-        """It has died, or could not be forked: the next comes as late as the first."""
+        """Have the next placeholder come as late as the first, which has died, or could not be forked."""
         if self.since < math.inf:
             self.since = now
 
     def plan(self, workers: Iterable[Worker], booted: bool, now: float) -> None:
-        """What is out of date answers nothing; after a while it says that the new code takes long."""
+        """Let workers that are out of date answer nothing, and after a while say that the new code takes long."""
         if not booted:
             self.since = min(self.since, now)
         excuse_at = self.since + IMPORT_PATIENCE
@@ -60,7 +60,7 @@ class Waiting(Record):
             self.agenda.wake(excuse_at)
 
     def plan_placeholder(self, workers: Iterable[Worker], graceful_timeout: float, now: float) -> None:
-        """Where those who wait have nobody to tell them why, somebody is born to; until there is new code."""
+        """Fork a placeholder where nobody else can tell those who wait why they do; end it when there is new code."""
         live = [worker for worker in workers if worker.is_active]
         if self.since == math.inf:
             for placeholder in [worker for worker in live if worker.generation == PLACEHOLDER]:

@@ -1,1 +1,1 @@
-"""One fact of the operating system each; nothing here knows a worker from an arbiter."""
+"""One fact of the operating system each; what to do with them is decided elsewhere."""

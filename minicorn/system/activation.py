@@ -63,7 +63,7 @@ def _is_served(passed: Passed, settings: Settings) -> bool:
 
 
 def _open(address: Address, kept: dict[str, Passed], settings: Settings, manager: ServiceManager) -> Listener:
-    """The one that was kept for `address`, or else a new one, which is to be kept."""
+    """The listener that was kept for `address`, or else a new one, to be kept from now on."""
     name = systemd.kept_name(str(address)) if kept or manager.keeps else ""
     before = kept.get(name)
     if before is not None and _has_its_path(address):
@@ -84,7 +84,7 @@ def _path(address: Address) -> str:
 
 
 def _has_its_path(address: Address) -> bool:
-    """Whether clients still find it: somebody may have removed a Unix socket's name."""
+    """Whether clients still find the socket: somebody may have removed a Unix socket's name."""
     try:
         return not isinstance(address, Unix) or stat.S_ISSOCK(os.stat(address.path).st_mode)
     except OSError:

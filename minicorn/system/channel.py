@@ -51,7 +51,7 @@ class Message(Value):
 
 
 class Channel:
-    """One end. Non-blocking to read; `send` blocks only where the peer has stopped reading."""
+    """One end of a line. Reading never blocks; `send` blocks only where the peer has stopped reading."""
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
@@ -85,7 +85,7 @@ class Channel:
         return self._messages(), alive
 
     def wait(self) -> tuple[list[Message], bool]:
-        """As `receive`, once something has come; for a child that has nothing else to do."""
+        """Wait until something has come, then as `receive`; for a child that has nothing else to do."""
         try:
             data = self._take(0)
         except OSError:
@@ -122,17 +122,17 @@ class Channel:
         self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Close this end."""
+        """Close this end of the line."""
         self._socket.close()
 
 
 def adopt(fd: int) -> Channel:
-    """The arbiter's end of a worker that its image before has forked."""
+    """The arbiter's end of the line to a worker that its image before has forked."""
     return Channel(rights.as_socket(fd))
 
 
 def pair() -> tuple[Channel, Channel]:
-    """The arbiter's end, whose sends never block, and the child's."""
+    """Make a line: the arbiter's end, whose sends never block, and the child's."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     return Channel(ours), Channel(theirs)

@@ -47,11 +47,11 @@ class Listener:
             self.name = str(Unix(self.host))
 
     def url(self, scheme: str) -> str:
-        """The URL of it, for clients that speak `scheme`."""
+        """The URL of this listener for clients that speak `scheme`."""
         return self.name.replace("http", scheme, 1) if self.port else self.name
 
     def accept(self) -> tuple[socket.socket, tuple[str, str]]:
-        """A client, non-blocking, and its address and port, "" where it has none. OSError as of accept(2)."""
+        """Accept a client: its non-blocking socket, its address and port, "" where it has none. OSError as accept(2)."""
         fd, address = self.socket._accept()  # type: ignore[attr-defined]  # what accept() calls, before it asks
         client = rights.Socket(*self._kind, fd)
         client.setblocking(False)
@@ -74,7 +74,7 @@ class Listener:
 
 
 def adopt(fd: int, host: str, made: tuple[int, int] | None, number: int) -> Listener:
-    """A listener of the arbiter's image before."""
+    """The listener of a descriptor that the arbiter's image before has left."""
     listener = Listener(rights.as_socket(fd), (made[0], made[1]) if made else None, host)
     listener.number = number
     return listener
@@ -135,14 +135,14 @@ def bind_all(addresses: tuple[Address, ...], backlog: int, reuse_port: bool = Fa
 
 
 def close_all(listeners: list[Listener]) -> None:
-    """The server ends: remove the paths, close the sockets."""
+    """Remove the paths that are ours, and close the sockets, as the server ends."""
     for listener in listeners:
         listener.unlink()
         listener.close()
 
 
 def resolve(address: Tcp) -> tuple[socket.AddressFamily, tuple[object, ...]]:
-    """The family and the name that the system has for it; OSError for none."""
+    """The family and the socket address of a TCP address, as the system resolves it; OSError where it does not."""
     # As bytes, where that is the same: Python's codec for international names takes a while to load
     host = address.host.encode() if address.host.isascii() else address.host
     try:
@@ -165,7 +165,7 @@ def _bind_tcp(address: Tcp, backlog: int, reuse_port: bool) -> Listener:
 
 
 def _open_tcp(address: Tcp, reuse_port: bool = False) -> socket.socket:
-    """Bound, and not listening yet."""
+    """A socket that is bound, and does not listen yet."""
     family, name = resolve(address)
     opened = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -210,7 +210,7 @@ def _place(address: Unix) -> str:
 
 
 def _beside(path: str) -> str:
-    """A name of ours in the same directory."""
+    """A temporary name of ours in the same directory."""
     return f"{path}.{os.getpid()}"
 
 

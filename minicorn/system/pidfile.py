@@ -14,7 +14,7 @@ from minicorn.errors import ConfigError
 
 
 class PidFile:
-    """`path` with our pid in it; ConfigError when another live server has it or it cannot be written."""
+    """The file `path` with our pid in it; ConfigError when another live server has it, or it cannot be written."""
 
     def __init__(self, path: str, fd: int | None = None) -> None:
         """`fd`: the locked file of the arbiter's image before, which had this pid; it may have another path."""

@@ -14,14 +14,14 @@ from minicorn.record import Value
 
 
 class Owner(Value):
-    """A user and a group, and the groups besides."""
+    """A user and a group, and the supplementary groups."""
 
     uid: int
     gid: int
     groups: tuple[int, ...]
 
     def become(self) -> None:
-        """For good, in this process."""
+        """Change this process over to them, for good."""
         os.setgroups(list(self.groups))
         os.setgid(self.gid)
         os.setuid(self.uid)
@@ -35,7 +35,7 @@ class Owner(Value):
 
 
 def find_owner(settings: Settings) -> Owner | None:
-    """Whom --user and --group ask for; None when that is who we are. ConfigError when it cannot be."""
+    """The owner that --user and --group ask for; None when that is who we are. ConfigError when it cannot be."""
     if settings.user is None and settings.group is None:
         return None
     name, uid, gid = "", os.geteuid(), os.getegid()
@@ -73,5 +73,5 @@ def _group(text: str) -> int:
 
 
 def _is_number(text: str) -> bool:
-    """Whether it is one of a user or a group; the last of 32 bits is chown's "as it is"."""
+    """Whether `text` is the number of a user or a group; the highest of 32 bits means "as it is" to chown(2)."""
     return text.isdecimal() and len(text) <= 10 and int(text) < 2**32 - 1

@@ -18,7 +18,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def read_rss(pid: int) -> int:
-    """Resident bytes, shared ones included; 0 when the system does not tell."""
+    """Resident memory in bytes, shared pages included; 0 when the system does not tell."""
     try:
         with open(f"/proc/{pid}/statm") as file:
             return int(file.read().split()[1]) * _PAGE
@@ -29,7 +29,7 @@ def read_rss(pid: int) -> int:
 
 
 class Memory(Value):
-    """One process's, in bytes; of several, `pss` and `private` add up, the others count pages many times."""
+    """The memory of one process in bytes. Of several, `pss` and `private` add up; the others count pages again."""
 
     rss: int = 0  # shared pages are counted whole
     pss: int = 0  # each page divided by how many processes map it; `rss` where the system does not tell
@@ -38,7 +38,7 @@ class Memory(Value):
 
 
 def read_memory(pid: int) -> Memory:
-    """All that the system tells of it: RSS alone of another user's process, or where there is no Linux.
+    """Read what the system tells of a process's memory: RSS alone for another user's, or where there is no Linux.
 
     Costs the kernel a walk over the process's pages: ask rarely.
     """
@@ -55,13 +55,13 @@ def read_memory(pid: int) -> Memory:
 
 
 def read_pss(pid: int) -> int:
-    """Bytes of its own and its share of the shared ones, as dear as `read_memory`."""
+    """Proportional memory (PSS) in bytes: its own, and its share of the shared. As dear as `read_memory`."""
     return read_memory(pid).pss
 
 
 def read_cpu(pid: int, reaped: bool = False) -> float:
-    """Seconds, user and system, of all its threads, and of the children that it has `reaped`; 0.0 when
-    the system does not tell."""
+    """CPU time in seconds, user and system, of all its threads, and of the children that it has `reaped`;
+    0.0 when the system does not tell."""
     try:
         fields = _read_stat(pid)
         return sum(map(int, fields[11 : 15 if reaped else 13])) / _TICKS

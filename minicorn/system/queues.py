@@ -24,8 +24,8 @@ _SHOW_QUEUE, _QUEUE_ATTRIBUTE = 0x10, 4
 
 
 def read_queues() -> dict[int, tuple[int, int]]:
-    """By the inode of each socket that listens: how many wait, and how many can; nothing where the system does
-    not tell."""
+    """How many connections wait, and how many can, by the inode of each socket that listens; empty where the
+    system does not tell."""
     if sys.platform != "linux":
         return {}
     try:

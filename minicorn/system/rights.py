@@ -38,8 +38,8 @@ def unpack(ancillary: Iterable[tuple[int, int, bytes]]) -> list[int]:
 
 
 def as_socket(fd: int) -> socket.socket:
-    """A socket of a descriptor that has come, blocking or not as that is: what the application has made the
-    default timeout is for sockets of its own."""
+    """A socket object for a descriptor that has come, blocking or not as that is: the default timeout is the
+    application's to set, for sockets of its own."""
     blocking = os.get_blocking(fd)
     sock = Socket(fileno=fd)
     sock.setblocking(blocking)

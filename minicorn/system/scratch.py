@@ -23,13 +23,13 @@ LEFT_PART, LEFT_MOST = 8, 2**28
 
 
 def directory() -> str:
-    """Where they are: $TMPDIR, if that is there, or /tmp."""
+    """The directory of such files: $TMPDIR, if that is there, or /tmp."""
     wanted = os.environ.get("TMPDIR", "")
     return wanted if os.path.isdir(wanted) else "/tmp"
 
 
 def open_scratch(buffering: int = -1) -> IO[bytes]:
-    """A new one, gone with its last descriptor; OSError where there is no room."""
+    """Open a new file, which is gone with its last descriptor; OSError where there is no room."""
     try:
         fd = os.open(directory(), os.O_TMPFILE | os.O_RDWR | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except (AttributeError, OSError) as error:  # no Linux, no room, or a file system that does not know it
@@ -42,7 +42,7 @@ def open_scratch(buffering: int = -1) -> IO[bytes]:
 
 
 def check_room(size: int) -> None:
-    """OSError when `size` bytes more in such files would be too many."""
+    """Raise OSError when `size` bytes more in such files would be too many."""
     disk = os.statvfs(directory())
     left = min(disk.f_blocks * disk.f_frsize // LEFT_PART, LEFT_MOST)
     if disk.f_blocks and disk.f_bavail * disk.f_frsize - size < left:  # no blocks at all: it does not tell
@@ -50,7 +50,7 @@ def check_room(size: int) -> None:
 
 
 def open_memory() -> IO[bytes]:
-    """A small one in memory, unbuffered, where there is Linux: no directory need be writable, nor have room."""
+    """Open a small file in memory where there is Linux, unbuffered: no directory need be writable, nor have room."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("minicorn"), "w+b", buffering=0)
     return open_scratch(buffering=0)

@@ -18,8 +18,8 @@ def read_command(pid: int) -> list[str]:
 
 
 def is_deaf(command: Sequence[str], pid: int) -> bool:
-    """Whether that is a shell which gets the signals meant for us, and passes none on: `sh -c`
-    anywhere, or any shell that is a container's first process."""
+    """Whether `command`, running as `pid`, is a shell which gets the signals meant for us, and passes none on:
+    `sh -c` anywhere, or any shell that is a container's first process."""
     if not command or os.path.basename(command[0]).lstrip("-") not in SHELLS:
         return False
     first = command[1] if len(command) > 1 else ""

@@ -54,19 +54,19 @@ class Signals:
         self._pending.add(signum)
 
     def take(self) -> list[signal.Signals]:
-        """What came since the last call, each once, most urgent first."""
+        """Take the signals that have come since the last call, each once, most urgent first."""
         self._wakeup.drain()
         came = [signum for signum in URGENCY if signum in self._pending]
         self._pending.difference_update(came)
         return came
 
     def was_ignored(self, signum: signal.Signals) -> bool:
-        """Whether it was when we were started, as nohup does with HUP."""
+        """Whether `signum` was ignored when we were started, as nohup does with HUP."""
         return self._previous.get(signum) == signal.SIG_IGN
 
     def hand_on(self) -> None:
-        """Before an exec, signals blocked: what came meanwhile waits for the next image, which finds
-        ignored what we found so. `install` undoes it."""
+        """Leave the signals to the next image, before an exec, signals blocked: what came meanwhile waits for it, and
+        it finds ignored what we found so. `install` undoes this."""
         came = self.take()
         for signum in filter(self.was_ignored, self._managed):
             signal.signal(signum, signal.SIG_IGN)  # drops what waits
@@ -86,7 +86,7 @@ class Signals:
 
 
 def reset(managed: Iterable[signal.Signals]) -> None:
-    """In a forked child, signals blocked: forget the parent's wakeup pipe and handlers."""
+    """Forget the parent's wakeup pipe and handlers, in a forked child, signals blocked."""
     signal.set_wakeup_fd(-1)
     for signum in managed:
         signal.signal(signum, signal.SIG_DFL)

@@ -83,8 +83,8 @@ def end_processes() -> None:
 
 
 def ignore_terminal() -> None:
-    """In a child that is no worker: signals meant for the arbiter, as a terminal sends them to all in the
-    foreground, do nothing; TERM and KILL end it. A handler and not SIG_IGN, which an exec would keep."""
+    """Let the signals that a terminal sends to all in the foreground, meant for the arbiter, do nothing in a child
+    that is no worker; TERM and KILL end it. By a handler and not SIG_IGN, which an exec would keep."""
     for signum in MANAGED - {signal.SIGTERM, signal.SIGCHLD}:
         signal.signal(signum, lambda signum, frame: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, MANAGED)

@@ -58,7 +58,7 @@ class ServiceManager:
 
     @property
     def keeps(self) -> bool:
-        """Whether descriptors are to be kept over a restart: it says so since version 254, the unit can before."""
+        """Whether descriptors are kept over a restart: systemd says so itself from 254 on, before that the unit can."""
         return self.listens and _number(self.variables.get("FDSTORE")) > 0
 
     def tell(self, assignments: Sequence[str], fd: int | None = None) -> None:
@@ -84,14 +84,14 @@ class ServiceManager:
         self.tell(["FDSTOREREMOVE=1", f"FDNAME={name}"])
 
     def close(self) -> None:
-        """In a child: it has nothing to tell."""
+        """Close the line, in a child: it has nothing to tell."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
 
 def take(environ: MutableMapping[str, str]) -> dict[str, str]:
-    """The manager's variables, which are in `environ` no more."""
+    """Take the manager's variables out of `environ`."""
     return {name: environ.pop(name) for name in VARIABLES if name in environ}
 
 

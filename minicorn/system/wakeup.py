@@ -25,7 +25,7 @@ class Wakeup:
             pass  # EAGAIN: it is awake; EBADF: it has ended
 
     def drain(self) -> None:
-        """Sleep again. Look at what there is to do afterwards, so that nothing is missed."""
+        """Make `fd` unreadable again. Look afterwards at what there is to do, so that nothing is missed."""
         try:
             while os.read(self.fd, 4096):
                 pass
@@ -33,7 +33,7 @@ class Wakeup:
             pass
 
     def close(self) -> None:
-        """The loop has ended, or is another process's."""
+        """Close the pipe: the loop has ended, or is another process's."""
         os.close(self.fd)
         os.close(self.write_fd)
         self.fd = self.write_fd = -1
