@@ -56,7 +56,7 @@ class Target(Value):
         if survey.is_made_up(self.path, self.pid):
             raise CommandFailed(f"{self.path} is not the directory of {self.pid}, as it says")
 
-    def tell(self, signum: signal.Signals) -> Standing:
+    def send_signal(self, signum: signal.Signals) -> Standing:
         """Send a signal to the arbiter; where it stood before."""
         before = self.look().standing
         self.check()
@@ -102,7 +102,7 @@ class Target(Value):
 
 def reload(target: Target, options: argparse.Namespace) -> None:
     """Replace all workers; wait until the new ones serve."""
-    before = target.tell(signal.SIGHUP)
+    before = target.send_signal(signal.SIGHUP)
     if not options.wait:
         return
 
@@ -118,7 +118,7 @@ def reload(target: Target, options: argparse.Namespace) -> None:
 
 def stop(target: Target, options: argparse.Namespace) -> None:
     """End the server gracefully; wait until it has ended."""
-    target.tell(signal.SIGTERM)
+    target.send_signal(signal.SIGTERM)
     if options.wait:
         target.until_ended()
 
@@ -127,7 +127,7 @@ def scale(target: Target, options: argparse.Namespace) -> None:
     """Have so many workers; wait until all are ready. One signal at a time: two of a kind that wait are one."""
     while (size := target.look().standing.size) != options.workers:
         signum = signal.SIGTTIN if size < options.workers else signal.SIGTTOU
-        count = target.tell(signum).obeyed.get(signum.name, 0)
+        count = target.send_signal(signum).obeyed.get(signum.name, 0)
         target.until(
             f"{signum.name} is heard",
             lambda now, name=signum.name, count=count: now.standing.obeyed.get(name, 0) > count,  # type: ignore[misc]
@@ -144,13 +144,13 @@ def scale(target: Target, options: argparse.Namespace) -> None:
 
 def reopen_logs(target: Target, options: argparse.Namespace) -> None:
     """Have the log files opened again by their names."""
-    before = target.tell(signal.SIGUSR1).obeyed.get("SIGUSR1", 0)
+    before = target.send_signal(signal.SIGUSR1).obeyed.get("SIGUSR1", 0)
     target.until("SIGUSR1 is heard", lambda now: now.standing.obeyed.get("SIGUSR1", 0) > before)
 
 
 def upgrade(target: Target, options: argparse.Namespace) -> None:
     """Have the server become the program as it is installed now; wait until that serves."""
-    before = target.tell(signal.SIGUSR2)
+    before = target.send_signal(signal.SIGUSR2)
     if not options.wait:
         return
     heard = before.obeyed.get("SIGUSR2", 0)

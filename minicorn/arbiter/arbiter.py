@@ -30,7 +30,7 @@ from minicorn.arbiter.rounds import Rounds
 from minicorn.arbiter.succession import Inheritance
 from minicorn.arbiter.upgrade import Upgrade
 from minicorn.config.configuration import Configuration
-from minicorn.config.settings import Settings, retold
+from minicorn.config.settings import Settings, from_data
 from minicorn.errors import ExitCode
 from minicorn.logs import complaints
 from minicorn.logs.logger import LOGGER
@@ -84,7 +84,7 @@ class Arbiter:
         such; they give the exit code. `called_in` is the directory in which the program was called, `inherited`
         what the arbiter's image before has left, `config` what HUP reads again."""
         self._resources = resources
-        serving = retold(inherited.settings, settings) if inherited else settings
+        serving = from_data(inherited.settings, settings) if inherited else settings
         self._pool = _make_pool(size, serving)
         self._regimes = Regimes(serving, settings, self._pool.rolls)
         self._chronicle = Chronicle(resources.directory.ledger(), settings, resources.listeners, inherited is not None)
@@ -131,8 +131,8 @@ class Arbiter:
     def run(self) -> ExitCode:
         """Supervise until a signal ends the server; the exit code."""
         self._resources.signals.install()
-        self._hooks.tell("on_starting", then=self._started if self._fresh else bool)
-        self._hooks.tell("when_ready")
+        self._hooks.call("on_starting", then=self._started if self._fresh else bool)
+        self._hooks.call("when_ready")
         try:
             self._planned = self._last = began = time.monotonic()
             self._next_round = began + TICK
@@ -152,7 +152,7 @@ class Arbiter:
 
     def _close(self) -> None:
         self._upgrade.abandon()
-        self._hooks.tell("on_exit")
+        self._hooks.call("on_exit")
         self._hooks.step(now := time.monotonic())
         patience = self._settings.config_timeout if "on_exit" in self._settings.hooks else FAREWELL
         self._resources.auxiliaries.end(now + patience)
@@ -215,7 +215,7 @@ class Arbiter:
 
     def _tell_standing(self, now: float) -> None:
         """Write down where server and workers stand, for whoever looks from outside."""
-        self._chronicle.tell(self._pool, self._upgrade, now)
+        self._chronicle.publish(self._pool, self._upgrade, now)
         self._rounds.tell_lives()
 
     def _leave(self, auxiliary: Auxiliary) -> None:
@@ -377,7 +377,7 @@ class Arbiter:
         if line := self._resources.channels.pop(exit.pid, None):
             line.close()
         slot = self._pool.children[exit.pid].slot
-        self._hooks.tell("child_exit", exit.pid, slot)
+        self._hooks.call("child_exit", exit.pid, slot)
         self._resources.idle_map.marks[slot] = False
         self._deaths.bury(exit, self._settings)
 

@@ -47,7 +47,7 @@ class Auxiliary(Record):
         self.pid, self.channel, self.born, self.due = pid, channel, now, math.inf
         self.dismissed = False
 
-    def missed(self, now: float) -> float:
+    def failed(self, now: float) -> float:
         """Note that it has died, or could not be forked; gives the seconds until it is tried again."""
         self.strikes = strike(self.strikes, now - self.born if self.pid else 0.0)
         self.pid, self.channel = 0, None
@@ -74,7 +74,7 @@ class Auxiliary(Record):
                     ours.close()
                     raise
         except OSError as error:
-            delay = self.missed(now)
+            delay = self.failed(now)
             LOGGER.error("cannot start the %s: %s; the next try in %g s", self.name, error.strerror, delay)
 
     def listen(self) -> None:
@@ -99,7 +99,7 @@ class Auxiliary(Record):
             self.pid, self.channel, self.due = 0, None, now
             LOGGER.debug("the %s has ended %s, as it was told", name, cause)
             return
-        delay = self.missed(now)
+        delay = self.failed(now)
         if wanted:
             LOGGER.warning("the %s has died %s; the next comes in %g s", name, cause, delay)
         else:

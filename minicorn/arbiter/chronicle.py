@@ -68,7 +68,7 @@ class Chronicle:
         if error:
             self._note(roll_error=error[-TEXT_MOST:])
 
-    def tell(self, pool: Pool, upgrade: Upgrade, now: float) -> None:
+    def publish(self, pool: Pool, upgrade: Upgrade, now: float) -> None:
         """Bring the record up to date, and write it into the ledger if anything is new."""
         rolled = pool.rolls.last
         if rolled is not None and rolled is not self._standing.rolled:
@@ -84,7 +84,7 @@ class Chronicle:
             upgrading=upgrade.state is not State.IDLE,
             upgrade_error=upgrade.error[-TEXT_MOST:],
         )
-        self._ledger.tell(self._standing)
+        self._ledger.write(self._standing)
         self._ledger.beat(now)
 
     def _note(self, **news: object) -> None:

@@ -68,7 +68,7 @@ class HookLine:
         if self.auxiliary.pid == 0:
             self.auxiliary.due = 0.0 if set(self._settings.hooks) & set(ARBITERS) else math.inf
 
-    def tell(self, name: str, *args: object, then: Callable[[bool], object] = bool) -> None:
+    def call(self, name: str, *args: object, then: Callable[[bool], object] = bool) -> None:
         """Run the hook `name`, if there is one, then do `then(whether all went well)`."""
         if name not in self._settings.hooks:
             then(True)

@@ -87,7 +87,7 @@ class Reconfiguration:
         before = self._pool.size
         self._pool.resize(by)
         if self._pool.size != before:
-            self._hooks.tell("nworkers_changed", self._pool.size, before)
+            self._hooks.call("nworkers_changed", self._pool.size, before)
 
     def _propose(self, read: Settings) -> None:
         new, held = keep_fixed(read, self._regimes.serving)
@@ -95,7 +95,7 @@ class Reconfiguration:
             LOGGER.warning("HUP does not change %s: restart, or send USR2 where no listener changes", ", ".join(held))
         self._regimes.propose(new)
         self._hooks.renew(new)
-        self._hooks.tell("on_reload", then=partial(self._roll, new))
+        self._hooks.call("on_reload", then=partial(self._roll, new))
 
     def _roll(self, new: Settings, well: bool) -> None:
         if not well:

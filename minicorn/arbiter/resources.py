@@ -12,7 +12,7 @@ import time
 from minicorn.arbiter.auxiliary import Auxiliaries
 from minicorn.arbiter.succession import Inheritance, InheritedWorker
 from minicorn.config.configfile import Reading
-from minicorn.config.settings import Settings, tell
+from minicorn.config.settings import Settings, to_data
 from minicorn.errors import ConfigError
 from minicorn.figures.directory import Directory
 from minicorn.logs.logs import Logs
@@ -144,7 +144,7 @@ class Resources:
             size=pool.size,
             generation=pool.rolls.generation,
             newest=pool.rolls.newest,
-            settings=tell(settings),
+            settings=to_data(settings),
             manager=self.manager.variables,
             arguments=arguments,
             cwd=cwd,

@@ -88,7 +88,7 @@ class Inheritance(Value):
     size: int
     generation: int
     newest: int
-    settings: dict[str, object]  # of what serves, as `settings.tell` has them
+    settings: dict[str, object]  # of what serves, as `settings.to_data` has them
     manager: dict[str, str]  # the service manager's variables, which no child may see
     arguments: list[str]  # how the program was called
     cwd: str
@@ -112,14 +112,14 @@ def read(config: Configuration) -> Outcome:
     with os.fdopen(int(fd), "r+b", buffering=0) as file:
         if CHECK in os.environ:
             place, values = config.look()
-            file.write(json.dumps([place, values.tell() if values else None]).encode())
+            file.write(json.dumps([place, values.to_data() if values else None]).encode())
             return config.settle(place, values)
         file.seek(0)
         left = file.readall()
     if not left:  # a check of another version
         return config.read()
     place, told = json.loads(left)
-    return config.settle(place, FileValues.retold(told) if told else None)
+    return config.settle(place, FileValues.from_data(told) if told else None)
 
 
 def exec_successor(inherited: Inheritance, read_fd: int) -> None:

@@ -114,7 +114,7 @@ class Upgrade:
         heard = self._resources.channels.keys() >= self._pool.children.keys()
         if self.state is State.DUE and self._pool.calm and heard and not self._asked:
             self._asked = True
-            self._hooks.tell("pre_exec", then=self._carry_out)
+            self._hooks.call("pre_exec", then=self._carry_out)
 
     def _carry_out(self, well: bool) -> None:
         """pre_exec has run, and all went `well` or not. When the exec fails, all is as it was; signals that came

@@ -45,14 +45,14 @@ class FileValues(Value):
     hooks: tuple[str, ...] = ()
     source: bytes = b""  # its own, where it defines hooks
 
-    def tell(self) -> dict[str, object]:
+    def to_data(self) -> dict[str, object]:
         """It, as JSON has it."""
         return {"values": self.values, "hooks": self.hooks, "source": self.source.decode("latin-1")}
 
     @classmethod
-    def retold(cls, told: Mapping[str, Any]) -> FileValues:
-        """What `tell` has told."""
-        return cls(told["values"], tuple(told["hooks"]), told["source"].encode("latin-1"))
+    def from_data(cls, data: Mapping[str, Any]) -> FileValues:
+        """What `to_data` has given."""
+        return cls(data["values"], tuple(data["hooks"]), data["source"].encode("latin-1"))
 
 
 def find(directory: str) -> str | None:
@@ -108,7 +108,7 @@ class Reading:
             said = json.loads(self._text)
             if "fault" in said:
                 raise ConfigError(f"{self.place}: {said['fault']}")
-            return FileValues.retold(said)
+            return FileValues.from_data(said)
         if ended:
             self.abandon()
             raise ConfigError(f"{self.place}: it ended the process that read it")

@@ -250,14 +250,14 @@ def keep_fixed(new: Settings, old: Settings) -> tuple[Settings, list[str]]:
     return replace(new, **held), changed
 
 
-def tell(settings: Settings) -> dict[str, object]:
+def to_data(settings: Settings) -> dict[str, object]:
     """All of `settings` that is not fixed, as JSON has it."""
     names = [name for name in Settings.__fields__ if name not in OPTIONS or not OPTIONS[name].fixed]
     return {name: getattr(settings, name) for name in names} | {"source": settings.source.decode("latin-1")}
 
 
-def retold(told: Mapping[str, object], settings: Settings) -> Settings:
-    """`settings` with what `tell` has told, of which another version may know more, or less."""
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
+def from_data(data: Mapping[str, object], settings: Settings) -> Settings:
+    """`settings` with what `to_data` has given, of which another version may know more, or less."""
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
     known = {name: value for name, value in values.items() if name in Settings.__fields__}
-    return replace(settings, **known | {"source": str(told["source"]).encode("latin-1")})
+    return replace(settings, **known | {"source": str(data["source"]).encode("latin-1")})

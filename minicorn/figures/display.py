@@ -137,7 +137,7 @@ def table(snapshot: Snapshot, width: int) -> list[str]:
     return [line[:width].rstrip() for line in lines]
 
 
-class Pace(Value):
+class Rates(Value):
     """What happened between two looks, a second."""
 
     requests: float = 0.0
@@ -149,13 +149,13 @@ class Pace(Value):
     queued: float = 0.0  # p95 of the queue, in seconds
 
 
-def pace(before: Snapshot, after: Snapshot) -> Pace:
+def rates(before: Snapshot, after: Snapshot) -> Rates:
     """From `before` to `after`."""
     span = max(1e-9, after.now - before.now)
     passed = after.totals - before.totals
     used = {worker.pid: worker.usage.cpu for worker in before.workers}
     cpu = sum(worker.usage.cpu - used.get(worker.pid, 0.0) for worker in after.workers)
-    return Pace(
+    return Rates(
         passed.requests / span,
         passed.by_status["5xx"] / span,
         passed.refused / span,
@@ -167,10 +167,10 @@ def pace(before: Snapshot, after: Snapshot) -> Pace:
 
 
 def frame(
-    looks: Sequence[Snapshot], paces: Sequence[Pace], sort: str, width: int, height: int, alphabet: str = BARS
+    looks: Sequence[Snapshot], history: Sequence[Rates], sort: str, width: int, height: int, alphabet: str = BARS
 ) -> list[str]:
-    """One frame of `top`, at most `height` lines of `width` columns; `looks` are the last two, `paces` the history."""
-    now, last = looks[-1], paces[-1]
+    """One frame of `top`, at most `height` lines of `width` columns; the last two `looks`, and the `history` before."""
+    now, last = looks[-1], history[-1]
     room = max(10, width - 30)
     quantiles = "  ".join(f"{name} {latency(value)}" for name, value in zip(QUANTILES, last.quantiles, strict=False))
     waiting = sum(queue.waiting for queue in now.queues)
@@ -181,8 +181,8 @@ def frame(
         f"latency   {quantiles}",
         f"queue p95 {latency(last.queued)}  waiting {waiting}  5xx {last.errors:,.0f}/s  refused {last.refused:,.0f}/s",
         f"cpu {last.cpu:.0%}  memory {memory}  connections {now.connections:,}  hand-offs {last.given:,.0f}/s",
-        f"requests {last.requests:>9,.0f} /s  {bars([each.requests for each in paces], room, alphabet)}",
-        f"p95      {_p95(last):>9} ms  {bars([_p95_of(each) for each in paces], room, alphabet)}",
+        f"requests {last.requests:>9,.0f} /s  {bars([each.requests for each in history], room, alphabet)}",
+        f"p95      {_p95(last):>9} ms  {bars([_p95_of(each) for each in history], room, alphabet)}",
         "",
         *_lanes(looks, sort, width, max(1, height - 11)),
     ]
@@ -190,11 +190,11 @@ def frame(
     return [line[:width].rstrip() for line in [*lines, "", footer]][:height]
 
 
-def _p95_of(each: Pace) -> float:
+def _p95_of(each: Rates) -> float:
     return each.quantiles[1] if each.quantiles else 0.0
 
 
-def _p95(each: Pace) -> str:
+def _p95(each: Rates) -> str:
     return f"{_p95_of(each) * 1000:.3g}"
 
 

@@ -89,7 +89,7 @@ class Beat(Value):
         return f"{took} booting" if self.activity is Activity.BOOTING else f"idle for {took}"
 
 
-class Entry(Value):
+class Occupant(Value):
     """What the arbiter has written on a page: which worker's it is. Without a worker, the pid is 0."""
 
     pid: int
@@ -243,10 +243,10 @@ class Page:
             head,
         )
 
-    def read_entry(self) -> Entry:
+    def read_occupant(self) -> Occupant:
         """Read whose page this is; pid 0 for nobody's."""
         life = _LIVES[min(self._numbers[_LIFE], len(_LIVES) - 1)]
-        return Entry(self._numbers[_PID], self._numbers[_GENERATION], self._times[_BORN], life)
+        return Occupant(self._numbers[_PID], self._numbers[_GENERATION], self._times[_BORN], life)
 
     def read_counters(self) -> Counters:
         """Read what the worker has done."""

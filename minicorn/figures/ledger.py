@@ -31,7 +31,7 @@ class Ledger:
         self._memory = memory
         self._numbers = memoryview(memory)[:_COUNTERS].cast("Q")
         self._times = memoryview(memory)[:_COUNTERS].cast("d")
-        self._told: Standing | None = None
+        self._written: Standing | None = None
 
     # The arbiter's
 
@@ -53,14 +53,14 @@ class Ledger:
             self._memory[_COUNTERS : _COUNTERS + BLOCK.size] = total.pack()
             page.vacate()
 
-    def tell(self, standing: Standing) -> None:
+    def write(self, standing: Standing) -> None:
         """Where the server stands now."""
-        if standing == self._told:
+        if standing == self._written:
             return
         data = standing.to_json().encode("utf-8", "replace")
         if len(data) > TEXT_MOST:  # what is known of old stays true enough
             return
-        self._told = standing
+        self._written = standing
         with self._writing():
             self._memory[_TEXT : _TEXT + len(data)] = data
             self._numbers[_LENGTH] = len(data)

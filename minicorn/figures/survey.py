@@ -120,19 +120,19 @@ def _look(path: Path, book: Ledger) -> Snapshot:
 
 
 def _view(slot: int, page: Page) -> WorkerView:
-    entry, beat = page.read_entry(), page.read()
+    occupant, beat = page.read_occupant(), page.read()
     counters: Counters = page.read_counters()
     at, error = page.read_error()
-    if entry.life is State.READY:
+    if occupant.life is State.READY:
         state = Condition.BUSY if beat.activity is Activity.BUSY else Condition.IDLE
     else:
-        state = Condition(entry.life.value)
+        state = Condition(occupant.life.value)
     return WorkerView(
         slot,
-        entry.pid,
-        entry.generation,
+        occupant.pid,
+        occupant.generation,
         state,
-        entry.born,
+        occupant.born,
         beat.since,
         beat.request,
         beat.client,

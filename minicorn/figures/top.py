@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from minicorn.figures import display
-from minicorn.figures.display import Pace
+from minicorn.figures.display import Rates
 from minicorn.figures.snapshot import Snapshot
 
 EVERY = 1.0
@@ -27,20 +27,20 @@ _BOLD, _PLAIN = "\033[1m", "\033[0m"
 def run(look: Callable[[], Snapshot]) -> None:
     """Show what `look` sees. What it raises when the server has ended ends this too."""
     looks = deque([look()], 2)
-    paces: deque[Pace] = deque(maxlen=HISTORY)
+    history: deque[Rates] = deque(maxlen=HISTORY)
     alphabet = display.BARS if "utf" in (sys.stdout.encoding or "").lower() else display.ASCII_BARS
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         time.sleep(EVERY)
         looks.append(look())
-        paces.append(display.pace(looks[0], looks[1]))
-        print("\n".join(display.frame(list(looks), list(paces), "slot", 80, 1000, alphabet)[:-2]))
+        history.append(display.rates(looks[0], looks[1]))
+        print("\n".join(display.frame(list(looks), list(history), "slot", 80, 1000, alphabet)[:-2]))
         return
     sort = "slot"
     with _screen():
-        paces.append(Pace())
+        history.append(Rates())
         while True:
             columns, rows = shutil.get_terminal_size()
-            _draw(display.frame(list(looks), list(paces), sort, columns, rows, alphabet))
+            _draw(display.frame(list(looks), list(history), sort, columns, rows, alphabet))
             key = _key(EVERY)
             if key in ("q", "\x03", "\x1b"):
                 return
@@ -48,7 +48,7 @@ def run(look: Callable[[], Snapshot]) -> None:
                 sort = display.SORTS[key]
                 continue
             looks.append(look())
-            paces.append(display.pace(looks[0], looks[-1]))
+            history.append(display.rates(looks[0], looks[-1]))
 
 
 @contextmanager

@@ -42,7 +42,7 @@ _PAIR = r'[ \t]*+(?:([!#$%&\'*+\-.^_`|~0-9A-Za-z]++)=(?:"((?:[^"\\]|\\.)*+)"|([^
 _ESCAPED = r"\\(.)"
 
 
-class Story(Record, quick=True):
+class Client(Record, quick=True):
     """A client as proxies describe it; "" for what none has said."""
 
     address: str = ""
@@ -53,7 +53,7 @@ class Story(Record, quick=True):
     prefix: str | None = None
 
 
-def settle(
+def environ_keys(
     said: Mapping[str, str], believed: frozenset[str], trusts: Callable[[str], bool], host: str, scheme: str
 ) -> dict[str, str]:
     """The environ keys that follow from the fields that a trusted peer has `said`, by their CGI names.
@@ -62,37 +62,37 @@ def settle(
     request's own. ProtocolError (400) for what is malformed or contradicts itself.
     """
     words = {name: said.get(_KEYS.get(name, ""), "") for name in believed}
-    story = _read_x_forwarded(words, trusts)
+    client = _read_x_forwarded(words, trusts)
     if words.get("forwarded"):
-        _agree(story, _read_forwarded(words["forwarded"], trusts))
-    return _render(story, host, scheme)
+        _merge(client, _read_forwarded(words["forwarded"], trusts))
+    return _render(client, host, scheme)
 
 
-def _read_x_forwarded(words: Mapping[str, str], trusts: Callable[[str], bool]) -> Story:
+def _read_x_forwarded(words: Mapping[str, str], trusts: Callable[[str], bool]) -> Client:
     address, port, depth = _find_client(_split(words.get("x-forwarded-for", "")), trusts)
 
     def word(name: str) -> str:
         values = _split(words.get(name, ""))
         return values[max(0, len(values) - 1 - depth)] if values else ""
 
-    story = Story(address, port, _scheme(word("x-forwarded-proto")), _host(word("x-forwarded-host")))
-    story.server_port = word("x-forwarded-port")
-    if story.server_port and not (re.fullmatch(_PORT, story.server_port) and int(story.server_port) <= 65535):
+    client = Client(address, port, _scheme(word("x-forwarded-proto")), _host(word("x-forwarded-host")))
+    client.server_port = word("x-forwarded-port")
+    if client.server_port and not (re.fullmatch(_PORT, client.server_port) and int(client.server_port) <= 65535):
         raise ProtocolError(400, "X-Forwarded-Port is no port")
     if words.get("x-forwarded-prefix"):
-        story.prefix = word("x-forwarded-prefix").rstrip("/")
-        if not re.fullmatch(_PREFIX, story.prefix) or re.search(_ASTRAY, unquote(story.prefix)):
+        client.prefix = word("x-forwarded-prefix").rstrip("/")
+        if not re.fullmatch(_PREFIX, client.prefix) or re.search(_ASTRAY, unquote(client.prefix)):
             raise ProtocolError(400, "X-Forwarded-Prefix is no path")
-    return story
+    return client
 
 
-def _read_forwarded(text: str, trusts: Callable[[str], bool]) -> Story:
+def _read_forwarded(text: str, trusts: Callable[[str], bool]) -> Client:
     elements = [element for element in _parse_forwarded(text) if element]
     if not elements:
-        return Story()
+        return Client()
     address, port, depth = _find_client([element.get("for", "") for element in elements], trusts)
     element = elements[len(elements) - 1 - depth]
-    return Story(address, port, _scheme(element.get("proto", "")), _host(element.get("host", "")))
+    return Client(address, port, _scheme(element.get("proto", "")), _host(element.get("host", "")))
 
 
 def _parse_forwarded(text: str) -> list[dict[str, str]]:
@@ -159,34 +159,34 @@ def _host(text: str) -> str:
     return text
 
 
-def _agree(story: Story, other: Story) -> None:
+def _merge(client: Client, other: Client) -> None:
     """Take over what only `other` says; where both speak they say the same."""
-    for name in Story.__fields__:
-        ours, theirs = getattr(story, name), getattr(other, name)
+    for name in Client.__fields__:
+        ours, theirs = getattr(client, name), getattr(other, name)
         if not ours:
-            setattr(story, name, theirs if theirs is not None else ours)
+            setattr(client, name, theirs if theirs is not None else ours)
         elif theirs and theirs != ours:
             raise ProtocolError(400, f"Forwarded and X-Forwarded-* contradict each other about the {name}")
 
 
-def _render(story: Story, host: str, scheme: str) -> dict[str, str]:
+def _render(client: Client, host: str, scheme: str) -> dict[str, str]:
     keys: dict[str, str] = {}
-    if story.address:
-        keys["REMOTE_ADDR"], keys["REMOTE_PORT"] = story.address, story.port
-    if story.scheme:
-        keys["wsgi.url_scheme"] = story.scheme
-    if story.host:
-        keys["HTTP_HOST"] = story.host
-    if story.server_port:
-        keys["SERVER_PORT"] = story.server_port
-        name, given = _split_port(story.host or host)
-        if story.host and given and given != story.server_port:
+    if client.address:
+        keys["REMOTE_ADDR"], keys["REMOTE_PORT"] = client.address, client.port
+    if client.scheme:
+        keys["wsgi.url_scheme"] = client.scheme
+    if client.host:
+        keys["HTTP_HOST"] = client.host
+    if client.server_port:
+        keys["SERVER_PORT"] = client.server_port
+        name, given = _split_port(client.host or host)
+        if client.host and given and given != client.server_port:
             raise ProtocolError(400, "X-Forwarded-Host and X-Forwarded-Port contradict each other")
-        usual = _DEFAULT_PORTS.get(story.scheme or scheme)
+        usual = _DEFAULT_PORTS.get(client.scheme or scheme)
         if name:
-            keys["HTTP_HOST"] = name if story.server_port == usual else f"{name}:{story.server_port}"
-    if story.prefix is not None:
-        keys["SCRIPT_NAME"] = unquote(story.prefix)
+            keys["HTTP_HOST"] = name if client.server_port == usual else f"{name}:{client.server_port}"
+    if client.prefix is not None:
+        keys["SCRIPT_NAME"] = unquote(client.prefix)
     return keys
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 
 from minicorn.logs.formats import JsonFormatter, TextFormatter
-from minicorn.logs.logger import LOGGER, name_of, tell
+from minicorn.logs.logger import LOGGER, name_of, report
 from minicorn.logs.output import Output
 from minicorn.system.systemd import is_journal
 
@@ -48,4 +48,4 @@ def reopen_handlers() -> None:
             try:
                 handler.close()  # it opens again with the next record
             except Exception as error:
-                tell(f"log handler {name_of(handler)}", error)
+                report(f"log handler {name_of(handler)}", error)

@@ -41,14 +41,14 @@ class OurLogger(logging.Logger):
         try:
             return super().makeRecord(*args, **more)
         except Exception as error:
-            tell("the log record factory", error)
+            report("the log record factory", error)
             return logging.LogRecord(*args[:8])
 
     def filter(self, record: logging.LogRecord) -> bool:
         try:
             return super().filter(record)
         except Exception as error:
-            tell("a log filter", error)
+            report("a log filter", error)
             return True
 
     def callHandlers(self, record: logging.LogRecord) -> None:  # noqa: N802
@@ -61,7 +61,7 @@ class OurLogger(logging.Logger):
                     try:
                         handler.handle(record)
                     except Exception as error:
-                        tell(f"log handler {name_of(handler)}", error)
+                        report(f"log handler {name_of(handler)}", error)
             logger = logger.parent if logger.propagate else None
 
 
@@ -80,7 +80,7 @@ def name_of(handler: logging.Handler) -> str:
     return f"{type(handler).__module__}.{type(handler).__qualname__}"
 
 
-def tell(what: str, error: BaseException) -> None:
+def report(what: str, error: BaseException) -> None:
     """Say on standard error what is broken, once a minute; where nobody reads that, it is not said."""
     now = time.monotonic()
     if now < _told.get(what, 0.0):

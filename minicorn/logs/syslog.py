@@ -17,7 +17,7 @@ from logging.handlers import SysLogHandler
 from minicorn.config.address import parse_port
 from minicorn.config.settings import Settings
 from minicorn.errors import ConfigError
-from minicorn.logs.logger import tell
+from minicorn.logs.logger import report
 
 # Seconds that one record may wait for a log server that is slow, or not there
 _PATIENCE = 1.0
@@ -70,7 +70,7 @@ class Syslog(SysLogHandler):
         assert error is not None
         if isinstance(error, TimeoutError):
             self._rests_until = time.monotonic() + _REST
-        tell(self._place, error)
+        report(self._place, error)
         if self.socket is not None:
             self.socket.close()
             self.socket = None  # type: ignore[assignment]

@@ -52,7 +52,7 @@ class Forking(Record):
         self.hurry()
         self._renewing = True
 
-    def missed(self, strikes: int, now: float) -> None:
+    def failed(self, strikes: int, now: float) -> None:
         """Put the next try off, as a template has died, or could not be forked."""
         self._due, self._strikes = put_off("templates", strikes, now, self.agenda), strikes
 

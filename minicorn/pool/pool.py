@@ -89,9 +89,9 @@ class Pool:
             return
         self._agenda.say(Level.ERROR, f"cannot start a {'template' if action.template else 'worker'}: {reason}")
         if action.template:
-            self.forking.missed(action.strikes + 1, now)
+            self.forking.failed(action.strikes + 1, now)
         elif action.generation == PLACEHOLDER:
-            self.waiting.placeholder_missed(now)
+            self.waiting.placeholder_failed(now)
         else:
             self.vacancies.add(action.strikes + 1, now)
 
@@ -111,7 +111,7 @@ class Pool:
             self._agenda.say(Level.DEBUG if self.rolls.development else Level.INFO, f"{worker} is up {took}")
             return
         purpose = ", to show the error until the code is mended" if worker.stumbled else ""
-        self._agenda.say(self.rolls.murmur, f"{worker} is ready {took}{purpose}")
+        self._agenda.say(self.rolls.quiet_level, f"{worker} is ready {took}{purpose}")
         self.booted = True
         self._boot_failures = 0
         self.waiting.ready(worker.generation)
@@ -125,13 +125,13 @@ class Pool:
         if worker.dismissed or (self.stopping is not None and (now >= self.stopping.at or not self.booted)):
             return worker
         if worker.generation == PLACEHOLDER:
-            self.waiting.placeholder_missed(now)
+            self.waiting.placeholder_failed(now)
             return worker
         essential = not worker.template or self.forking.fork_source is ForkSource.TEMPLATE
         if not worker.was_ready and self.stopping is None and essential:
             self._boot_failed(worker)
         if worker.template:
-            self.forking.missed(worker.strikes_after(now), now)
+            self.forking.failed(worker.strikes_after(now), now)
             self._reforks.forget(worker.generation)
         elif worker.generation <= self.rolls.wanted:
             self.vacancies.add(worker.strikes_after(now), now)

@@ -70,7 +70,7 @@ class Rolls(Record):
         return self.current.generation if self.current else self.generation
 
     @property
-    def murmur(self) -> Level:
+    def quiet_level(self) -> Level:
         """The level of what goes without saying to somebody who edits and looks."""
         return Level.DEBUG if self.development and self.newest > 1 else Level.INFO
 
@@ -118,7 +118,7 @@ class Rolls(Record):
         if roll is not None:
             if (roll.stumbled or roll.promoted or self.development) and self.wished:
                 newer = f"roll to generation {roll.generation} is given up for a newer one"
-                self.agenda.say(Level.WARNING if roll.stumbled and not self.development else self.murmur, newer)
+                self.agenda.say(Level.WARNING if roll.stumbled and not self.development else self.quiet_level, newer)
                 self.end(Ending.SUPERSEDED)
             elif self._is_complete(roll, workers, size):
                 self._tell_done(roll, size, now - roll.began)
@@ -128,7 +128,7 @@ class Rolls(Record):
         self.wished = False
         self._begin(min(now, since))
         self.failure = ""
-        self.agenda.say(self.murmur, f"rolling to generation {self.newest}")
+        self.agenda.say(self.quiet_level, f"rolling to generation {self.newest}")
         return True
 
     def _begin(self, began: float, promoted: bool = False) -> None:

@@ -37,7 +37,7 @@ class Waiting(Record):
         if generation > self.stale:
             self.since = math.inf
 
-    def placeholder_missed(self, now: float) -> None:
+    def placeholder_failed(self, now: float) -> None:
         """Have the next placeholder come as late as the first, which has died, or could not be forked."""
         if self.since < math.inf:
             self.since = now

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from minicorn.config.settings import Settings
 from minicorn.errors import ProtocolError
-from minicorn.http.forwarded import settle
+from minicorn.http.forwarded import environ_keys
 from minicorn.http.peers import Peers
 from minicorn.logs.logger import LOGGER
 from minicorn.typed import TYPE_CHECKING
@@ -59,7 +59,7 @@ class Claims:
             else:
                 said.setdefault("HTTP_" + name.upper().replace("-", "_"), []).append(value.strip(" \t"))
         joined = {key: ", ".join(values) for key, values in said.items()}
-        return joined | settle(joined, self._believed, self.peers.lists, host, scheme)
+        return joined | environ_keys(joined, self._believed, self.peers.lists, host, scheme)
 
     def _tell(self, name: str, reason: str = "") -> None:
         """Say once of each name that it never reaches the application; not of ever new ones."""

@@ -126,10 +126,10 @@ class WorkerHooks:
 
     def guard(self, name: str, *args: object) -> None:
         """Run the hook, if there is one; HookFailed when it raises."""
-        if not self.tell(name, *args):
+        if not self.call(name, *args):
             raise HookFailed(f"hook {name} raised")
 
-    def tell(self, name: str, *args: object) -> bool:
+    def call(self, name: str, *args: object) -> bool:
         """Run the hook, if there is one; whether all went well."""
         return name not in self._hooks or run_hook(name, self._hooks[name], *args)
 
@@ -155,4 +155,4 @@ class WorkerHooks:
         self.worker.nr = self._answered  # which a hook may have made anything
         request, self._request = self._request or make_request(environ), None
         response = SimpleNamespace(status=status, status_code=int(status[:3]), headers=headers, sent=sent)
-        self.tell("post_request", self.worker, request, environ, response)
+        self.call("post_request", self.worker, request, environ, response)

@@ -18,7 +18,7 @@ from minicorn.serving import order
 from minicorn.serving.connection import BODY, REPLY
 from minicorn.serving.forksafety import Watch
 from minicorn.serving.post import Post
-from minicorn.serving.template import beget
+from minicorn.serving.template import fork_twice
 from minicorn.system import channel, signals
 from minicorn.system.channel import Message
 from minicorn.system.signals import Signals
@@ -49,7 +49,7 @@ class Promotion:
             ordered.channel.send(channel.FAILED, "it has " + ", ".join(hindrances))
             ordered.close()
         else:
-            beget(ordered, lambda: self._be_born(ordered))
+            fork_twice(ordered, lambda: self._run_template(ordered))
 
     def _find_hindrances(self, ordered: Post) -> Iterator[str]:
         if any(connection.state in (BODY, REPLY) for connection in self._server.connections):
@@ -58,7 +58,7 @@ class Promotion:
         ours = [connection.fd for connection in self._server.connections]
         yield from self._watch.descriptors([*ours, *ordered.descriptors])
 
-    def _be_born(self, ordered: Post) -> int:
+    def _run_template(self, ordered: Post) -> int:
         """In the template to be: let go of what is the worker's, which lives on."""
         self._server.shutdown()
         self._signals.close()

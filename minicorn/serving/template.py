@@ -80,17 +80,17 @@ class Template:
             self._post.lay_down()
             return boot(post)
 
-        beget(post, run)
+        fork_twice(post, run)
 
     def _set_title(self, state: str) -> None:
         set_title(f"minicorn: template gen {self._post.generation} [{self._title}] {state}")
 
 
-def beget(post: Post, run: Callable[[], int]) -> None:
+def fork_twice(post: Post, run: Callable[[], int]) -> None:
     """Fork for an ordered `post` a process that does `run()` once the arbiter knows it; it is no child of
     ours but the arbiter's. What came with the order is closed here."""
     try:
-        middle = spawn.fork(lambda: _be_middle(post, run), heir=True)
+        middle = spawn.fork(lambda: _run_middle(post, run), heir=True)
         with contextlib.suppress(ChildProcessError):  # the application ignores SIGCHLD
             os.waitpid(middle, 0)
     except OSError as error:
@@ -99,16 +99,16 @@ def beget(post: Post, run: Callable[[], int]) -> None:
         post.close()
 
 
-def _be_middle(post: Post, run: Callable[[], int]) -> int:
+def _run_middle(post: Post, run: Callable[[], int]) -> int:
     try:
-        spawn.fork(lambda: _be_born(post, run), heir=True)
+        spawn.fork(lambda: _run_newborn(post, run), heir=True)
         return ExitCode.OK
     except OSError as error:
         post.channel.send(channel.FAILED, error.strerror or str(error))
         return ExitCode.CONFIG
 
 
-def _be_born(post: Post, run: Callable[[], int]) -> int:
+def _run_newborn(post: Post, run: Callable[[], int]) -> int:
     spawn.lead_group()
     post.channel.send(channel.BORN, os.getpid())
     return run() if post.channel.pass_gate() else ExitCode.OK

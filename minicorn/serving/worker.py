@@ -195,7 +195,7 @@ class Worker:
     def _abort(self, signum: int, frame: FrameType | None) -> None:
         """SIGABRT, after faulthandler has written the stack: the hook, then the end that was meant."""
         if self._hooks is not None:
-            self._hooks.tell("worker_abort", self._hooks.worker)
+            self._hooks.call("worker_abort", self._hooks.worker)
         signal.signal(signal.SIGABRT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGABRT)
 
@@ -205,7 +205,7 @@ class Worker:
                 self._post.channel.send(channel.RECYCLE, "it was sent SIGTERM")
             elif signum == signal.SIGQUIT:
                 if self._hooks is not None:
-                    self._hooks.tell("worker_int", self._hooks.worker)
+                    self._hooks.call("worker_int", self._hooks.worker)
                 self._leave()
                 spawn.leave(ExitCode.OK)
 
@@ -252,7 +252,7 @@ class Worker:
             faulthandler.dump_traceback_later(max(LEAVE_MARGIN, patience), exit=True, file=self._post.stack_fd)
         try:
             if self._hooks is not None:
-                self._hooks.tell("worker_exit", self._hooks.server, self._hooks.worker)
+                self._hooks.call("worker_exit", self._hooks.server, self._hooks.worker)
             threading._shutdown()  # type: ignore[attr-defined]  # what the interpreter does before atexit
             atexit._run_exitfuncs()
         except BaseException as error:

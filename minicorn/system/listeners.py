@@ -51,7 +51,7 @@ class Listener:
         return self.name.replace("http", scheme, 1) if self.port else self.name
 
     def accept(self) -> tuple[socket.socket, tuple[str, str]]:
-        """Accept a client: its non-blocking socket, its address and port, "" where it has none. OSError as accept(2)."""
+        """Accept a client: its non-blocking socket, address and port, "" where it has none. OSError as accept(2)."""
         fd, address = self.socket._accept()  # type: ignore[attr-defined]  # what accept() calls, before it asks
         client = rights.Socket(*self._kind, fd)
         client.setblocking(False)

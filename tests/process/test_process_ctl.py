@@ -229,7 +229,7 @@ def test_a_made_up_directory_gets_nobody_signalled(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "60"]) as victim:
         try:
             made_up.ledger().beat(time.monotonic())
-            made_up.ledger().tell(Standing(pid=victim.pid, size=1))
+            made_up.ledger().write(Standing(pid=victim.pid, size=1))
             for command in ("reload", "stop", "reopen-logs", "upgrade", "stacks"):
                 flags = ("--worker-tmp-dir", str(tmp_path), command)
                 done = subprocess.run([*CTL, *flags], env=environment(), capture_output=True, text=True, timeout=60)

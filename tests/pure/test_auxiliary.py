@@ -29,7 +29,7 @@ def test_an_auxiliary_is_due_at_once_and_not_while_it_lives(auxiliary):
 
 def test_an_auxiliary_that_dies_young_comes_back_ever_more_slowly(auxiliary):
     both = Auxiliaries([auxiliary])
-    delays = [auxiliary.missed(100.0) for _ in range(10)]
+    delays = [auxiliary.failed(100.0) for _ in range(10)]
     assert delays[:3] == [0.0, BACKOFF_FIRST, 2 * BACKOFF_FIRST]
     assert max(delays) == BACKOFF_MOST
     assert both.due(100.0 + BACKOFF_MOST - 0.1) == [] and both.wake_at == 100.0 + BACKOFF_MOST
@@ -38,10 +38,10 @@ def test_an_auxiliary_that_dies_young_comes_back_ever_more_slowly(auxiliary):
 
 def test_an_auxiliary_that_was_healthy_comes_back_at_once(auxiliary):
     for _ in range(5):
-        auxiliary.missed(0.0)
+        auxiliary.failed(0.0)
     ours, theirs = channel.pair()
     auxiliary.spawned(7, ours, 1.0)
-    assert auxiliary.missed(1.0 + HEALTHY) == 0.0
+    assert auxiliary.failed(1.0 + HEALTHY) == 0.0
     ours.close()
     theirs.close()
 

@@ -65,13 +65,13 @@ def test_a_page_has_its_size_before_its_name(directory: Directory, monkeypatch: 
 def test_who_looks_while_the_arbiter_writes_looks_again(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = directory.ledger()
     ledger.beat(10.0)
-    ledger.tell(Standing(size=3))
+    ledger.write(Standing(size=3))
     with ledger._writing():
         ledger._memory[4096:4097] = b"?"
     ledger._numbers[1] += 1
 
     def write(seconds: float) -> None:
-        ledger.tell(Standing(size=4))
+        ledger.write(Standing(size=4))
 
     monkeypatch.setattr(survey.time, "sleep", write)
     assert survey.look(Path(directory.path)).standing.size == 4

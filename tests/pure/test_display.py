@@ -4,7 +4,7 @@ import pytest
 
 from minicorn.figures import display
 from minicorn.figures.counters import NOTHING, ROWS, Counters
-from minicorn.figures.display import Pace, duration, latency, pace, size
+from minicorn.figures.display import Rates, duration, latency, rates, size
 from minicorn.figures.document import document
 from minicorn.figures.snapshot import Condition, QueueView, Snapshot, Usage, WorkerView
 from minicorn.pool.rolls import Ending, Rolled
@@ -120,7 +120,7 @@ def test_an_arbiter_that_says_nothing_is_told_of(snapshot: Snapshot) -> None:
 
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_no_line_is_wider_than_the_terminal(snapshot: Snapshot, width: int) -> None:
-    frame = display.frame([snapshot, snapshot], [Pace()] * 400, "slot", width, 40)
+    frame = display.frame([snapshot, snapshot], [Rates()] * 400, "slot", width, 40)
     assert max(map(len, display.table(snapshot, width))) <= width
     assert max(map(len, frame)) <= width
 
@@ -132,7 +132,7 @@ def test_a_client_is_named_whole_or_not_at_all(room: int, text: str) -> None:
 
 def test_a_frame_is_no_higher_than_the_terminal_and_says_what_is_left_out(snapshot: Snapshot) -> None:
     many = replace(snapshot, workers=tuple(worker(slot) for slot in range(1, 60)))
-    frame = display.frame([many, many], [Pace()], "slot", 80, 24)
+    frame = display.frame([many, many], [Rates()], "slot", 80, 24)
     assert len(frame) <= 24
     assert any("more" in line for line in frame)
 
@@ -144,7 +144,7 @@ def test_workers_are_sorted_as_is_wished(snapshot: Snapshot, sort: str, first: i
     before = replace(
         after, now=100.0, workers=tuple(replace(each, usage=Usage(1.0), counters=served(10)) for each in workers)
     )
-    frame = display.frame([before, after], [Pace()], sort, 80, 24)
+    frame = display.frame([before, after], [Rates()], sort, 80, 24)
     head = next(at for at, line in enumerate(frame) if line.startswith("SLOT"))
     assert frame[head + 1].split()[0] == str(first)
 
@@ -155,7 +155,7 @@ def test_a_pace_is_what_came_between_two_looks(snapshot: Snapshot) -> None:
         now=102.0,
         workers=(worker(1, requests=30, cpu=2.0), worker(2, requests=30, cpu=3.0), worker(9, requests=4, cpu=0.5)),
     )
-    measured = pace(snapshot, later)
+    measured = rates(snapshot, later)
     assert measured.requests == 12.0
     assert measured.cpu == pytest.approx(0.75)
     assert measured.quantiles[0] == pytest.approx(0.0035)

@@ -4,7 +4,7 @@ import pytest
 from costs import FACTOR, growth
 
 from minicorn.errors import ProtocolError
-from minicorn.http.forwarded import BELIEVABLE, settle
+from minicorn.http.forwarded import BELIEVABLE, environ_keys
 from minicorn.http.peers import Peers
 
 ALL = frozenset(BELIEVABLE)
@@ -14,7 +14,7 @@ TRUSTED = Peers("127.0.0.1,10.0.0.0/8,2001:db8:1::/48,unix")
 def settled(own_host: str = "inner", own_scheme: str = "http", **said: str) -> dict[str, str]:
     prefix = {name: "HTTP_" if name == "forwarded" else "HTTP_X_FORWARDED_" for name in said}
     fields = {prefix[name] + name.upper(): value for name, value in said.items()}
-    return settle(fields, ALL, TRUSTED.lists, own_host, own_scheme)
+    return environ_keys(fields, ALL, TRUSTED.lists, own_host, own_scheme)
 
 
 def client(hops: str) -> tuple[str | None, str | None]:
@@ -211,7 +211,7 @@ def test_only_what_is_believed_counts(name: str) -> None:
         "HTTP_X_FORWARDED_PREFIX": "/a",
         "HTTP_FORWARDED": "for=203.0.113.9",
     }
-    keys = settle(said, frozenset({name}), TRUSTED.lists, "", "http")
+    keys = environ_keys(said, frozenset({name}), TRUSTED.lists, "", "http")
     expected = {
         "x-forwarded-for": {"REMOTE_ADDR", "REMOTE_PORT"},
         "x-forwarded-proto": {"wsgi.url_scheme"},
@@ -221,7 +221,7 @@ def test_only_what_is_believed_counts(name: str) -> None:
         "forwarded": {"REMOTE_ADDR", "REMOTE_PORT"},
     }
     assert set(keys) == expected[name]
-    assert settle(said, frozenset(), TRUSTED.lists, "", "http") == {}
+    assert environ_keys(said, frozenset(), TRUSTED.lists, "", "http") == {}
 
 
 def read(said: dict[str, str]) -> None:

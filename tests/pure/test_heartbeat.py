@@ -5,7 +5,7 @@ import os
 import pytest
 
 from minicorn.figures.counters import BOUNDS, NOTHING
-from minicorn.figures.heartbeat import SIZE, Activity, Entry, Identity, Page, private_page
+from minicorn.figures.heartbeat import SIZE, Activity, Identity, Occupant, Page, private_page
 from minicorn.pool.life import State
 
 
@@ -114,10 +114,10 @@ def test_what_a_request_costs_and_brings_is_counted(page: Page) -> None:
 
 
 def test_the_arbiter_writes_whose_page_it_is(page: Page) -> None:
-    assert page.read_entry() == Entry(0, 0, 0.0, State.BOOTING)
+    assert page.read_occupant() == Occupant(0, 0, 0.0, State.BOOTING)
     page.enter(71, 4, 12.5)
     page.live(State.RETIRING)
-    assert page.read_entry() == Entry(71, 4, 12.5, State.RETIRING)
+    assert page.read_occupant() == Occupant(71, 4, 12.5, State.RETIRING)
 
 
 def test_a_vacated_page_counts_nothing_and_still_says_what_was_done_last(page: Page) -> None:
@@ -126,7 +126,7 @@ def test_a_vacated_page_counts_nothing_and_still_says_what_was_done_last(page: P
     page.end(2.0, 12.0, "200 OK", 1.0, 0.0, 10, 10)
     page.holds(3)
     page.vacate()
-    assert page.read_entry().pid == 0
+    assert page.read_occupant().pid == 0
     assert page.read_counters() == NOTHING
     assert page.connections == 0
     assert page.read().request == "GET /last"

@@ -20,8 +20,8 @@ def _heard(monkeypatch):
 
 def test_calls_wait_for_a_hooks_process_but_not_for_ever(caplog):
     line, answers = HookLine(SETTINGS, []), []
-    line.tell("on_reload", then=answers.append)
-    line.tell("child_exit", 7, 1, then=answers.append)
+    line.call("on_reload", then=answers.append)
+    line.call("child_exit", 7, 1, then=answers.append)
     line.step(100.0)
     line.step(109.9)
     assert line.wake_at == 110.0
@@ -36,7 +36,7 @@ def test_calls_wait_for_a_hooks_process_but_not_for_ever(caplog):
 def test_no_more_than_so_many_wait_and_those_too_many_are_counted(caplog):
     line, answers = HookLine(SETTINGS, []), []
     for pid in range(WAITING_MOST + 30):
-        line.tell("child_exit", pid, 1, then=answers.append)
+        line.call("child_exit", pid, 1, then=answers.append)
     assert answers == [False] * 30
     line.step(0.0)
     line.step(10.0)
@@ -46,13 +46,13 @@ def test_no_more_than_so_many_wait_and_those_too_many_are_counted(caplog):
 
 def test_a_hook_that_there_is_not_has_gone_well():
     answers = []
-    HookLine(SETTINGS, []).tell("on_exit", then=answers.append)
+    HookLine(SETTINGS, []).call("on_exit", then=answers.append)
     assert answers == [True]
 
 
 def test_whoever_asks_when_it_is_due_sends_nothing_and_a_new_child_is_told_at_once():
     line = HookLine(SETTINGS, [])
-    line.tell("child_exit", 7, 1)
+    line.call("child_exit", 7, 1)
     line.step(0.0)
     ours, theirs = channel.pair()
     line.auxiliary.spawned(42, ours, 1.0)

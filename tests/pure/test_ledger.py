@@ -50,24 +50,24 @@ def test_a_standing_survives_its_document() -> None:
 
 
 def test_what_is_told_is_read_and_a_shorter_text_leaves_nothing_of_a_longer_one(ledger: Ledger) -> None:
-    ledger.tell(FULL)
+    ledger.write(FULL)
     assert ledger.standing == FULL
-    ledger.tell(Standing())
+    ledger.write(Standing())
     assert ledger.standing == Standing()
     assert ledger.heard == 10.0
 
 
 def test_nothing_is_written_where_nothing_is_new(ledger: Ledger) -> None:
-    ledger.tell(FULL)
+    ledger.write(FULL)
     before = ledger.sequence
-    ledger.tell(from_json(FULL.to_json()))
+    ledger.write(from_json(FULL.to_json()))
     assert ledger.sequence == before
     assert before % 2 == 0
 
 
 def test_a_text_too_long_for_the_page_leaves_what_was_there(ledger: Ledger) -> None:
-    ledger.tell(FULL)
-    ledger.tell(Standing(title="x" * SIZE))
+    ledger.write(FULL)
+    ledger.write(Standing(title="x" * SIZE))
     assert ledger.standing == FULL
 
 
@@ -82,7 +82,7 @@ def test_the_longest_texts_that_are_kept_fit(ledger: Ledger) -> None:
         upgrade_error="\x1b" * standing.TEXT_MOST,
         errors=tuple(Complaint(1e9, "\x1b" * standing.ERROR_MOST) for _ in range(standing.ERRORS_MOST)),
     )
-    ledger.tell(worst)
+    ledger.write(worst)
     assert ledger.standing == worst
 
 
@@ -106,7 +106,7 @@ def test_a_file_is_read_by_whoever_maps_it(tmp_path: Path) -> None:
         ours = Ledger(mmap.mmap(writing.fileno(), SIZE))
         theirs = Ledger(mmap.mmap(reading.fileno(), SIZE, prot=mmap.PROT_READ))
         ours.beat(3.0)
-        ours.tell(FULL)
+        ours.write(FULL)
         assert (theirs.heard, theirs.standing) == (3.0, FULL)
 
 
