@@ -83,5 +83,5 @@ def parse_address(text: str) -> Address:
 
 
 def render_address(address: Address) -> str:
-    """The text that names it."""
+    """The text that `parse_address` takes for this address."""
     return str(address).removeprefix("http://")

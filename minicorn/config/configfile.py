@@ -46,12 +46,12 @@ class FileValues(Value):
     source: bytes = b""  # its own, where it defines hooks
 
     def to_data(self) -> dict[str, object]:
-        """It, as JSON has it."""
+        """The values as JSON can hold them."""
         return {"values": self.values, "hooks": self.hooks, "source": self.source.decode("latin-1")}
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> FileValues:
-        """What `to_data` has given."""
+        """The values that `to_data` has given as `data`."""
         return cls(data["values"], tuple(data["hooks"]), data["source"].encode("latin-1"))
 
 
@@ -95,7 +95,7 @@ class Reading:
             os.close(write_fd)
 
     def take(self) -> FileValues | None:
-        """What the file says, once it is known; ConfigError, in one line, when it cannot be had."""
+        """Take what the file says; None while it is not known, ConfigError, in one line, when it cannot be had."""
         ended = False
         try:
             while data := os.read(self.fd, 65536):
@@ -118,7 +118,7 @@ class Reading:
         return None
 
     def abandon(self) -> None:
-        """It is not wanted any more. The arbiter's reaper may come first: the pid is ours until then."""
+        """End the reading and its child. The arbiter's reaper may come first: the pid is ours until then."""
         os.close(self.fd)
         try:
             os.kill(self.pid, signal.SIGKILL)
@@ -128,7 +128,7 @@ class Reading:
 
 
 def read(place: str, directory: str, environ: dict[str, str], patience: float) -> FileValues:
-    """What the file says, waited for; ConfigError when it cannot be had."""
+    """Read what the file says, and wait for it; ConfigError, in one line, when it cannot be had."""
     reading = Reading(place, directory, environ, patience)
     try:
         while True:
@@ -162,7 +162,7 @@ def _be_reader(place: str, directory: str, environ: dict[str, str], read_fd: int
 
 
 def execute(place: str, directory: str, source: bytes) -> dict[str, object]:
-    """Run or parse the file as it was read, whatever lies in its place by now: all its names. What it raises passes."""
+    """Run or parse the file as it was read, whatever lies in its place by now; all its names. What it raises passes."""
     _import_from(directory)
     name = place.removeprefix("python:") if place.startswith("python:") else ""
     if name in sys.modules:  # by the application, or for it
@@ -197,7 +197,7 @@ def _import_from(directory: str) -> None:
 
 
 def _locate(place: str, directory: str) -> str:
-    """The file's path."""
+    """The path of the file that `place` names; "" for a module without one."""
     if place.startswith("python:"):
         return _find(place.removeprefix("python:")).origin or ""
     return os.path.join(directory, place.removeprefix("file:"))

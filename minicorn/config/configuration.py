@@ -16,7 +16,7 @@ from minicorn.record import Value, replace
 
 
 class Configuration(Value):
-    """One call of the command: all but what the file says, which is read when it is wanted."""
+    """All that one call of the command has given, but for what the file says, which is read when it is wanted."""
 
     above: tuple[Layer, ...]  # from the variables up to the command line
     place: str | None  # of the file, as it was named; None: the one that is found
@@ -44,7 +44,7 @@ class Configuration(Value):
         return Reading(place, self.directory, self._variables(), self._patience()) if place else None
 
     def settle(self, place: str | None, values: FileValues | None) -> Outcome:
-        """What all of it comes to, with what the file says."""
+        """The settings that all of it comes to, with what the file says; ConfigError in one line."""
         layer = from_values(place or "", values.values) if values else {}
         outcome = settle([layer, *self.above], self.environ)
         if place is None or values is None:
@@ -55,7 +55,7 @@ class Configuration(Value):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the log should know of where settings came from."""
+        """What a reader of the log should know of where settings came from, a line each."""
         notes = []
         if self.environ.get("GUNICORN_CMD_ARGS"):
             notes.append("GUNICORN_CMD_ARGS is honoured; its name here is MINICORN_CMD_ARGS")

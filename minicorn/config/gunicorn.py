@@ -124,7 +124,7 @@ def translate(name: str, value: object) -> tuple[str, object]:
 
 
 def judge(name: str, value: object, origin: str) -> None:
-    """Nothing when the value is harmless; else ConfigError, which says what to do."""
+    """Pass over a value that is harmless; ConfigError, which says what to do, for any other."""
     foreign = FOREIGN[name]
     if foreign.harmless is None or value in foreign.harmless:
         return
@@ -132,7 +132,7 @@ def judge(name: str, value: object, origin: str) -> None:
 
 
 def nearest(name: str, flags: list[str]) -> str:
-    """Ask, behind an error, for the flag that `name`, which is none, may have been meant to be."""
+    """The end of an error's line that asks whether one of `flags` was meant by `name`; "" if none is like it."""
     import difflib  # for mistakes alone
 
     named = {flag.lstrip("-"): flag for flag in flags}  # dashes alike are no likeness

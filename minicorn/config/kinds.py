@@ -36,7 +36,7 @@ class Kind(Value, Generic[T], quick=True):
 
 
 def _show_number(value: float) -> str:
-    """All its digits, without a fraction that is none."""
+    """Render a number with all its digits, and without a fraction of 0."""
     return repr(value).removesuffix(".0")
 
 

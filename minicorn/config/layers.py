@@ -38,13 +38,13 @@ Layer = Mapping[str, Given]
 
 
 def _from_value(name: str, value: object, origin: str) -> Given:
-    """Of a Python value: several, where the setting takes as many."""
+    """What a Python value says of a setting; a list or tuple says several values of one that takes several."""
     several = isinstance(value, (list, tuple)) and name in OPTIONS and OPTIONS[name].repeatable
     return Given(tuple(value) if several else (value,), origin)  # type: ignore[arg-type]
 
 
 def convert(name: str, given: Given) -> object:
-    """The setting's value; an error in one line when it cannot be."""
+    """The value of the setting `name`; `given.error`, in one line, when what was given does not fit."""
     option = OPTIONS.get(name)
     kind: Kind[object] = option.kind if option else APP  # type: ignore[assignment]
     values: list[object] = []
@@ -60,7 +60,7 @@ def convert(name: str, given: Given) -> object:
 
 
 def unknown(name: str, names: Iterable[str]) -> str:
-    """That `name` is no setting, with the nearest."""
+    """The text of the error that `name` is no setting, with the nearest of `names`."""
     import difflib  # for mistakes alone
 
     spelled = {known.lower(): known for known in names}
@@ -175,7 +175,7 @@ def from_options(app: str, **options: object) -> Settings:
 
 
 def render(outcome: Outcome) -> str:
-    """All settings as a file would have them, and takes them back, each with where it came from."""
+    """All settings as a Python file would have them, which could be read again, each with where it came from."""
     told: dict[str, tuple[str, object]] = {"app": ("wsgi_app", outcome.settings.app or None)}
     for name, option in OPTIONS.items():
         told[name] = option.gunicorn_name or name, _literal(option, getattr(outcome.settings, name))

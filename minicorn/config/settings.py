@@ -200,7 +200,7 @@ class Settings(Value):
 
     @property
     def scheme(self) -> str:
-        """The scheme of our URLs."""
+        """The scheme of our URLs: http, or https with certificates."""
         return "https" if self.certfile else "http"
 
     @property
@@ -251,13 +251,13 @@ def keep_fixed(new: Settings, old: Settings) -> tuple[Settings, list[str]]:
 
 
 def to_data(settings: Settings) -> dict[str, object]:
-    """All of `settings` that is not fixed, as JSON has it."""
+    """All of `settings` that is not fixed, as JSON can hold it."""
     names = [name for name in Settings.__fields__ if name not in OPTIONS or not OPTIONS[name].fixed]
     return {name: getattr(settings, name) for name in names} | {"source": settings.source.decode("latin-1")}
 
 
 def from_data(data: Mapping[str, object], settings: Settings) -> Settings:
-    """`settings` with what `to_data` has given, of which another version may know more, or less."""
+    """`settings` with what `to_data` has given as `data`, by a version that may know more settings, or fewer."""
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
     known = {name: value for name, value in values.items() if name in Settings.__fields__}
     return replace(settings, **known | {"source": str(data["source"]).encode("latin-1")})

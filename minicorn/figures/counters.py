@@ -32,14 +32,14 @@ BLOCK = struct.Struct(f"@2d{FIELDS - 2}Q")
 
 
 class Histogram(Value):
-    """How many took up to each of BOUNDS, and longer than all; `total`: seconds of all together."""
+    """How many took up to each of BOUNDS, and how many longer than all; `total`: the seconds of all together."""
 
     counts: tuple[int, ...]
     total: float
 
     @property
     def count(self) -> int:
-        """How many there were."""
+        """How many there were in all."""
         return sum(self.counts)
 
     def quantile(self, share: float) -> float:
@@ -64,7 +64,7 @@ class Counters(Value):
 
     @classmethod
     def unpack(cls, block: bytes) -> Counters:
-        """Read a block."""
+        """Read a block, as it lies in memory."""
         return cls(BLOCK.unpack(block))
 
     def pack(self) -> bytes:
@@ -84,7 +84,7 @@ class Counters(Value):
 
     @property
     def received(self) -> int:
-        """Bytes of requests."""
+        """Bytes of requests that have come."""
         return int(self.values[RECEIVED])
 
     @property
@@ -94,7 +94,7 @@ class Counters(Value):
 
     @property
     def accepted(self) -> int:
-        """Connections."""
+        """Connections that have come by a listener."""
         return int(self.values[ACCEPTED])
 
     @property
@@ -119,13 +119,13 @@ class Counters(Value):
 
     @property
     def latency(self) -> Histogram:
-        """Of requests: in the application, and in handing its reply over."""
+        """How long requests took in the application, and in handing its reply over."""
         rows = [self._cells(ROWS[name[0]]) for name in STATUSES]
         return Histogram(tuple(map(sum, zip(*rows, strict=True))), self.values[TOOK])
 
     @property
     def queue(self) -> Histogram:
-        """Of requests: from whole to the application."""
+        """How long whole requests waited for the application."""
         return Histogram(self._cells(QUEUE), self.values[WAITED])
 
     def _cells(self, start: int) -> tuple[int, ...]:
@@ -136,5 +136,5 @@ NOTHING = Counters((0.0, 0.0) + (0,) * (FIELDS - 2))
 
 
 def add_up(blocks: Iterable[Counters]) -> Counters:
-    """The sum of all."""
+    """The sum of all `blocks`."""
     return sum(blocks, NOTHING)

@@ -29,7 +29,7 @@ _ABANDONED = 60.0  # a directory without a lock file for so long is nobody's
 
 
 class _Files:
-    """What the arbiter holds open of one slot."""
+    """The files of one slot that the arbiter holds open."""
 
     def __init__(self, page_fd: int, stack_fd: int, trace_fd: int) -> None:
         self.page_fd = page_fd
@@ -39,10 +39,10 @@ class _Files:
 
 
 class Directory:
-    """One server's, with the descriptors of all that is in it."""
+    """The directory of one server, with the descriptors of all that is in it."""
 
     def __init__(self, base: str | None) -> None:
-        """A new one below `base`; ConfigError when there cannot be any."""
+        """Make a new one below `base`; ConfigError when that cannot be done."""
         self._base = os.path.abspath(base or default_base())  # whoever looks at it may be elsewhere
         self._files: dict[int, _Files] = {}
         self.path, self.lock_fd = "", -1
@@ -67,25 +67,25 @@ class Directory:
         return self._file(slot).page
 
     def page_fd(self, slot: int) -> int:
-        """The page's file, for a process that inherits no mapping of it."""
+        """The descriptor of the page of `slot`, for a process that inherits no mapping of it."""
         return self._file(slot).page_fd
 
     def stack_fd(self, slot: int) -> int:
-        """Where the slot's worker writes its stack when it is aborted or crashes; empty now."""
+        """The descriptor of the file, emptied now, where the worker of `slot` writes its stack as it crashes."""
         fd = self._file(slot).stack_fd
         os.ftruncate(fd, 0)
         return fd
 
     def trace_fd(self, slot: int) -> int:
-        """Where the slot's worker writes its stacks when it is asked for them."""
+        """The descriptor of the file where the slot's worker writes its stacks when it is asked for them."""
         return self._file(slot).trace_fd
 
     def measure_trace(self, slot: int) -> int:
-        """Bytes of the answer so far."""
+        """How many bytes of stacks the worker in `slot` has written so far, as it was asked for them."""
         return os.fstat(self._file(slot).trace_fd).st_size
 
     def read_trace(self, slot: int) -> str:
-        """Read the answer of the worker in `slot` to a question for its stack, which is then forgotten."""
+        """Read the stacks that the worker in `slot` was asked for, and empty the file."""
         fd = self._file(slot).trace_fd
         text = os.pread(fd, 65536, 0).decode("utf-8", "replace").strip()
         os.ftruncate(fd, 0)
@@ -100,19 +100,19 @@ class Directory:
         return IdleMap(mmap.mmap(self.idle_fd, heartbeat.SIZE), slots)
 
     def ledger(self) -> Ledger:
-        """The arbiter's own page."""
+        """The ledger, which is the arbiter's own page."""
         return Ledger(mmap.mmap(self.ledger_fd, ledger.SIZE))
 
     @property
     def descriptors(self) -> dict[str, tuple[int, int, int]]:
-        """Slot: page, stack and trace, for the arbiter's next image."""
+        """By slot, the descriptors of page, stack and trace, for the arbiter's next image."""
         return {str(slot): (each.page_fd, each.stack_fd, each.trace_fd) for slot, each in self._files.items()}
 
     @classmethod
     def adopt(
         cls, path: str, lock_fd: int, idle_fd: int, ledger_fd: int, descriptors: dict[str, tuple[int, int, int]]
     ) -> Directory:
-        """The directory of the image before, by its descriptors."""
+        """The directory that the arbiter's image before has left, by its descriptors."""
         directory = cls.__new__(cls)
         directory.path, directory.lock_fd = path, lock_fd
         directory.idle_fd, directory.ledger_fd = idle_fd, ledger_fd
@@ -152,7 +152,7 @@ class Directory:
         return fd
 
     def remove(self) -> None:
-        """The server has ended."""
+        """Remove the directory, as the server has ended."""
         if self.path:
             _remove(self.path)
         if self.lock_fd >= 0:
@@ -167,7 +167,7 @@ def _allocate(fd: int, size: int) -> None:
 
 
 def default_base() -> str:
-    """/dev/shm where it exists, so that a slow disk never stalls a beat; else the temp directory."""
+    """The default of --worker-tmp-dir: /dev/shm where there is one, so that no slow disk stalls a beat; else TMPDIR."""
     if os.access("/dev/shm", os.W_OK | os.X_OK):
         return "/dev/shm"
     return scratch.directory()
@@ -202,7 +202,7 @@ def _remove(path: str) -> None:
 
 
 def _is_ours(path: str, status: os.stat_result) -> bool:
-    """We made it: it is ours, or was given to the workers' user, and its lock is ours."""
+    """Whether we have made it: it is ours, or it was given to the workers' user, and its lock is ours."""
     return status.st_uid == os.geteuid() or os.lstat(f"{path}/{LOCK}").st_uid == os.geteuid()
 
 

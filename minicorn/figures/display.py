@@ -13,7 +13,7 @@ SORTS = {"s": "slot", "r": "requests", "c": "cpu", "m": "memory", "t": "time"}
 
 
 def duration(seconds: float) -> str:
-    """Short: 870 ms, 12.3 s, 4 min, 3 h 12 min, 2 d 5 h."""
+    """Render a duration shortly: 870 ms, 12.3 s, 4 min, 3 h 12 min, 2 d 5 h."""
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
@@ -25,19 +25,19 @@ def duration(seconds: float) -> str:
 
 
 def latency(seconds: float) -> str:
-    """Three figures: 0.12 ms, 45 ms, 1.2 s."""
+    """Render a latency in three figures: 0.12 ms, 45 ms, 1.2 s."""
     return f"{seconds * 1000:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"
 
 
 def size(amount: float) -> str:
-    """1,023 B, 12.3 MiB."""
+    """Render a number of bytes: 1,023 B, 12.3 MiB."""
     power = min(4, max(0, int(amount).bit_length() - 1) // 10)
     shown = amount / 1024**power
     return f"{shown:.0f} B" if not power else f"{shown:.{0 if shown >= 100 else 1}f} {'KMGT'[power - 1]}iB"
 
 
 def bars(values: Sequence[float], width: int, alphabet: str = BARS) -> str:
-    """The last `width` of `values`, each a bar; the highest is a full one."""
+    """Render the last `width` of `values` as a bar each; the highest is a full one."""
     shown = values[-width:]
     most = max(shown, default=0.0) or 1.0
     steps = len(alphabet) - 1
@@ -50,7 +50,7 @@ def clean(text: str) -> str:
 
 
 def doing(worker: WorkerView, now: float, room: int = 10_000) -> str:
-    """In words, what it does now; while idle, what it did last. Its client, if there is `room` to name it."""
+    """Describe what a worker does now, or did last while it is idle; with its client, where `room` (columns) allows."""
     took = duration(max(0.0, now - worker.since))
     if worker.busy:
         text, client = f"{took} in {worker.request}", f" for {worker.client}" if worker.client else ""
@@ -59,7 +59,7 @@ def doing(worker: WorkerView, now: float, room: int = 10_000) -> str:
 
 
 def headline(snapshot: Snapshot) -> str:
-    """One line: the application, who serves it, since when."""
+    """A line on the server: the application, who serves it, since when."""
     standing = snapshot.standing
     age = duration(snapshot.now - standing.started)
     name = standing.app if standing.title == standing.app else f"{standing.title} ({standing.app})"
@@ -67,7 +67,7 @@ def headline(snapshot: Snapshot) -> str:
 
 
 def condition(snapshot: Snapshot) -> str:
-    """One line: the stage, the generation, the workers."""
+    """A line on its condition: the stage, the generation, the workers."""
     standing, states = snapshot.standing, snapshot.states
     able = states[Condition.IDLE] + states[Condition.BUSY]
     parts = [standing.stage.value, f"generation {standing.generation}", f"{able} of {standing.size} workers ready"]
@@ -122,7 +122,7 @@ def _facts(snapshot: Snapshot, epoch: float) -> list[str]:
 
 
 def table(snapshot: Snapshot, width: int) -> list[str]:
-    """The workers: one line each."""
+    """The table of workers, one line each, with its head."""
     lines = [
         f"{'SLOT':>4} {'PID':>8} {'GEN':>4} {'STATE':8} {'AGE':>10} {'REQUESTS':>10} {'CPU':>7} "
         f"{'PSS':>9} {'SHARED':>9} {'PRIVATE':>9}  DOING"
@@ -138,7 +138,7 @@ def table(snapshot: Snapshot, width: int) -> list[str]:
 
 
 class Rates(Value):
-    """What happened between two looks, a second."""
+    """What happened between two looks, per second."""
 
     requests: float = 0.0
     errors: float = 0.0
@@ -150,7 +150,7 @@ class Rates(Value):
 
 
 def rates(before: Snapshot, after: Snapshot) -> Rates:
-    """From `before` to `after`."""
+    """The rates from `before` to `after`."""
     span = max(1e-9, after.now - before.now)
     passed = after.totals - before.totals
     used = {worker.pid: worker.usage.cpu for worker in before.workers}

@@ -12,12 +12,12 @@ from minicorn.record import as_dict
 
 
 def _quantiles(histogram: Histogram) -> dict[str, float]:
-    """Milliseconds by the name of the quantile."""
+    """The quantiles of `histogram` by name, in milliseconds."""
     return {name: round(histogram.quantile(share) * 1000, 3) for name, share in QUANTILES.items()}
 
 
 def sample(snapshot: Snapshot, epoch: float) -> dict[str, object]:
-    """The little that a chart needs of one moment; totals, so that a difference is what came between two."""
+    """What a chart needs of one moment: totals, so that the difference of two is what came between them."""
     totals = snapshot.totals
     return {
         "at": round(epoch, 3),
@@ -29,7 +29,7 @@ def sample(snapshot: Snapshot, epoch: float) -> dict[str, object]:
 
 
 def document(snapshot: Snapshot) -> dict[str, object]:
-    """All of it, for whoever asks how the server is."""
+    """All figures of a server as one JSON document."""
     standing = snapshot.standing
     return {
         "pid": standing.pid,

@@ -16,7 +16,7 @@ BACKLOG = 64
 def open_endpoint(
     settings: Settings, manager: ServiceManager, left: list[tuple[int, str, tuple[int, int] | None]]
 ) -> Listener | None:
-    """Where the monitor listens: anew, or what the arbiter's image before has `left`; None where nobody asked.
+    """The listener of the monitor: a new one, or what the arbiter's image before has `left`; None without --monitor.
 
     ConfigError when that cannot be had, or when other machines would reach it and nobody has allowed that.
     """
@@ -35,7 +35,7 @@ def open_endpoint(
 
 
 def check_endpoint(settings: Settings) -> None:
-    """ConfigError when it could not listen there, or may not, whoever does so now."""
+    """Raise ConfigError where the monitor could not listen, or may not, whoever listens there now."""
     if settings.monitor is None:
         return
     try:
@@ -49,7 +49,7 @@ def check_endpoint(settings: Settings) -> None:
 
 
 def _is_private(endpoint: Listener) -> bool:
-    """Whether only this machine reaches it."""
+    """Whether only this machine reaches the endpoint."""
     return not endpoint.port or is_loopback(endpoint.host)
 
 

@@ -90,7 +90,7 @@ class Beat(Value):
 
 
 class Occupant(Value):
-    """What the arbiter has written on a page: which worker's it is. Without a worker, the pid is 0."""
+    """The worker that a page is of, as the arbiter has written there; its pid is 0 while there is none."""
 
     pid: int
     generation: int
@@ -99,7 +99,7 @@ class Occupant(Value):
 
 
 class Page:
-    """One worker's page. Written by the worker, but for what its arbiter says of it."""
+    """The page of one worker, who writes all of it but for what the arbiter says of the worker."""
 
     def __init__(self, memory: mmap.mmap) -> None:
         self._memory = memory
@@ -110,7 +110,7 @@ class Page:
         self._start_totals()
 
     def _start_totals(self) -> None:
-        """Nobody else adds to a worker's: they are written, and never read back."""
+        """Begin the totals at 0. Nobody else adds to a worker's, so they are written and never read back."""
         self._took = self._waited = 0.0
         self._received = self._sent = 0
 
@@ -147,7 +147,7 @@ class Page:
         self._times[_DEADLINE] = deadline
 
     def extend(self, seconds: float) -> None:
-        """Put the promise off."""
+        """Put the promised deadline off by `seconds`."""
         self._times[_DEADLINE] += seconds
 
     def begin(
@@ -186,29 +186,29 @@ class Page:
         self._numbers[_ACTIVITY] = _IDLE
 
     def refused(self, received: int) -> None:
-        """A request that never reaches the application, after so many bytes."""
+        """Count a request that never reaches the application, of which so many bytes have come."""
         self._count[REFUSED] += 1
         self._received += received
         self._count[RECEIVED] = self._received
 
     def accepted(self) -> None:
-        """A connection has come by a listener."""
+        """Count a connection that has come by a listener."""
         self._count[ACCEPTED] += 1
 
     def given(self) -> None:
-        """A connection has gone to another worker."""
+        """Count a connection that has gone to another worker."""
         self._count[GIVEN] += 1
 
     def taken(self) -> None:
-        """A connection has come from another worker."""
+        """Count a connection that has come from another worker."""
         self._count[TAKEN] += 1
 
     def holds(self, connections: int) -> None:
-        """So many are open here."""
+        """Tell how many connections are open here."""
         self._numbers[_CONNECTIONS] = connections
 
     def erred(self, text: str, at: float) -> None:
-        """The last error, and when (seconds since the epoch)."""
+        """Keep the last error, and when it was logged (seconds since the epoch)."""
         data = text.encode("utf-8", "replace")[:_ERROR_MOST]
         self._numbers[_ERROR_LENGTH] = 0
         self._memory[_ERROR : _ERROR + len(data)] = data
@@ -224,7 +224,7 @@ class Page:
 
     @property
     def connections(self) -> int:
-        """Open ones."""
+        """How many connections are open."""
         return self._numbers[_CONNECTIONS]
 
     def read(self) -> Beat:
@@ -244,7 +244,7 @@ class Page:
         )
 
     def read_occupant(self) -> Occupant:
-        """Read whose page this is; pid 0 for nobody's."""
+        """Read which worker this page is of; pid 0 for none."""
         life = _LIVES[min(self._numbers[_LIFE], len(_LIVES) - 1)]
         return Occupant(self._numbers[_PID], self._numbers[_GENERATION], self._times[_BORN], life)
 
@@ -253,7 +253,7 @@ class Page:
         return Counters.unpack(self._memory[_COUNTERS:_COUNTERS_END])
 
     def read_error(self) -> tuple[float, str]:
-        """The last error, and when; 0.0 and "" without one."""
+        """Read when the last error was logged (seconds since the epoch), and its text; 0.0 and "" without one."""
         length = min(self._numbers[_ERROR_LENGTH], _ERROR_MOST)
         return self._times[_ERROR_AT], self._memory[_ERROR : _ERROR + length].decode("utf-8", "replace")
 
@@ -270,7 +270,7 @@ class IdleMap:
         self._slots = min(slots + 1, SIZE)
 
     def count(self) -> int:
-        """How many wait. It may have changed by now: nothing but speed may depend on it."""
+        """How many workers wait for work. It may have changed by now: nothing but speed may depend on it."""
         return self.marks[: self._slots].count(1)
 
 

@@ -42,19 +42,19 @@ class Ledger:
         self._numbers[_SEQUENCE] += 1
 
     def beat(self, now: float) -> None:
-        """The arbiter is alive."""
+        """Note that the arbiter is alive at `now` (monotonic seconds)."""
         self._numbers[_VERSION] = VERSION
         self._times[_BEAT] = now
 
     def fold(self, page: Page) -> None:
-        """The worker of `page` has gone: take over what it has counted."""
+        """Take over what the worker of `page`, who has gone, has counted."""
         total = self.counters + page.read_counters()
         with self._writing():
             self._memory[_COUNTERS : _COUNTERS + BLOCK.size] = total.pack()
             page.vacate()
 
     def write(self, standing: Standing) -> None:
-        """Where the server stands now."""
+        """Write where the server stands now."""
         if standing == self._written:
             return
         data = standing.to_json().encode("utf-8", "replace")
@@ -69,7 +69,7 @@ class Ledger:
 
     @property
     def sequence(self) -> int:
-        """Odd while it is written."""
+        """The number of writes so far, times two; odd while one is under way."""
         return self._numbers[_SEQUENCE]
 
     @property
@@ -79,12 +79,12 @@ class Ledger:
 
     @property
     def counters(self) -> Counters:
-        """Of the workers that have gone."""
+        """What the workers that have gone had counted."""
         return Counters.unpack(self._memory[_COUNTERS : _COUNTERS + BLOCK.size])
 
     @property
     def standing(self) -> Standing:
-        """Where the server stands; ValueError before anything was said, or by another version."""
+        """Read where the server stands; ValueError before anything was written, or where another version has."""
         if self._numbers[_VERSION] != VERSION:
             raise ValueError("of another version")
         return from_json(self._memory[_TEXT : _TEXT + min(self._numbers[_LENGTH], TEXT_MOST)].decode("utf-8"))

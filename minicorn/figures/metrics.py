@@ -19,7 +19,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metric(Value):
-    """A family of samples."""
+    """A family of samples: its type in the exposition format, and its help text."""
 
     kind: str
     help: str

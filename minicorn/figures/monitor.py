@@ -132,7 +132,7 @@ class Monitor:
     # Sampling
 
     def _sample(self) -> None:
-        """A thread's: a sample each second, for the page and for statsd."""
+        """Take a sample each second, for the page and for statsd; runs in a thread of its own."""
         before: Snapshot | None = None
         while True:
             try:

@@ -27,7 +27,7 @@ class Usage(Value):
 
 
 class Condition(StrEnum):
-    """What a worker is at: where it is in its life, as the arbiter sees it, and while it serves what it says itself."""
+    """What a worker is doing: where it is in its life, as the arbiter sees it; while it serves, what it says itself."""
 
     BOOTING = "booting"
     IDLE = "idle"
@@ -38,7 +38,7 @@ class Condition(StrEnum):
 
 
 class WorkerView(Value):
-    """One worker."""
+    """One worker at that moment."""
 
     slot: int
     pid: int
@@ -55,7 +55,7 @@ class WorkerView(Value):
 
     @property
     def busy(self) -> bool:
-        """It is inside the application."""
+        """Whether it is inside the application."""
         return self.state is Condition.BUSY
 
 
@@ -68,7 +68,7 @@ class QueueView(Value):
 
 
 class Snapshot(Value):
-    """One server."""
+    """One server at that moment."""
 
     now: float
     heard: float  # the arbiter was alive
@@ -98,22 +98,22 @@ class Snapshot(Value):
 
     @property
     def pss(self) -> int:
-        """Bytes that all its processes take, shared ones once."""
+        """Bytes that all its processes take together, shared memory counted once."""
         return sum(each.pss for each in self.processes)
 
     @property
     def private(self) -> int:
-        """Bytes that its processes share with none."""
+        """Bytes that its processes share with nobody."""
         return sum(each.private for each in self.processes)
 
     @property
     def totals(self) -> Counters:
-        """Of all workers since the server began; none of it ever goes back."""
+        """The counters of all workers since the server began; none of them ever goes back."""
         return add_up([self.gone, *(worker.counters for worker in self.workers)])
 
     @property
     def connections(self) -> int:
-        """Those that workers hold."""
+        """How many connections workers hold."""
         return sum(worker.connections for worker in self.workers)
 
     @property
@@ -131,6 +131,6 @@ class Snapshot(Value):
 
     @property
     def errors(self) -> list[Complaint]:
-        """The last that were logged, by the arbiter and by workers, oldest first."""
+        """The last errors that were logged, by the arbiter and by workers, oldest first."""
         own = [worker.error for worker in self.workers if worker.error is not None]
         return sorted([*self.standing.errors, *own], key=lambda complaint: complaint.at)

@@ -15,7 +15,7 @@ DATAGRAM_MOST = 1432
 
 
 def datagrams(before: Snapshot, after: Snapshot, prefix: str, tags: str) -> list[bytes]:
-    """`prefix` may be empty; `tags` as `name:value,...`, or empty."""
+    """The datagrams for what came from `before` to `after`; `tags` as `name:value,...`, either text may be empty."""
     stem = f"{prefix}." if prefix and not prefix.endswith(".") else prefix
     tail = f"|#{tags}" if tags else ""
     found: list[bytes] = []

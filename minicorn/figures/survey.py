@@ -80,7 +80,7 @@ def is_alive(path: Path) -> bool:
 
 
 def look(path: Path) -> Snapshot:
-    """A server as it is now, but for what its processes use. OSError when its directory has gone,
+    """Look at a server as it is now, but for what its processes use. OSError when its directory has gone,
     ValueError when it has said nothing yet, or is of another version."""
     with (path / LEDGER).open("rb") as file:
         book = Ledger(mmap.mmap(file.fileno(), ledger.SIZE, prot=mmap.PROT_READ))
@@ -100,7 +100,7 @@ def look(path: Path) -> Snapshot:
 
 
 def read_standing(path: Path) -> Standing:
-    """Where the server stands, without its workers; errors as with `look`."""
+    """Read where the server stands, without its workers; errors as with `look`."""
     return look(path).standing
 
 

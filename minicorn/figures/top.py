@@ -66,14 +66,14 @@ def _screen() -> Iterator[None]:
 
 
 def _draw(lines: list[str]) -> None:
-    """Over the frame before: a cleared screen would flicker."""
+    """Draw a frame over the one before: a cleared screen would flicker."""
     shown = [f"{_BOLD}{line}{_PLAIN}" if line.startswith("SLOT") or not at else line for at, line in enumerate(lines)]
     sys.stdout.write(_HOME + f"{_REST_OF_LINE}\r\n".join(shown) + _REST_OF_LINE + _REST)
     sys.stdout.flush()
 
 
 def _key(patience: float) -> str:
-    """A key, or "" when none is pressed in time."""
+    """Read a key; "" when none is pressed within `patience` seconds."""
     if not select.select([0], [], [], patience)[0]:
         return ""
     return os.read(0, 1).decode("ascii", "replace") or "q"  # the terminal has gone

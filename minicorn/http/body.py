@@ -26,7 +26,7 @@ class LengthDecoder:
 
     @property
     def held(self) -> int:
-        """Bytes taken in that are neither given out nor done with."""
+        """Bytes in memory that were fed and have not been given out: never any."""
         return 0
 
     def feed(self, data: bytes) -> bytes:
@@ -57,7 +57,7 @@ class ChunkedDecoder:
 
     @property
     def held(self) -> int:
-        """Bytes taken in that are neither given out nor done with."""
+        """Bytes in memory that were fed and have not been given out."""
         return len(self._buffer)
 
     def feed(self, data: bytes) -> bytes:

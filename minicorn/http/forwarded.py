@@ -43,7 +43,7 @@ _ESCAPED = r"\\(.)"
 
 
 class Client(Record, quick=True):
-    """A client as proxies describe it; "" for what none has said."""
+    """A client as proxies describe it; "" or None for what none has said."""
 
     address: str = ""
     port: str = ""
@@ -160,7 +160,7 @@ def _host(text: str) -> str:
 
 
 def _merge(client: Client, other: Client) -> None:
-    """Take over what only `other` says; where both speak they say the same."""
+    """Take over what only `other` says; ProtocolError (400) where both say something, and not the same."""
     for name in Client.__fields__:
         ours, theirs = getattr(client, name), getattr(other, name)
         if not ours:

@@ -24,12 +24,12 @@ class Rare(Generic[T]):
 
     @cached_property
     def fullmatch(self) -> Callable[..., re.Match[T] | None]:
-        """As of a compiled pattern."""
+        """The method of the compiled pattern."""
         return re.compile(self._pattern, self._flags).fullmatch
 
     @cached_property
     def search(self) -> Callable[..., re.Match[T] | None]:
-        """As of a compiled pattern."""
+        """The method of the compiled pattern."""
         return re.compile(self._pattern, self._flags).search
 
 

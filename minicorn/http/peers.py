@@ -27,7 +27,7 @@ class Peers:
         self.trusts = lru_cache(maxsize=1024)(self._trusts)
 
     def check(self) -> None:
-        """ValueError for what is none."""
+        """Raise ValueError where a word of the list is neither an address nor a network."""
         _ = self._networks
 
     @cached_property
@@ -37,7 +37,7 @@ class Peers:
         return [ipaddress.ip_network(word) for word in self._words if word not in ("*", "unix")]
 
     def _trusts(self, peer: str) -> bool:
-        """Whether a connection from `peer` ("": a Unix socket's) is one of theirs."""
+        """Whether a connection from `peer` ("": a Unix socket's) comes from somebody who is believed."""
         return self._everyone or (self.lists(peer) if peer else self._unix)
 
     def _lists(self, address: str) -> bool:
@@ -65,13 +65,13 @@ def parse_ip(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def is_ours(host: str) -> bool:
-    """Whether nobody else can have registered the name in a Host field (RFC 6761), or it is an address of
-    this machine: what a page of somebody else's, whose name leads here, cannot make a browser send."""
+    """Whether a Host field names this machine, by its address or by a name that nobody can register (RFC 6761):
+    a page of somebody else's, whose name leads here, cannot make a browser send that."""
     name = re.sub(r":[0-9]*$", "", host).lower()
     return "." not in name or name.endswith((".localhost", ".test")) or is_loopback(name)
 
 
 def is_loopback(address: str) -> bool:
-    """Whether it is of this machine; so is none, which a Unix socket's peer has."""
+    """Whether `address` is of this machine, as the peer of a Unix socket is, whose address is ""."""
     ip = parse_ip(address)
     return not address or (ip is not None and ip.is_loopback)

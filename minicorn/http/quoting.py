@@ -6,8 +6,8 @@ import re
 
 
 def unquote(text: str) -> str:
-    """What `text`, of latin-1, stands for, an octet a character (PEP 3333); a "%" without two digits behind it
-    is itself."""
+    """Decode `text`, of latin-1, into a character an octet (PEP 3333); a "%" without two hexadecimal digits behind
+    it stays as it is."""
     return re.sub("%([0-9A-Fa-f]{2})", _decode, text)
 
 

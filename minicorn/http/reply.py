@@ -75,7 +75,7 @@ def check_status(status: object) -> int:
 
 
 def _parse_status(status: str) -> int:
-    """Its code; 0 for what is none, and for an interim one (1xx), which is the server's to send."""
+    """The code of a status; 0 for what is none, and for an interim one (1xx), which is the server's to send."""
     return int(status[:3]) if grammar.STATUS.fullmatch(status) else 0
 
 
@@ -103,7 +103,8 @@ _LENGTH, _DATE, _SERVER = "content-length", "date", "server"
 
 
 def _meaning(name: str) -> str:
-    """Which of these a field name stands for, or ""; ApplicationFault for one that may not be sent."""
+    """The field name in lower case if the field means something to the server, else ""; ApplicationFault for one
+    that may not be sent."""
     if not grammar.TOKEN.fullmatch(name):
         raise ApplicationFault(f"{name!r} is no header name")
     lower = name.lower()
@@ -116,7 +117,7 @@ _MEANINGS = Memo(_meaning)
 
 
 def check_fields(status: str, headers: Headers) -> Fields:
-    """What the application gave to start_response, checked; ApplicationFault names the rule it breaks."""
+    """Check what the application gave to start_response; ApplicationFault names the rule that it breaks."""
     if type(headers) is not list:
         raise ApplicationFault(f"headers are {type(headers).__name__}, not list")
     given = (status, *headers)
@@ -249,7 +250,7 @@ _PHRASES = {
 
 
 def status_line(status: int) -> str:
-    """As an application would give it: "400 Bad Request"."""
+    """The status with its phrase, as an application would give it: "400 Bad Request"."""
     return f"{status} {_PHRASES[status]}"
 
 

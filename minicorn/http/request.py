@@ -79,7 +79,7 @@ class Request:
         self.aside = aside
 
     def again(self, target: str, meta: dict[str, Any], head: str, aside: tuple[str, ...]) -> Request:
-        """Another that differs from this one in its target and in fields that decide nothing else."""
+        """Another request that differs from this one in its target, and in fields that decide nothing."""
         request: Request = Request.__new__(Request)
         request.method = self.method
         request.target = target
@@ -145,7 +145,7 @@ def _check_lines(head: str, longest_line: int, longest_field: int) -> None:
 
 
 def _check_last_line(data: bytes | bytearray, start: int, searched: int, longest_line: int, longest_field: int) -> None:
-    """The same for the line that has no end yet, but for its CR perhaps."""
+    """Refuse the last line, whose end has not come, or no more of it than the CR, where it is too long already."""
     size = len(data) - start
     if 0 < longest_line < size - 1 and data.find(b"\n", start, start + longest_line + 2) < 0:
         raise ProtocolError(414, f"request line of more than {longest_line} bytes")
@@ -157,8 +157,7 @@ def _check_last_line(data: bytes | bytearray, start: int, searched: int, longest
 
 
 def _check_first_line(data: bytes | bytearray, start: int, searched: int) -> None:
-    """Refuse a request line that is none as soon as it has come: behind what is HTTP/0.9, or no HTTP,
-    nothing comes."""
+    """Refuse a malformed request line as soon as it is whole: after what is HTTP/0.9, or no HTTP, nothing may come."""
     end = data.find(b"\r\n", max(start, searched - 1))
     # Backwards, so that each line is searched once, when its end has come
     if end >= 0 > data.rfind(b"\r\n", start, end):
@@ -185,7 +184,7 @@ def _parse(head: str, most_fields: int) -> Request:
 
 
 def judge(request: Request) -> None:
-    """See what the fields and the target decide. ProtocolError where they must not be so."""
+    """Decide from fields and target the framing, the persistence and the rest; ProtocolError for what is refused."""
     fields, version = request.meta, request.version
     host = fields.get("HTTP_HOST")
     # RFC 9112 3.2: 400 for a missing, repeated or invalid Host
@@ -208,7 +207,7 @@ _METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"
 
 
 def _parse_request_line(line: str) -> tuple[str, str, str]:
-    """Method, target and version."""
+    """Method, target and version of a request line; ProtocolError where it is malformed or not for us."""
     try:
         method, target, version = line.split(" ")
     except ValueError:
@@ -227,7 +226,7 @@ def _parse_request_line(line: str) -> tuple[str, str, str]:
 
 
 def _lower_version(version: str) -> str:
-    """RFC 9110 6.2: a higher minor version is answered as the highest that we know."""
+    """The version that is answered: of a higher minor one the highest that we know (RFC 9110 6.2)."""
     match = grammar.VERSION.fullmatch(version)
     if match is None:
         raise ProtocolError(400, "malformed request line")
@@ -251,7 +250,8 @@ def _name_key(name: str) -> str:
 
 
 def _parse_line(line: str) -> tuple[str, str]:
-    """Environ key and value of a field line; "" and the line itself for one that is set aside. ProtocolError."""
+    """Environ key and value of a field line; "" and the line itself for one that is set aside. ProtocolError (400)
+    where it is malformed."""
     name, colon, value = line.partition(":")
     key = _NAMES[name]
     if not colon:
@@ -307,7 +307,7 @@ def _is_ipv6(text: str) -> bool:
 
 
 def resolve_target(request: Request) -> None:
-    """What the target says of path and query (RFC 9112 3.2), and of the host perhaps."""
+    """Set path and query by the target (RFC 9112 3.2), and the host where the target names one."""
     target, meta = request.target, request.meta
     if target[0] == "/":  # origin-form
         path, _, meta["QUERY_STRING"] = target.partition("?")
@@ -361,14 +361,14 @@ def _decide_framing(request: Request) -> None:
 
 
 def _decide_persistence(request: Request) -> None:
-    """RFC 9112 9.3."""
+    """Decide whether the connection may persist (RFC 9112 9.3)."""
     options = request.meta.get("HTTP_CONNECTION", "").lower().split(",")
     listed = [option.strip(" \t") for option in options]
     request.keep_alive = "close" not in listed and (request.version == "HTTP/1.1" or "keep-alive" in listed)
 
 
 def _decide_expectation(request: Request) -> None:
-    """RFC 9110 10.1.1."""
+    """Decide whether a 100 is expected; ProtocolError (417) for any other expectation (RFC 9110 10.1.1)."""
     # RFC 9110 5.6.1.2: empty elements of a list are ignored
     expected = {member.strip(" \t") for member in request.meta["HTTP_EXPECT"].lower().split(",")} - {""}
     if expected - {"100-continue"}:

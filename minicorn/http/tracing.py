@@ -1,4 +1,4 @@
-"""What a proxy in front says of a request, and of which request we speak.
+"""The id of a request, and how long it has waited, by what a proxy in front says of both.
 
 `X-Request-ID` and `X-Request-Start` count from peers that are trusted to say such things; of
 anybody else's request the id is made here. Pure.
@@ -33,8 +33,8 @@ class Tracing:
         return f"{self._prefix}-{self._number:x}"
 
     def waited(self, fields: Mapping[str, str], peer: str, now: float, here: float) -> float:
-        """Seconds since a trusted proxy took the request on; `here`, as long as it waited here, where nobody
-        says. `now` in seconds since 1970."""
+        """Seconds since a trusted proxy took the request on; where none says when, `here`, the seconds for which it has
+        waited here. `now` in seconds since 1970."""
         said = fields.get("HTTP_X_REQUEST_START")
         if said is None or not self._peers.trusts(peer):
             return here
@@ -48,7 +48,7 @@ class Tracing:
 
 
 def _is_word(text: str) -> bool:
-    """Whether it can end neither a line nor a field of a log. A pattern takes three times as long."""
+    """Whether `text` can end neither a line nor a field of a log. A pattern takes three times as long."""
     if not text.isascii() or len(text) > ID_MOST:
         return False
     return text.isalnum() or (text.isprintable() and not (" " in text or '"' in text or "\\" in text))
