@@ -24,7 +24,7 @@ _FLAGS |= {option.off: (name, "false") for name, option in _PLAIN.items() if opt
 
 
 def read_plain(argv: Iterable[str]) -> dict[str, Any] | None:
-    """What plain flags say, by setting, as `argparse` would: APP and flags of the table, their values written out.
+    """Read plain flags into values by setting, as `argparse` would: APP and flags of the table, with their values.
 
     None for anything else, mistakes among it. It spares most starts the import of `argparse`, and
     the making of a parser.
@@ -50,7 +50,7 @@ def read_plain(argv: Iterable[str]) -> dict[str, Any] | None:
 
 
 def _spelled_out(argv: list[str]) -> list[str]:
-    """The words of a command line, in which a flag that may go without a value takes none of its neighbours."""
+    """The words of a command line, in which each flag that was given without its value has it now."""
     bare = {flag: option for option in OPTIONS.values() if option.bare for flag in option.flags}
     words = argv.copy()
     for place, (word, after) in enumerate(zip(argv, [*argv[1:], ""], strict=False)):
@@ -68,7 +68,7 @@ def _fits(kind: Kind[object], text: str) -> bool:
 
 
 class _Called:
-    """How the command was called: the values of its flags, and what it was asked for."""
+    """How the command was called: the layer of its flags, and what else it was asked for."""
 
     def __init__(self, argv: list[str], origin: str = "") -> None:
         given = read_plain(argv)

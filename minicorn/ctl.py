@@ -34,30 +34,30 @@ _WIDTH = 160
 
 
 class CommandFailed(Exception):
-    """What was wished for did not come true: the text says why."""
+    """The command has not done what it should: the text says why."""
 
 
 class Target(Value):
-    """One server, and how long to wait for what is wished of it."""
+    """One server, and for how many seconds to wait for what is wished of it."""
 
     path: Path
     pid: int
     patience: float
 
     def look(self) -> Snapshot:
-        """As it is now; CommandFailed when it has ended."""
+        """Look at the server as it is now; CommandFailed when it has ended."""
         try:
             return survey.look(self.path)
         except (OSError, ValueError) as error:
             raise CommandFailed(f"the server {self.pid} has ended") from error
 
     def check(self) -> None:
-        """CommandFailed when the process that would be signalled is not this server's."""
+        """Raise CommandFailed when the process that would be signalled is not this server's."""
         if survey.is_made_up(self.path, self.pid):
             raise CommandFailed(f"{self.path} is not the directory of {self.pid}, as it says")
 
     def send_signal(self, signum: signal.Signals) -> Standing:
-        """Send a signal to the arbiter; where it stood before."""
+        """Send a signal to the arbiter; gives where the server stood before. CommandFailed where that fails."""
         before = self.look().standing
         self.check()
         try:
@@ -71,7 +71,7 @@ class Target(Value):
         self._wait(what, lambda: come_true(self.look()))
 
     def until_ended(self) -> None:
-        """Wait for the server's end."""
+        """Wait for the server's end; CommandFailed when it takes too long."""
         self._wait(f"the server {self.pid} has ended", lambda: not survey.is_alive(self.path))
 
     def _wait(self, what: str, come_true: Callable[[], bool]) -> None:
@@ -82,7 +82,7 @@ class Target(Value):
             time.sleep(_GLANCE)
 
     def until_rolled(self, wish: int) -> Standing:
-        """Wait for the end of a roll that began after `wish` wishes for new code."""
+        """Wait for the end of a roll that began after `wish` wishes for new code; gives where the server stands."""
 
         def has_rolled(now: Snapshot) -> bool:
             standing = now.standing
@@ -202,7 +202,7 @@ COMMANDS: dict[str, Callable[[Target, argparse.Namespace], None]] = {
 
 
 def status(paths: list[Path], options: argparse.Namespace) -> None:
-    """Print how the servers are."""
+    """Print how the servers are, as a table or as JSON."""
     snapshots = [with_usage(each) for each in _looks(paths)]
     if options.json:
         print(json.dumps([document(each) for each in snapshots], indent=2))

@@ -1,4 +1,4 @@
-"""What was made of texts that come again and again, so that it is made once; bounded, for others choose them."""
+"""Memory of what was made of texts that come again and again; bounded, since clients choose the texts."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ LONGEST = 256
 
 
 class Memo(dict[K, V]):
-    """`memo[key]` is `make(key)`, which is remembered for up to `most` keys; not for those that `measure`
-    more than LONGEST, which cost memory and hardly come again."""
+    """`memo[key]` is `make(key)`, remembered for up to `most` keys. A key of which `measure` says more than
+    LONGEST is not remembered: it costs memory, and hardly comes again."""
 
     def __init__(self, make: Callable[[K], V], most: int = MOST, measure: Callable[[Any], int] = len) -> None:
         self._make, self._most, self._measure = make, most, measure

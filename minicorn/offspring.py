@@ -1,7 +1,6 @@
 """What the arbiter's children do: serve the application, or import for those who will.
 
-Each life begins in the child, with the settings of its birth: HUP may have changed them since the
-arbiter's.
+Each of these runs in the child, from its fork to its end, with the settings that held at the fork.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ class Offspring:
         return code
 
     def _preload(self, post: Post, settings: Settings) -> Boot:
-        """Import the application, make the warm-up requests; what the template's workers run."""
+        """Import the application and make the warm-up requests (--preload); gives what the template's workers run."""
         from minicorn.serving.forksafety import Watch
 
         enter = partial(self._enter, settings)
@@ -89,7 +88,7 @@ class Offspring:
         return boot
 
     def _lay(self, ground: Groundwork, post: Post, settings: Settings) -> Boot:
-        """Import what is not the project's; what the template's workers run."""
+        """Import what is not the project's (--reload); gives what the template's workers run."""
         self._leave()
         post.channel.send(channel.REFUSED, ground.lay())
         return lambda post: self.worker(post, settings)

@@ -29,7 +29,7 @@ then from MINICORN_* and MINICORN_CMD_ARGS, then from the command line; HUP read
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """One line, not the usage before it; with the flag that may have been meant."""
+        """Raise UsageError with one line, not the usage before it, and with the flag that may have been meant."""
         near = ""
         if found := re.match(r"unrecognized arguments: (--[^ =]+)", message):
             near = gunicorn.nearest(found[1], [flag for flag in self._option_string_actions if flag != found[1]])

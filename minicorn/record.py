@@ -83,12 +83,12 @@ class _Fields(metaclass=_Fielded):
 
 @dataclass_transform()
 class Record(_Fields):
-    """One that changes, and is equal to itself alone."""
+    """A record that changes, and is equal to itself alone."""
 
 
 @dataclass_transform(frozen_default=True)
 class Value(_Fields):
-    """One that does not change, and is equal to each with the same fields."""
+    """A record that does not change, and is equal to each of its class with the same fields."""
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and as_dict(self) == as_dict(other)
@@ -101,10 +101,10 @@ R = TypeVar("R", bound=_Fields)
 
 
 def as_dict(record: _Fields) -> dict[str, object]:
-    """The fields by name."""
+    """The fields of a record by name."""
     return {name: getattr(record, name) for name in type(record).__fields__}
 
 
 def replace(record: R, **changes: object) -> R:
-    """A record like it, with some fields changed."""
+    """A record like `record`, with some fields changed."""
     return type(record)(**(as_dict(record) | changes))

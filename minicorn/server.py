@@ -98,7 +98,7 @@ class Server:
         self._drain = True
         self._limit = 0
         self._at_limit: Callable[[], object] | None = None
-        self._take(seat or Seat(), access)
+        self._take_seat(seat or Seat(), access)
         self._dispatch: Callable[[Connection], None] = self._answer
         self.development: Development | None = None
         if settings.reload:
@@ -107,8 +107,8 @@ class Server:
             self.development = Development(app, settings, self._generation, self._loop, self._answer)
             self.app, self._dispatch = self.development.app, self.development.dispatch
 
-    def _take(self, seat: Seat, access: Sink | None) -> None:
-        """Take a place among siblings: what shows who we are there, and the loop over what all share."""
+    def _take_seat(self, seat: Seat, access: Sink | None) -> None:
+        """Make what depends on our place among siblings: who we are there, and the loop over what all share."""
         self._page, self._generation = seat.page, seat.generation
         self._identity = Identity(seat.slot, seat.generation, seat.page)
         self._reception = Reception(self._settings)
@@ -171,7 +171,7 @@ class Server:
             self._soon.pop(0)()
 
     def shutdown(self) -> None:
-        """Close everything now."""
+        """Close everything now; nothing happens where that is done."""
         self.should_exit = True
         if self._wakeup.fd < 0:
             return
@@ -207,13 +207,13 @@ class Server:
         self._limit, self._at_limit = limit, at_limit
 
     def pause(self) -> None:
-        """Be without a thread of our own, until the next request."""
+        """End our own thread, if one runs, until the next request wants it."""
         if self._helper is not None:
             self._helper.stop()
 
     @property
     def connections(self) -> Collection[Connection]:
-        """Those that this process holds."""
+        """The connections that this process holds."""
         return self._loop.connections.values()
 
     # Life
@@ -241,17 +241,17 @@ class Server:
         }
 
     def part(self) -> None:
-        """The server ends soon: let each reply be its connection's last, so that no client is left to
-        send its next request into a close."""
+        """Let each reply be its connection's last, as the server ends soon: no client is left to send its next
+        request into a close."""
         self._share = 0
 
     def seal(self) -> None:
-        """The whole server ends: give nothing away any more, and let each reply be the last."""
+        """Give nothing away any more, and let each reply be the last, as the whole server ends."""
         self.part()
         self._loop.closing = True
 
     def abandon(self) -> None:
-        """There is no arbiter any more: take what waits, close the listeners at once, and finish."""
+        """Take what waits, close the listeners at once, and finish, as there is no arbiter any more."""
         self.seal()
         while self._loop.intake.take_new():
             pass
@@ -259,7 +259,7 @@ class Server:
         self.signal_exit()
 
     def _retire(self, deadline: float) -> None:
-        """Take no more; until `deadline`, finish what has begun."""
+        """Take nothing more, and finish what has begun; until `deadline`, in monotonic seconds."""
         loop = self._loop
         if self.development is not None:
             self.development.part(closing=self._drain)
@@ -290,8 +290,8 @@ class Server:
     # The application
 
     def wait_writable(self, connection: Connection) -> None:
-        """Some of a reply is not sent yet: go on sending while the application works, and wait
-        where too much of it waits. That time is not the application's: its deadline moves along."""
+        """Go on sending the rest of a reply while the application works, and wait where too much of it is left. The
+        application's deadline moves along. ClientGone when the client takes nothing in time."""
         patience = self._settings.send_timeout
         connection.interest = poller.WRITE
         self._loop.poll_for(connection)
@@ -307,7 +307,7 @@ class Server:
             self._page.extend(time.monotonic() - began - patience)
 
     def explain(self, error: BaseException, request: Request) -> tuple[str, str]:
-        """What a client may see of what the application has raised, and its type: with --reload a page."""
+        """The media type and text of a 500 for what the application has raised: with --reload a page."""
         return self.development.explain(error, request) if self.development else ("text/plain", "")
 
     def _answer(self, connection: Connection) -> None:
@@ -358,7 +358,7 @@ class Server:
             self._at_limit = None
 
     def _comes_too_late(self, connection: Connection, now: float) -> bool:
-        """Whether its request has waited for too long, or its client no longer: then that is over."""
+        """Whether its request has waited for too long, or its client has left: then it has been refused, or closed."""
         waited = max(now - connection.since, connection.quiet)  # in our queue, and unread
         if self._queue_timeout and waited > self._queue_timeout:
             self._loop.refuse(connection, ProtocolError(503, f"it has waited {waited:.1f} s for a worker"), now)
@@ -369,8 +369,8 @@ class Server:
         return False
 
     def is_willing(self, connection: Connection) -> bool:
-        """To keep the connection: neither we end, nor has it had its share. A worker that retires is
-        willing, since its successor will have it, where it can travel."""
+        """Whether to keep the connection after its reply: we do not end, and it has not had its share of requests. A
+        worker that retires keeps what can travel, since its successor will have it."""
         return connection.served < self._share and (connection.travels or not (self.should_exit or self._loop.leaving))
 
 
@@ -378,8 +378,8 @@ _SERVERS: weakref.WeakSet[Server] = weakref.WeakSet()
 
 
 def _abandon_in_child() -> None:
-    """What the application forks is no server: it keeps no client's connection open, its requests do not
-    count, and it does not come back from the application."""
+    """Be no server in a process that the application has forked: it keeps no client's connection open, its
+    requests do not count, and it does not come back from the application."""
     for server in list(_SERVERS):
         server._loop.abandon()
         server._page = private_page()

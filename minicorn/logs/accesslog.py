@@ -207,7 +207,7 @@ def _literal(text: str, format: str) -> str:
 
 
 class _Texts(dict[str, object]):
-    """What is left of an environ that has been the application's: what is asked of it is text."""
+    """An environ that has been the application's, of which each value that is asked for is a text."""
 
     def get(self, key: str, default: object = None) -> object:
         value = super().get(key, default)
@@ -222,8 +222,8 @@ def _text(value: object) -> str:
 
 
 def _as_text(entry: Entry, error: Exception) -> Entry:
-    """The same, after the application has put anything into environ and headers, which were its own, and so
-    no line came of it; `error` where it is text already."""
+    """The entry with all values as texts: no line came of it, as the application may put anything into environ and
+    headers, which are its own. Raises `error`, what went wrong, where they are texts already."""
     if isinstance(entry.environ, _Texts):
         raise error
     # Copies first, each made in one step: a thread of the application may still be at it
@@ -237,7 +237,7 @@ _encode = json.encoder.encode_basestring_ascii
 
 
 def _optional(name: str, encode: Callable[[str], str] = _encode) -> Memo[str | None, str]:
-    """The members for values of an environ key; none where it is missing, or nothing comes of it."""
+    """The JSON members `name` for values of an environ key; "" where it is missing, or `encode` gives nothing."""
 
     def make(value: str | None) -> str:
         encoded = encode(value) if value is not None else ""
@@ -267,7 +267,7 @@ _milliseconds = [f".{number:03d}Z" for number in range(1000)]
 
 
 def render_json(entry: Entry) -> bytes:
-    """One object in one line, under OpenTelemetry's names (semantic conventions for HTTP, 1.27) where it has some.
+    """Render an entry as a JSON object, under OpenTelemetry's names (semantic conventions for HTTP, 1.27) if it has any.
 
     Strings go through the json module's own encoder; the frame around them is fixed, since the
     general encoder takes three times as long.

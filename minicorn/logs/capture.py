@@ -67,7 +67,7 @@ class Printed(io.RawIOBase):
 
 
 def capture(output: Output) -> None:
-    """From now on, in this process: standard output and standard error to the error log, which is `output`."""
+    """Lead this process's standard output and standard error to the error log, which is `output`, from now on."""
     spawn.flush()
     output.take_in((1, 2))
     sys.stdout = _stream(logging.INFO, 1)

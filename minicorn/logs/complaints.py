@@ -20,7 +20,7 @@ class _Handler(logging.Handler):
 
 
 def _gist(lines: list[str]) -> str:
-    """A traceback's last line names the exception; faulthandler's stack begins with what runs."""
+    """The line that says most: the last of a traceback names the exception, the first of a stack what runs."""
     for head, innermost in pairwise(lines):
         if head.startswith("Current thread "):
             return innermost.strip()
@@ -28,7 +28,7 @@ def _gist(lines: list[str]) -> str:
 
 
 def handlers() -> list[logging.Handler]:
-    """What `collect` has put there, for whoever sets up the others anew."""
+    """The handlers that `collect` has added, for whoever sets up the others anew."""
     return [handler for handler in LOGGER.handlers if isinstance(handler, _Handler)]
 
 

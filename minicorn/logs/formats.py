@@ -41,7 +41,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object in one line, under the names of OpenTelemetry's log model."""
+    """A JSON object a line, under the names of OpenTelemetry's log model."""
 
     def format(self, record: logging.LogRecord) -> str:
         attributes: dict[str, object] = {"process.pid": record.process, **getattr(record, "attributes", {})}

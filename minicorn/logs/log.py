@@ -13,7 +13,7 @@ from minicorn.system.systemd import is_journal
 
 
 class OwnHandler(logging.Handler):
-    """Records to an output of ours."""
+    """Writes records to an output of ours."""
 
     def __init__(self, output: Output, formatter: logging.Formatter) -> None:
         super().__init__()

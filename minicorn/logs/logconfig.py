@@ -35,7 +35,7 @@ _NAMES = {
 
 
 def takes_access(settings: Settings) -> bool:
-    """Whether they take the access log as well."""
+    """Whether such handlers take the access log as well."""
     return settings.log_config is not None or (settings.log_syslog and not settings.disable_redirect_access_to_syslog)
 
 
@@ -64,7 +64,7 @@ class AccessLogger:
 
 
 def apply(settings: Settings) -> None:
-    """In this process from now on; ConfigError in one line."""
+    """Lead this process's logs to the handlers that the settings name, from now on; ConfigError in one line."""
     kept = complaints.handlers()
     for logger in (LOGGER, ACCESS):
         logger.handlers[:] = [handler for handler in logger.handlers if not isinstance(handler, Relay)]
@@ -127,7 +127,7 @@ def _configure_by_ini(path: str) -> None:
 
 
 def check(settings: Settings) -> None:
-    """Whether it can be applied in the application's directory, tried in a child; ConfigError in one line."""
+    """Try in a child whether the settings can be applied, in the application's directory; ConfigError in one line."""
     told, tell = os.pipe()
     try:
         pid = spawn.fork(lambda: _try(settings, tell))

@@ -9,13 +9,13 @@ from minicorn.record import Value
 
 
 class Logs(Value):
-    """Where both go, in the arbiter and in each child."""
+    """The error log, and the access log where one is wanted; the same in the arbiter and in each child."""
 
     error: Output
     access: Sink | None = None
 
     def flush(self) -> None:
-        """Write what has had to wait."""
+        """Write the lines that have had to wait."""
         for sink in self._sinks():
             sink.flush()
 
@@ -25,7 +25,7 @@ class Logs(Value):
             sink.reopen()
 
     def give(self, give: Callable[[int], None]) -> None:
-        """The files are to be somebody else's from now on; `give` makes a descriptor's so."""
+        """Let the files be somebody else's from now on; `give` makes the file of a descriptor so."""
         for sink in self._sinks():
             sink.give(give)
 

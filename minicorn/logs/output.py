@@ -62,8 +62,8 @@ class Output:
         return partial(os.write, self._fd)
 
     def errors(self) -> io.TextIOWrapper | None:
-        """`wsgi.errors` for an application, where it is not standard error: by PEP 3333 the server's log. A log
-        of objects keeps to them."""
+        """Make `wsgi.errors` for an application, by PEP 3333 the server's log; None for standard error, where the log
+        goes there, or is one of JSON objects, which the application's texts are not."""
         if self.path is None or self._json:
             return None
         return io.TextIOWrapper(Errors(self), "utf-8", "backslashreplace", write_through=True)  # type: ignore[arg-type]
@@ -103,7 +103,7 @@ class Output:
             self.write(f"{line}\n".encode())
 
     def _forgo(self, data: bytes, error: OSError) -> int:
-        """How much of what could not be written need not be kept."""
+        """How many bytes of `data`, which could not be written, need not be kept."""
         if isinstance(error, BlockingIOError):
             self._obstacle = "nobody read them in time"
         elif error.errno in _FULL:
@@ -113,7 +113,7 @@ class Output:
         return 0
 
     def give(self, give: Callable[[int], None]) -> None:
-        """The file is to be somebody else's from now on, whoever opens it again; `give` makes it so."""
+        """Let the file be somebody else's from now on, whoever opens it again; `give` makes that of a descriptor so."""
         if self.path is None:
             return
         self._give = give
@@ -218,7 +218,7 @@ class Errors(io.RawIOBase):
 
 
 class Sink(Protocol):
-    """Where lines can go."""
+    """Where lines can go: as `Output` has it."""
 
     def write(self, line: bytes) -> None: ...
 

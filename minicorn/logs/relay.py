@@ -18,20 +18,20 @@ _EARLY_MOST = 1000
 
 
 class Line(Protocol):
-    """To whom records go: an auxiliary of the arbiter, as a Relay sees it."""
+    """The auxiliary that records go to, as a Relay sees it."""
 
     strikes: int  # how often it has died, or could not be forked, of late
 
     @property
     def channel(self) -> object | None:
-        """Something, while it lives."""
+        """The channel to it, while it lives."""
 
     def tell(self, word: str, value: object) -> bool:
-        """Say it, if it lives; whether it was taken."""
+        """Say `word` to it, if it lives; whether that was taken."""
 
 
 class Relay(logging.Handler):
-    """In the arbiter: its records to the logger, while that lives; else to `fallback`.
+    """Sends the arbiter's records to the logger while that lives, else to `fallback`.
 
     The arbiter never waits: what a stalled logger does not take is lost, counted, and told when it takes again.
     """
@@ -70,7 +70,7 @@ class Relay(logging.Handler):
 
 
 def pack(record: logging.LogRecord) -> dict[str, object]:
-    """The record as values that make it again elsewhere."""
+    """The record as values that `handle` makes it of again, in another process."""
     fields = dict(record.__dict__, msg=record.getMessage(), args=None)
     if record.exc_info:
         fields["exc_text"] = logging.Formatter().formatException(record.exc_info)
@@ -79,7 +79,7 @@ def pack(record: logging.LogRecord) -> dict[str, object]:
 
 
 def handle(packed: dict[str, object]) -> None:
-    """In the logger: what `pack` has made of a record, to the handlers there."""
+    """Hand a record that `pack` has taken apart to this process's handlers."""
     record = logging.makeLogRecord(packed)
     logger = logging.getLogger(record.name)
     if logger.isEnabledFor(record.levelno):

@@ -33,14 +33,14 @@ def environ_of(request: Request, client: str) -> WSGIEnvironment:
 
 
 def read_request(data: bytes) -> Request:
-    """What can be told of a request of which `data` has come; "-" where that is nothing."""
+    """The request of which `data` has come, as far as that can be read; "-" for all of it where nothing has."""
     if not data:
         return Request("-", "-", "-", dict.fromkeys(REQUEST_LINE, ""))
     return _parse(data[:HEAD_MOST].decode("latin-1"))
 
 
 def _parse(head: str) -> Request:
-    """What is left of a head: the page has no room for a long one, so its last line may be half a line."""
+    """The request of a head that may be cut: a page has no room for a long one, so its last line may be half a line."""
     text = head if head.endswith("\r\n\r\n") else head.rpartition("\r\n")[0] + "\r\n\r\n"
     try:
         parsed = parse_head(text.encode("latin-1"), len(text))
