@@ -267,7 +267,7 @@ _milliseconds = [f".{number:03d}Z" for number in range(1000)]
 
 
 def render_json(entry: Entry) -> bytes:
-    """Render an entry as a JSON object, under OpenTelemetry's names (semantic conventions for HTTP, 1.27) if it has any.
+    """Render an entry as JSON, in one line, with OpenTelemetry's names (HTTP semantic conventions 1.27) if it has any.
 
     Strings go through the json module's own encoder; the frame around them is fixed, since the
     general encoder takes three times as long.

@@ -39,7 +39,7 @@ def _compile(globs: Iterable[str]) -> re.Pattern[str]:
 
 
 class Filter:
-    """What is watched, by name."""
+    """Decides by name which files and directories are watched."""
 
     def __init__(self, include: Iterable[str] = (), exclude: Iterable[str] = (), extra: Iterable[str] = ()) -> None:
         """`include` replaces `*.py`; `exclude` fits a name or an absolute path; `extra` are absolute paths."""
@@ -77,7 +77,7 @@ class Filter:
 
 
 class Print(Value):
-    """What is known of a file: `stamp` is its modification time, "" its digest when it was not read."""
+    """What is known of a file: bytes, modification time in nanoseconds, and digest, "" where it was not read."""
 
     size: int
     stamp: int
@@ -112,7 +112,7 @@ class Changes:
         self.wake_at = math.inf  # when the changes will have come to rest
 
     def note(self, kinds: dict[str, str], now: float) -> None:
-        """These paths have changed, each in its way."""
+        """Note which paths have changed, each with how; `now` in monotonic seconds."""
         self._first = min(self._first, now)
         self._kinds |= kinds
         rest = REST_ONE if len(self._kinds) == 1 else REST_MANY

@@ -48,7 +48,7 @@ def load(settings: Settings, post: Post) -> WSGIApplication:
 
 
 class Development:
-    """What stands between the loop of one server and its answers."""
+    """Stands between the loop of one server and its answers."""
 
     def __init__(
         self,
@@ -74,22 +74,22 @@ class Development:
         self._stage(connection)
 
     def hold(self) -> None:
-        """The code is out of date: answer nothing more, and keep who asks."""
+        """Answer nothing more, and keep who asks, as the code is out of date."""
         self._stage = self._loop.keep
         self._loop.hold()
 
     def excuse(self) -> None:
-        """After `hold`: the new code takes long, so tell browsers; others are kept on."""
+        """Tell browsers, after `hold`, that the new code takes long; others are kept on."""
         self.app.app = WaitingPage(self._generation)
         self._enter(self._excuse_or_keep)
 
     def give_held(self) -> None:
-        """There is somebody to have those who are kept: even if the application is busy here."""
+        """Give away those who are kept, as there is somebody to have them; even if the application is busy here."""
         if self._loop.holding:
             self._loop.give_all()
 
     def part(self, closing: bool) -> None:
-        """The server retires; `closing`: nobody comes after it to answer those who are kept."""
+        """Retire; `closing`: nobody comes after this server to answer those who are kept."""
         self._enter(self._answer if closing else self._answer_who_stays)
 
     @property
@@ -98,7 +98,7 @@ class Development:
         return not self._settings.certfile
 
     def explain(self, error: BaseException, request: Request) -> tuple[str, str]:
-        """The page that shows what the application has raised, for who may see it: its type, and itself."""
+        """The media type and the page that shows what the application has raised, to a client that may see it."""
         if not self.app.sees or not self._settings.debug_page:
             return "text/plain", ""
         shown = from_exception(f"{request.method} {request.target}", error)
@@ -109,7 +109,7 @@ class Development:
         self._loop.go_on()
 
     def _answer_or_keep(self, connection: Connection) -> None:
-        """Who asks for newer code than ours waits, until our successor has the connection."""
+        """Answer, but keep whoever asks for newer code than ours, until our successor has the connection."""
         request = connection.request
         assert request is not None
         if request.target == f"{page.NEWER}{self._generation}" and not self._loop.closing:
@@ -122,7 +122,7 @@ class Development:
             self.on_imports()
 
     def _answer_who_stays(self, connection: Connection) -> None:
-        """By the code that is out of date: those whom our successor cannot have."""
+        """Answer, by the code that is out of date, those whom our successor cannot have."""
         if connection.parcel() is not None:
             self._loop.keep(connection)
         else:

@@ -21,7 +21,7 @@ FRAMES_MOST = 60
 
 
 def from_exception(doing: str, error: BaseException) -> Failure:
-    """`doing`: what was going on, such as "GET /" or "importing main:app"."""
+    """The failure that `error` is; `doing`: what was going on, such as "GET /" or "importing main:app"."""
     text = explain(error)
     headline = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
     if isinstance(error, AppLoadError):  # whose type is ours, and says nothing more

@@ -27,7 +27,7 @@ IMPORT_MOST = 20
 
 
 class Groundwork:
-    """What the arbiter knows of it; its templates inherit that by their fork."""
+    """The modules of one server's groundwork, as its arbiter knows them; templates inherit that by their fork."""
 
     def __init__(self) -> None:
         self.modules: list[str] = []  # in the order of their import
@@ -36,7 +36,7 @@ class Groundwork:
         self._stamps: list[float] = []  # of the directories of packages, since the first import was told
 
     def learn(self, modules: list[str], own: list[str]) -> bool:
-        """A worker has imported these; whether a template would import more than before."""
+        """Take up what a worker has imported; whether a template would import more by that than before."""
         self._stamps = self._stamps or _read_stamps()
         more = [name for name in modules if name not in set(self.modules)]
         self.modules += more
@@ -52,7 +52,7 @@ class Groundwork:
         return outdated
 
     def lay(self) -> dict[str, str]:
-        """In a template: import what a trial child could; what is refused, with the reasons.
+        """Import, in a template, what a trial child could; gives what is refused, with the reasons.
 
         RuntimeError when that is nothing to build upon.
         """
@@ -83,7 +83,7 @@ def _stamp(path: str) -> float:
 
 
 def _try(ground: Groundwork, refused: dict[str, str]) -> str:
-    """One trial, in a child; adds to `refused`. The module that has killed it, or ""."""
+    """Import everything in a child, on trial, and add to `refused`; gives the module that has killed it, or ""."""
     ours, theirs = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -115,7 +115,7 @@ def _report(ground: Groundwork, refused: dict[str, str], fd: int) -> None:
 
 
 def _import(name: str, own: frozenset[str]) -> str:
-    """Import a module without the project; why that was not to be had, or ""."""
+    """Import a module without the project; gives why that could not be done, or ""."""
     guard = _Guard(own)
     threads = _count_threads()
     sys.meta_path.insert(0, guard)
@@ -134,7 +134,7 @@ def _import(name: str, own: frozenset[str]) -> str:
 
 
 class _Guard:
-    """Finds nothing; of what is the project's it says that it is not there."""
+    """A finder that finds nothing, and says of the project's modules that they are not there."""
 
     def __init__(self, own: frozenset[str]) -> None:
         self._own = own

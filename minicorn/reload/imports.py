@@ -23,7 +23,7 @@ FRESH = 2.0
 
 
 def distrust_fresh_bytecode() -> None:
-    """From now on in this process."""
+    """Neither read nor write the .pyc of a file that was changed just now, from now on in this process."""
     trust = SourceFileLoader.path_stats
 
     def path_stats(self: SourceFileLoader, path: str) -> Mapping[str, object]:
@@ -44,7 +44,7 @@ class Imported(Value):
 
 
 def survey() -> Imported:
-    """The project's is what is neither the standard library's, nor installed, nor ours."""
+    """List what this process has imported. The project's is what is not the standard library's, installed, or ours."""
     places: set[tuple[str, bool]] = set()
     own: set[str] = set()
     others: list[str] = []

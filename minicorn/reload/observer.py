@@ -97,7 +97,7 @@ class Observer:
         return directory in self._flat
 
     def take(self) -> list[Event]:
-        """What has happened, in order."""
+        """Take the events that have come, in order."""
         self._wakeup.drain()
         return [self._heard.popleft() for _ in range(len(self._heard))]
 
@@ -155,13 +155,13 @@ class Observer:
         self._wakeup.ring()
 
     def _mourn(self, death: threading.ExceptHookArgs) -> None:
-        """A thread dies: from now on the observer may be silent for ever."""
+        """Note that a thread has died: from now on the observer may be silent for ever."""
         self.failure = f"a thread of watchdog's has died of {death.exc_type.__name__}: {death.exc_value}"
         self._wakeup.ring()
 
 
 class _Ear(logging.Handler):
-    """For watchdog's log: what it warns of is that it has lost events."""
+    """Listens to watchdog's log: what that warns of is that it has lost events."""
 
     def __init__(self, lose: Callable[[], None]) -> None:
         super().__init__()

@@ -99,7 +99,7 @@ def _json(failure: Failure) -> str:
 
 
 def _html(failure: Failure, generation: int) -> str:
-    """Open is the innermost frame of the project's; without one, the innermost."""
+    """Render the page. The frame shown open is the innermost of the project's; without one, the innermost of all."""
     main = next((each for each in failure.frames if each.own), next(iter(failure.frames), None))
     parts = [f"<h1>{escape(failure.headline)}</h1><p>{escape(failure.doing)}</p>"]
     if main is not None:

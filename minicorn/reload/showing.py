@@ -31,7 +31,7 @@ class Front:
 
 
 class FailurePage:
-    """In place of an application that cannot be loaded: status 500, and why, for whoever may see it."""
+    """Answers in place of an application that cannot be loaded: status 500, and why, for whoever may see it."""
 
     def __init__(self, failure: page.Failure, generation: int) -> None:
         self._failure = failure

@@ -18,7 +18,7 @@ Marks = dict[str, tuple[int, int]]
 
 
 class Listing(Value):
-    """What counts of a directory, listed when its time was `stamp`; another one may come under its name."""
+    """The entries of a directory that count, listed when its time was `stamp`; another may come under its name."""
 
     stamp: int
     inode: int

@@ -99,7 +99,7 @@ class Watcher:
 
     @property
     def _places(self) -> dict[str, bool]:
-        """What is watched, each with whether what is below counts."""
+        """The directories that are watched, each with whether what is below counts."""
         return dict.fromkeys(map(os.path.dirname, self._filter.extra), False) | self._roots
 
     def _judge_observer(self) -> None:
@@ -137,7 +137,7 @@ class Watcher:
                 self._prints[path] = now
 
     def _take(self, path: str) -> None:
-        """A file's first print; what is newer than the server is a change."""
+        """Take a file's first print; one that is newer than the server counts as changed."""
         if path in self._prints:
             return
         try:
@@ -245,7 +245,7 @@ class Watcher:
 
 
 def identify(directory: str) -> Identity:
-    """Which directory has this name now; the same for none."""
+    """Device and inode of the directory that has this name now; (0, 0) for none."""
     try:
         status = os.stat(directory)
     except OSError:
@@ -267,5 +267,5 @@ def read_print(path: str) -> Print | None:
 
 
 def coarse_time() -> float:
-    """The clock that files are stamped with."""
+    """The time of the clock that files are stamped with, in seconds since the epoch."""
     return time.clock_gettime(_CLOCK_REALTIME_COARSE) if sys.platform == "linux" else time.time()

@@ -12,14 +12,14 @@ REST = 16  # turns that go as guessed before another is looked for
 
 
 class BatchSize:
-    """The guess of one process."""
+    """The guess of one process: how many to accept in one turn, 1 to MOST."""
 
     def __init__(self) -> None:
         self.guess = 1
         self._rest = 0
 
     def note(self, came: int, wanted: int) -> None:
-        """So many came, of so many that were looked for: `guess` at most."""
+        """Learn from a turn in which so many came, of so many that were `wanted`: at most as many as the guess."""
         if came < wanted:
             self.guess = max(1, came)
             self._rest = REST

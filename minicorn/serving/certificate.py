@@ -69,7 +69,7 @@ def distinguished(prefix: str, name: Name) -> dict[str, str]:
 
 
 def _escape(value: str) -> str:
-    """RFC 4514 2.4."""
+    """Escape a value as RFC 4514 2.4 has it."""
     text = "".join(f"\\{character}" if character in ',+"\\<>;' else character for character in value)
     if text.startswith(("#", " ")):
         text = "\\" + text

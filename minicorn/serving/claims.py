@@ -26,7 +26,7 @@ REMEMBERED_MOST = 1024
 
 
 class Claims:
-    """Judges them, by the settings, for all requests of a server."""
+    """Judges such lines, by the settings, for all requests of a server."""
 
     def __init__(self, settings: Settings) -> None:
         self.peers = Peers(settings.forwarded_allow_ips)
@@ -62,7 +62,7 @@ class Claims:
         return joined | environ_keys(joined, self._believed, self.peers.lists, host, scheme)
 
     def _tell(self, name: str, reason: str = "") -> None:
-        """Say once of each name that it never reaches the application; not of ever new ones."""
+        """Log once of each name that it does not reach the application; of TOLD_MOST names at most."""
         if name not in self._told and len(self._told) < TOLD_MOST:
             self._told.add(name)
             LOGGER.warning("header %s is dropped: %s", name, _why_never(name) or reason)

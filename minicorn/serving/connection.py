@@ -174,7 +174,7 @@ class Connection:
 
     @property
     def is_gone(self) -> bool:
-        """The client has closed or reset, as far as the system knows; half-closed looks the same."""
+        """Whether the client has closed or reset, as far as the system knows; half-closed looks the same."""
         try:
             return not rights.Socket.recv(self.sock, 1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -184,12 +184,12 @@ class Connection:
 
     @property
     def is_silent(self) -> bool:
-        """No byte of a request has come: closing it now costs the client nothing."""
+        """Whether no byte of a request has come: closing it now costs the client nothing."""
         # RFC 9112 2.2: an empty line begins none, such as old clients put behind a body
         return self.state in (IDLE, HEAD, PREFACE) and self._input in (b"", b"\r\n")
 
     def parcel(self) -> Parcel | None:
-        """What another worker needs to go on in our place; None where only we can.
+        """The parcel with which another worker can go on in our place; None where only we can.
 
         A connection between requests can go, and one with a request of which nothing is done.
         In the middle of a reply it stays, and of a body without --reload.
@@ -230,12 +230,12 @@ class Connection:
 
     @property
     def unparsed(self) -> bytes:
-        """What has come of a request whose head is not whole, or cannot be read."""
+        """The bytes that have come of a request whose head is not whole, or cannot be read."""
         return bytes(self._input)
 
     @property
     def lags(self) -> bool:
-        """Bytes of a further request are here already (pipelining), and have not been looked at."""
+        """Whether bytes of a further request are here already (pipelining), and have not been looked at."""
         return self.state is HEAD and bool(self._input) and not self._searched
 
     # Reading
@@ -312,7 +312,7 @@ class Connection:
         return False
 
     def _keep_raw(self, data: bytes) -> None:
-        """More has come of a request; as long as it may travel, it does so as it came."""
+        """Keep the bytes of a request as they come, as long as it may travel."""
         if self._raw is None or not self._is_portable(len(self._raw) + len(data)):
             self._raw = None
         else:
@@ -321,7 +321,7 @@ class Connection:
             self._raw += data
 
     def _take_in(self, upload: Upload, data: bytes, now: float) -> bool:
-        """More of the body is here."""
+        """Take in more of the body; whether the request is whole."""
         assert self.request is not None
         self.holds = True
         whole = upload.take(data)
@@ -333,7 +333,7 @@ class Connection:
         return self._complete(self.request, rest, length, now)
 
     def _complete(self, request: Request, rest: bytes, length: int, now: float) -> bool:
-        """The body is here, `length` bytes, and `rest` came behind it."""
+        """Complete the request, whose body is here, `length` bytes; `rest` came behind it."""
         self._input = rest
         if rest:
             self.holds = True
@@ -348,7 +348,7 @@ class Connection:
         return self._upload is not None and self._upload.spill()
 
     def _close_body(self) -> None:
-        """Forget what has come of it, be that all or not."""
+        """Forget the body, be it whole or not."""
         try:
             self.body.close()
         except BufferError:
@@ -371,7 +371,7 @@ class Connection:
             raise ClientGone(str(error)) from error
 
     def expire(self, now: float) -> None:
-        """The deadline of the state has passed: ProtocolError for a request that has begun, or ClientGone."""
+        """Judge the state whose deadline has passed: ProtocolError for a request that has begun, or else ClientGone."""
         if self.state is REPLY and self.unsent < self._unsent_then:
             self.note_progress(now)  # though there is no room for more yet: the system wants a third of its buffer free
             return
@@ -383,7 +383,7 @@ class Connection:
     # Replying
 
     def take_up(self) -> Request:
-        """The request goes to the application: from now on nobody else can answer it."""
+        """Take up the request for the application: from now on nobody else can answer it."""
         request = self.request
         assert request is not None
         request.meta["REMOTE_ADDR"], request.meta["REMOTE_PORT"] = self.peer, self.peer_port
@@ -391,7 +391,7 @@ class Connection:
         return request
 
     def flush_ahead(self) -> None:
-        """There is room, and the application has not given all of its reply yet."""
+        """Send what there is room for, of a reply of which the application has not given all yet."""
         try:
             self.outbox.flush()
         except ClientGone:
@@ -442,14 +442,14 @@ class Connection:
             self._settle(now)
 
     def flush(self, now: float) -> None:
-        """The socket has room."""
+        """Send what there is room for, of a reply that was handed over whole."""
         if self.outbox.flush():
             self.note_progress(now)
         if self.state is REPLY and not self.outbox.size:
             self._settle(now)
 
     def note_progress(self, now: float) -> None:
-        """The client has taken something of its reply."""
+        """Note that the client has taken something of its reply: its deadline begins anew."""
         self._unsent_then = self.unsent
         self.deadline = now + self.settings.send_timeout
 
@@ -459,7 +459,7 @@ class Connection:
         return sockets.count_unsent(self.fd)
 
     def _settle(self, now: float) -> None:
-        """The reply is on its way in full."""
+        """Go on to what comes after the reply, which the system has in full."""
         self.interest = poller.READ
         if self._next is not IDLE:
             self._end(now)
@@ -485,7 +485,7 @@ class Connection:
 
     @property
     def is_cut(self) -> bool:
-        """A close now would make a reply that has not been sent in full look whole."""
+        """Whether a close now would make a reply that has not been sent in full look whole."""
         return self.state is REPLY and not self._bounded
 
     def close(self, reset: bool = False) -> None:

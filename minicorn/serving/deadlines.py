@@ -27,20 +27,20 @@ B = TypeVar("B", bound=Bounded)
 
 
 class Deadlines(Generic[B]):
-    """The things that have a deadline."""
+    """The things that have a deadline, filed by the tick in which it falls."""
 
     def __init__(self) -> None:
         self._ticks: dict[float, dict[B, None]] = {}  # by their beginnings
 
     def note(self, thing: B) -> None:
-        """The deadline of `thing` is new or has moved."""
+        """File `thing`, whose deadline is new or has moved."""
         if thing.deadline <= thing.filed:
             self.forget(thing)
             thing.filed = (math.ceil(thing.deadline / TICK) - 1) * TICK
             self._ticks.setdefault(thing.filed, {})[thing] = None
 
     def forget(self, thing: B) -> None:
-        """`thing` has ended."""
+        """Take `thing`, which has ended, out of the files."""
         things = self._ticks.get(thing.filed)
         if things is not None:
             things.pop(thing, None)

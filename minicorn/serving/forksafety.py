@@ -37,7 +37,7 @@ _ENDING = 0.1
 
 
 class Watch:
-    """What the application has left running and open since this was made."""
+    """Finds what the application has left running and open since this was made."""
 
     def __init__(self) -> None:
         self._origins: WeakKeyDictionary[object, str] = WeakKeyDictionary()
@@ -114,7 +114,7 @@ def _caller(frame: FrameType | None) -> str:
 
 
 def _descriptors() -> dict[int, str]:
-    """What each open descriptor leads to; empty where the system does not tell."""
+    """By open descriptor, what it leads to; empty where the system does not tell."""
     found = {}
     with contextlib.suppress(OSError):
         for name in os.listdir("/proc/self/fd"):
@@ -135,7 +135,7 @@ def _count_tasks(expected: int) -> int:
 
 
 def _describe(fd: int, link: str) -> str:
-    """What an open descriptor is, if it should be told of."""
+    """Describe an open descriptor; "" if it is harmless."""
     if link.startswith("socket:"):
         return _describe_socket(fd)
     if link == "anon_inode:[eventpoll]":

@@ -28,7 +28,7 @@ _FLAGS = socket.MSG_DONTWAIT | rights.CLOEXEC
 
 
 class Parcel(Value, quick=True):
-    """What travels with a connection's descriptor. Times are monotonic, the machine's."""
+    """What travels with a connection's descriptor. Times are monotonic seconds, the same in all processes."""
 
     listener: int  # which of the server's listeners it came by
     served: int
@@ -73,7 +73,7 @@ class Handoff:
 
     @property
     def ends(self) -> tuple[int, int]:
-        """The descriptors of both, to give and to take by."""
+        """The descriptors of both ends, to give by and to take by."""
         return self._giving.fileno(), self._taking.fileno()
 
     def give(self, fd: int, parcel: Parcel) -> bool:

@@ -1,7 +1,7 @@
 """The helper: a thread that keeps clients moving while the application works.
 
 One lock says who may touch connections. The main thread holds it always, except while it is
-inside the application (`leave` ... `enter`). When it has been there for `patience` seconds, the
+inside the application (`release` ... `acquire`). When it has been there for `patience` seconds, the
 helper takes the lock and runs one turn of the server's own loop, again and again until the
 main thread is back. It never runs application code, and C code that keeps the GIL stops it too.
 
@@ -23,10 +23,11 @@ _LOOKS = 20
 
 
 class Helper:
-    """`help` is one turn of the loop; it is called with the lock held."""
+    """The helper thread of one server, and the lock over its connections."""
 
     def __init__(self, patience: float, help: Callable[[], None]) -> None:
-        """`patience` in seconds."""
+        """`patience`: seconds in the application before the helper helps; `help`: one turn of the loop, which is called
+        with the lock held."""
         self._patience = patience
         self._help = help
         self._lock = threading.Lock()
@@ -59,7 +60,7 @@ class Helper:
             self._left_at = 0.0
 
     def stop(self) -> None:
-        """End the thread and wait for its end; the next `leave` starts another."""
+        """End the thread and wait for its end; the next `release` starts another."""
         with _DOOR:
             thread = self._thread
             if thread is None:
@@ -74,18 +75,18 @@ class Helper:
             self._stopping = False
 
     def end(self) -> None:
-        """There is nothing to help any more, whoever forks from now on."""
+        """End the thread for good: there is nothing to help any more."""
         with _DOOR:
             _HELPERS.discard(self)
             self.stop()
 
     def resume(self) -> None:
-        """After `stop`: go on if the main thread is in the application still."""
+        """Go on after `stop`, if the main thread is in the application still."""
         if self._left_at and self._asleep:
             self._wake()
 
     def _wake(self) -> None:
-        """Whoever comes second finds it awake; while a thread forks, none is started: `resume` follows."""
+        """Call the thread, or start it. While another thread forks, none is started: `resume` follows."""
         with _DOOR:
             if self._asleep and self._thread is not None:
                 self._asleep = False
@@ -151,7 +152,7 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    """There is nobody to help here, nor in a fork of its own; another thread may have held the door."""
+    """Help nobody in a forked child, nor in its own children; another thread may have held the door."""
     global _DOOR
     _DOOR = threading.RLock()
     _FORKING.clear()

@@ -13,23 +13,23 @@ T = TypeVar("T")
 
 
 class Holdings(Generic[T]):
-    """Bytes by holder."""
+    """The bytes of each holder, in the order of their last step forward."""
 
     def __init__(self) -> None:
         self._sizes: dict[T, int] = {}
         self.total = 0
 
     def note(self, holder: T, size: int) -> None:
-        """`holder` has moved, and holds `size` bytes now."""
+        """Note that `holder` has made a step, and holds `size` bytes now."""
         self.forget(holder)
         if size:
             self._sizes[holder] = size
             self.total += size
 
     def forget(self, holder: T) -> None:
-        """`holder` has ended, or what it holds is not its client's doing any more."""
+        """Forget `holder`, which has ended, or holds nothing on its client's account any more."""
         self.total -= self._sizes.pop(holder, 0)
 
     def slowest(self) -> T:
-        """Whose last step forward is the longest ago; there must be one."""
+        """The holder whose last step forward is the longest ago; there must be one."""
         return next(iter(self._sizes))

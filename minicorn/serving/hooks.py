@@ -93,7 +93,7 @@ def run_hook(name: str, hook: Callable[..., object], *args: object) -> bool:
 
 
 def explain(error: BaseException) -> str:
-    """Its traceback, as Python prints it."""
+    """The traceback of an error, as Python prints it."""
     return "".join(traceback.format_exception(error)).rstrip()
 
 
@@ -104,7 +104,7 @@ def _takes(hook: Callable[..., object], most: int) -> int:
 
 
 def run_file(settings: Settings) -> dict[str, object]:
-    """What the file defines: in the state in which the settings were read from it, good or bad as it is now."""
+    """Run the configuration file as it was when the settings were read from it, whatever it says now; all its names."""
     return configfile.execute(settings.config, os.path.dirname(settings.config) or os.getcwd(), settings.source)
 
 
@@ -113,7 +113,7 @@ class HookFailed(AppLoadError):
 
 
 class WorkerHooks:
-    """A worker's own."""
+    """The hooks that run in a worker, and what they are given."""
 
     def __init__(self, settings: Settings, slot: int, address: list[str]) -> None:
         """Run the file, as it was read, in this process; what that raises passes."""

@@ -28,7 +28,7 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Intake:
-    """Where one process's connections come from. It waits for none before `start`."""
+    """Takes in new connections for one process. It waits for none before `start`."""
 
     def __init__(
         self,

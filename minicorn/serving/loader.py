@@ -33,7 +33,7 @@ class InvalidName(AppLoadError, ValueError):
 
 
 class NoSuchModule(AppLoadError, ImportError):
-    """The module is not there."""
+    """There is no such module."""
 
 
 class NoSuchAttribute(AppLoadError, AttributeError):
@@ -259,7 +259,7 @@ def end_fork() -> NoReturn:
 
 
 def explain(error: BaseException) -> str:
-    """What to log of a failed load: one line for a known mistake, else the application's traceback."""
+    """The text to log of an error: one line for a known mistake, else the traceback from the application on."""
     if isinstance(error, (AppLoadError, ConfigError)):
         return str(error).strip() or type(error).__name__
     error.__traceback__ = _outside(error.__traceback__)

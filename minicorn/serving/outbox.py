@@ -57,7 +57,7 @@ class Outbox:
 
     @property
     def full(self) -> bool:
-        """Whoever produces should wait."""
+        """Whether so much waits that whoever produces should wait."""
         return self.size >= FULL
 
     def send(self, data: bytes | memoryview) -> None:
@@ -105,7 +105,7 @@ class Outbox:
         return self.size < before
 
     def close(self) -> None:
-        """Forget what is left."""
+        """Forget what is left unsent, and close the files."""
         for item in self._queue:
             if isinstance(item, Span):
                 self._release(item)
@@ -187,7 +187,7 @@ class Outbox:
         return sent
 
     def _try_reading(self, span: Span) -> int:
-        """What `_try_sendfile` does, where the kernel cannot."""
+        """Read and send some of `span`, as `_try_sendfile` does, where the kernel cannot."""
         try:
             data = os.pread(span.file.fileno(), min(span.count, READ), span.offset)
         except OSError as error:  # as of a file system that has gone

@@ -13,17 +13,17 @@ _CALM = 0.97  # half a second is forgotten after 200 quick ones
 
 
 class Pace:
-    """The pace of one worker."""
+    """How quick the requests of one worker are of late."""
 
     def __init__(self) -> None:
         self._longest = 1.0  # until we know better
 
     def note(self, took: float) -> None:
-        """A request was in the application for so many seconds."""
+        """Learn from a request that was in the application for so many seconds."""
         remembered = self._longest * _CALM
         self._longest = took if took > remembered else remembered
 
     @property
     def share(self) -> int:
-        """How many may wait, one at least."""
+        """How many connections may wait for their turn here, one at least."""
         return max(1, int(SLOW / (self._longest + _OVERHEAD)))

@@ -22,7 +22,7 @@ from minicorn.system.listeners import Listener
 
 
 class Post(Value):
-    """One child's."""
+    """All that one child is given at its fork."""
 
     slot: int
     generation: int
@@ -36,14 +36,14 @@ class Post(Value):
     failure: str = ""  # why the code of its generation cannot be loaded: it shows that, and does not try
 
     def take_up(self) -> None:
-        """In the child, as it begins: its stack and its errors go where the arbiter looks; it leads a group."""
+        """Begin, in the child: its stack and its errors go where the arbiter looks, and it leads a process group."""
         self.take_stack()
         complaints.collect(self.page.erred)
         spawn.lead_group()
 
     def take_stack(self) -> None:
-        """Once more where an application has been imported, since many enable faulthandler then. AppLoadError
-        where it has closed what is ours."""
+        """Let faulthandler write where the arbiter looks; again after an import, since many applications enable it.
+        AppLoadError where that has closed what is ours."""
         try:
             os.fstat(self.channel.fd)
         except OSError:
@@ -59,19 +59,19 @@ class Post(Value):
 
     @property
     def descriptors(self) -> list[int]:
-        """All that are open for it."""
+        """The descriptors of all that."""
         own = [self.stack_fd, self.trace_fd, self.channel.fd]
         return [*own, *self.handoff.ends, *(listener.fd for listener in self.listeners)]
 
     # Letting go
 
     def lay_down(self) -> None:
-        """In a grandchild, which has a post of its own: close what was its parent's alone."""
+        """Close, in a grandchild that has a post of its own, what was its parent's alone."""
         faulthandler.disable()
         self._close_own()
 
     def close_shared(self) -> None:
-        """Hold neither port nor queue: this process serves nobody."""
+        """Close queue and listeners, in a process that serves nobody."""
         self.handoff.close()
         for listener in self.listeners:
             listener.close()

@@ -21,7 +21,7 @@ _HEADER_MOST = 16 + 65535
 
 
 class PrefacedConnection(Connection):
-    """One whose peer is a proxy that tells its client in a PROXY header."""
+    """A connection whose peer is a proxy that names its client in a PROXY header."""
 
     __slots__ = ("_header", "_told", "about")
 
@@ -49,11 +49,11 @@ class PrefacedConnection(Connection):
         return replace(parcel, secure=bool(self.about)) if parcel else None
 
     def expect_no_header(self) -> None:
-        """The peer is none that sends one."""
+        """Begin with HTTP, or TLS, at once: the peer is none that sends a header."""
         self._told = True
 
     def resume_secure(self) -> None:
-        """Another worker has read the header, by which the client came over TLS, and what followed it."""
+        """Go on where another worker has read the header, by which the client came over TLS, and what followed it."""
         self._learn(secure=True)
         self._move(HEAD)
 
@@ -63,12 +63,12 @@ class PrefacedConnection(Connection):
             self.about["wsgi.url_scheme"] = "https"
 
     def _begin(self, now: float) -> bool:
-        """The header has been read; what follows is HTTP."""
+        """Go on to the HTTP that follows the header; whether a request is whole."""
         self._move(HEAD)
         return super().receive(now)
 
     def _read_header(self) -> bool:
-        """Whether it is whole. Not a byte behind it is taken: that may be TLS's."""
+        """Read of the header what has come; whether it is whole. Not a byte behind it is taken: that may be TLS's."""
         try:
             seen = self.sock.recv(_HEADER_MOST, socket.MSG_PEEK)
             if not seen:

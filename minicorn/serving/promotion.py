@@ -28,7 +28,7 @@ NESTED = 50
 
 
 class Promotion:
-    """What a worker that may be promoted has ready, once it has booted."""
+    """Promotes a worker that has booted, when that is ordered."""
 
     def __init__(self, post: Post, server: Server, taken: Signals, be_template: Callable[[Post], int]) -> None:
         """`post`, `server` and `taken` are the worker's own; `be_template` is run by what it forks."""
@@ -39,7 +39,7 @@ class Promotion:
         self._watch = Watch()
 
     def take(self, message: Message) -> None:
-        """An ORDER has come, from whatever thread: obey as soon as no request is in hand."""
+        """Take up an ORDER, from whatever thread, and obey as soon as no request is in hand."""
         ordered = order.take(message, self._post.channel, self._post.idle_map)
         self._server.soon(lambda: self._obey(ordered))
 
@@ -59,7 +59,7 @@ class Promotion:
         yield from self._watch.descriptors([*ours, *ordered.descriptors])
 
     def _run_template(self, ordered: Post) -> int:
-        """In the template to be: let go of what is the worker's, which lives on."""
+        """Be the template: let go first of what belongs to the worker, which lives on."""
         self._server.shutdown()
         self._signals.close()
         faulthandler.unregister(signals.STACKS)

@@ -18,12 +18,12 @@ from minicorn.serving.wsgi import Exchange, Gateway, Stopwatch
 
 
 class RequestLog:
-    """One server's. Times are monotonic seconds."""
+    """Writes the lines of one server. Times are monotonic seconds."""
 
     def __init__(
         self, sink: Sink, settings: Settings, origin: Origin, tracing: Tracing, claims: Claims, gateway: Gateway
     ) -> None:
-        """`gateway` are the server's own, between it and the application."""
+        """`gateway` is the server's own, between it and the application."""
         self._sink = sink
         self._render = compile_format(settings.access_logformat)
         self._scheme = settings.scheme
@@ -31,7 +31,7 @@ class RequestLog:
         self._tracing = tracing
         self._claims = claims
         self._watch = Stopwatch(gateway)
-        # With a watch on them where the format asks for it
+        # The server's own, with a watch on it where the format asks for that
         self.gateway: Gateway = self._watch if tells_inside(settings.access_logformat) else gateway
 
     def answered(
@@ -43,7 +43,7 @@ class RequestLog:
         seconds: float,
         waited: float,
     ) -> None:
-        """A request that was given to the application, which took so many `seconds`."""
+        """Write the line of a request that was given to the application, which took so many `seconds`."""
         inside, self._watch.inside = self._watch.inside, 0.0
         if exchange.status is not None:
             entry = Entry(
@@ -61,7 +61,7 @@ class RequestLog:
             self._sink.write(self._render(entry))
 
     def refused(self, connection: Connection, status: int, now: float) -> None:
-        """A request that is answered without the application."""
+        """Write the line of a request that is answered without the application."""
         request = connection.request or read_request(connection.unparsed)
         environ = environ_of(request, connection.peer)
         environ |= {"REMOTE_PORT": connection.peer_port, "wsgi.url_scheme": self._scheme}

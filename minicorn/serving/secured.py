@@ -19,7 +19,7 @@ from minicorn.system import poller
 
 
 class TlsConnection(PrefacedConnection):
-    """One under TLS; it stays with its worker, which alone has its keys."""
+    """A connection under TLS, behind a PROXY header or not; it stays with its worker, which alone has its keys."""
 
     __slots__ = ("_secure",)
     travels = False
@@ -46,7 +46,7 @@ class TlsConnection(PrefacedConnection):
         return self._shake_hands() and super().receive(now)
 
     def _shake_hands(self) -> bool:
-        """Go on with the handshake; whether it is done."""
+        """Go on with the handshake; whether it is done. ClientGone where it fails."""
         try:
             if self._secure is None:
                 self._wrap()
@@ -76,7 +76,7 @@ class TlsConnection(PrefacedConnection):
         self.outbox = TlsOutbox(secure)
 
     def _end(self, now: float) -> None:
-        """close_notify is the last of the reply: without it the client cannot tell an end from a cut."""
+        """Send close_notify as the last of the reply: without it the client cannot tell an end from a cut."""
         if self._secure is not None and not self._secure.say_goodbye():
             if self.state is not REPLY:
                 self._move(REPLY)

@@ -43,7 +43,7 @@ class Template:
         self._title = title
 
     def run(self) -> ExitCode:
-        """The whole life; the exit code."""
+        """Run the template from its fork to its end; the exit code."""
         spawn.ignore_terminal()
         self._post.take_up()
         self._set_title("importing")
@@ -87,8 +87,8 @@ class Template:
 
 
 def fork_twice(post: Post, run: Callable[[], int]) -> None:
-    """Fork for an ordered `post` a process that does `run()` once the arbiter knows it; it is no child of
-    ours but the arbiter's. What came with the order is closed here."""
+    """Fork, for an ordered `post`, a process that does `run()` once the arbiter knows it. By a double fork, so that
+    it is the arbiter's child and not ours. What came with the order is closed here."""
     try:
         middle = spawn.fork(lambda: _run_middle(post, run), heir=True)
         with contextlib.suppress(ChildProcessError):  # the application ignores SIGCHLD

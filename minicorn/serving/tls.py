@@ -25,7 +25,7 @@ class TlsSocket(ssl.SSLSocket):
     server_name = ""  # what the client asked for
 
     def recv(self, buflen: int = _RECORD, flags: int = 0) -> bytes:
-        """All of a record at least: what stayed in here, no poller would tell of."""
+        """Read all of a record at least: of what stayed in OpenSSL's buffer no poller would tell."""
         try:
             data = super().recv(buflen, flags)
             while self.pending():
@@ -35,8 +35,8 @@ class TlsSocket(ssl.SSLSocket):
         return data
 
     def send(self, data: bytes | memoryview, flags: int = 0) -> int:  # type: ignore[override]  # any buffer elsewhere
-        """Record by record: one that was begun must be offered again as it was, which the caller's
-        order sees to, and no longer."""
+        """Send record by record: one that was begun must be offered again as it was, and no longer; which callers do,
+        as they send in order."""
         view, sent = memoryview(data), 0
         try:
             while sent < len(view):
@@ -93,8 +93,8 @@ def load(settings: Settings) -> ssl.SSLContext:
 
 
 def _pass_over_bad_names(told: sys.UnraisableHookArgs) -> None:
-    """A server name beyond ASCII ends the handshake, as it should; but Python's ssl tells of it as of a
-    fault of ours, with a traceback for each."""
+    """Say nothing of a server name beyond ASCII, which ends the handshake, as it should: Python's ssl reports it
+    as a fault of ours, with a traceback for each."""
     error = told.exc_value
     if not (isinstance(error, UnicodeDecodeError) and error.object == told.object):
         sys.__unraisablehook__(told)

@@ -39,17 +39,17 @@ class Upload:
 
     @property
     def held(self) -> int:
-        """Bytes in memory."""
+        """How many of its bytes are in memory."""
         return self._decoder.held + (self._body.tell() if isinstance(self._body, io.BytesIO) else 0)
 
     def due(self, now: float) -> float:
-        """When more must have come, if some did `now`."""
+        """When more must have come, if some has come `now`; monotonic seconds."""
         patience, rate = self._settings.recv_timeout, self._settings.min_body_rate
         due = now + patience
         return min(due, self._began + patience + self._came / rate) if rate else due
 
     def take(self, data: bytes) -> bool:
-        """More has come; whether that is all. ProtocolError for what must be refused."""
+        """Take in more of it; whether it is whole. ProtocolError for what is refused, and where there is no room."""
         self._came += len(data)
         content = self._decoder.feed(data)
         try:
@@ -65,13 +65,13 @@ class Upload:
         return self._decoder.done
 
     def hand_over(self) -> tuple[IO[bytes], int, bytes]:
-        """It is all here: to be read from its beginning and closed by the caller, its length, and what came behind."""
+        """Give the whole body, to be read from its beginning and closed, its length, and what came behind it."""
         length = self._body.tell()
         self._body.seek(0)
         return self._body, length, self._decoder.rest
 
     def spill(self) -> bool:
-        """Put what has come of a large one into a file, for memory is short; whether that was done."""
+        """Put what has come of a large body into a file, for memory is short; whether that was done."""
         if not isinstance(self._body, io.BytesIO) or self._body.tell() < MEMORY_LEAST:
             return False
         try:
@@ -81,7 +81,7 @@ class Upload:
         return True
 
     def close(self) -> None:
-        """Forget what has come."""
+        """Forget what has come of it."""
         with suppress(OSError):  # what is not written yet would be now, to a disk that may be full
             self._body.close()
 

@@ -28,17 +28,17 @@ class _Reader:
         client.setblocking(False)
 
     def release(self) -> None:
-        """No helper is there."""
+        """Nothing to release: no helper is there."""
 
     def acquire(self) -> None:
-        """No helper is there."""
+        """Nothing to acquire: no helper is there."""
 
     def is_willing(self, connection: Connection) -> bool:
-        """One request is all."""
+        """Never: one request is all."""
         return False
 
     def explain(self, error: BaseException, request: Request) -> tuple[str, str]:
-        """Nobody reads it."""
+        """Explain nothing: nobody reads it."""
         return "text/plain", ""
 
     def wait_writable(self, connection: Connection) -> None:
@@ -52,8 +52,8 @@ class _Reader:
 
 
 def warm_up(app: WSGIApplication, path: str, base: WSGIEnvironment, listener: Listener, settings: Settings) -> None:
-    """GET `path`; AppLoadError for a status of 500 or more, which an exception becomes, and for a
-    reply that ends early."""
+    """GET `path` from the application; AppLoadError for a status of 500 or more, which an exception becomes, and
+    for a reply that ends early."""
     ours, client = socket.socketpair()
     ours.setblocking(False)
     with client:

@@ -78,7 +78,7 @@ class Worker:
         self._hooks: WorkerHooks | None = None
 
     def run(self) -> ExitCode:
-        """The whole life; the exit code."""
+        """Run the worker from its fork to its end; the exit code."""
         self._signals.install()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, spawn.MANAGED)
         if self._settings.umask is not None:  # HUP may have changed it
@@ -111,7 +111,7 @@ class Worker:
         return ExitCode.OK
 
     def _lead_output(self) -> None:
-        """What the application prints and what all log goes where the settings say."""
+        """Lead what the application prints, and what all log, to where the settings say."""
         if self._settings.capture_output:
             from minicorn.logs.capture import capture
 
@@ -193,7 +193,7 @@ class Worker:
         return WorkerHooks(self._settings, self._post.slot, names)
 
     def _abort(self, signum: int, frame: FrameType | None) -> None:
-        """SIGABRT, after faulthandler has written the stack: the hook, then the end that was meant."""
+        """Run the hook upon SIGABRT, after faulthandler has written the stack; then die of it, as was meant."""
         if self._hooks is not None:
             self._hooks.call("worker_abort", self._hooks.worker)
         signal.signal(signal.SIGABRT, signal.SIG_DFL)

@@ -40,26 +40,26 @@ _FILES = (io.FileIO, io.BufferedReader, io.BufferedRandom)
 
 
 class Gateway(Protocol):
-    """The ways between the event loop and the application, for the thread that serves."""
+    """The way between the event loop and the application, for the thread that serves."""
 
     def release(self) -> None:
-        """Into the application: others may touch the connections now."""
+        """Go into the application: others may touch the connections now."""
 
     def acquire(self) -> None:
-        """Back from it."""
+        """Come back from it: the connections are ours alone again."""
 
     def is_willing(self, connection: Connection) -> bool:
-        """To keep the connection, as far as the server is concerned."""
+        """Whether the server is willing to keep the connection after this reply."""
 
     def explain(self, error: BaseException, request: Request) -> tuple[str, str]:
         """The media type and text of a 500 for what the application has raised; "" for its status alone."""
 
     def wait_writable(self, connection: Connection) -> None:
-        """Some of the reply is not sent yet; waits until a full outbox has room."""
+        """See to what is not sent yet of a reply, and wait while the outbox is full."""
 
 
 class Stopwatch:
-    """Gateway that tell how long the application has taken: `inside`, in seconds, until it is set anew."""
+    """A gateway that measures how long the application takes: `inside`, in seconds, adds up until it is set anew."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -112,15 +112,15 @@ class FileWrapper:
 
 
 class BlockWrapper(FileWrapper):
-    """The same, block by block always (--no-sendfile)."""
+    """A file wrapper that sends block by block always (--no-sendfile)."""
 
     def span(self) -> None:
         return None
 
 
 def base_environ(listener: Listener, multiprocess: bool, sendfile: bool) -> WSGIEnvironment:
-    """What is the same for every request that comes by `listener`, and a place for what is not: a copy
-    that has all keys does not grow. What a request's head says is put upon it, then its client and body."""
+    """The environ that is the same for every request that comes by `listener`, with a place for what is not: a
+    copy that has all keys does not grow. What a head says is put upon it, then the client and the body."""
     # PEP 3333: neither is ever empty; a Unix socket has no such names
     name, port = (listener.host, str(listener.port)) if listener.port else ("localhost", "80")
     return {
@@ -188,7 +188,7 @@ class Exchange:
     )
 
     def __init__(self, connection: Connection, request: Request, date: str, gateway: Gateway) -> None:
-        """`gateway` lead into the application and out of it."""
+        """`date` is the line for Date; `gateway` leads into the application and out of it."""
         self._connection = connection
         self._request = request
         self._date = date
@@ -305,7 +305,7 @@ class Exchange:
         return head
 
     def _send_whole(self, body: bytes) -> None:
-        """All of the body; most are small and as long as their head says, and go with it in one piece."""
+        """Send all of the body; most are small and as long as their head says, and go with it in one piece."""
         size = len(body)
         if isinstance(body, bytes) and size < PIECE:
             head = self._begin(size)
@@ -318,7 +318,7 @@ class Exchange:
         self._conclude()
 
     def _send(self, data: bytes, known: int) -> None:
-        """One block, with the head before the first; `known` is the whole body's length or -1."""
+        """Send one block, with the head before the first; `known` is the whole body's length or -1."""
         if not isinstance(data, bytes):
             advice = ": encode it" if isinstance(data, str) else ""
             raise ApplicationFault(f"the body has {type(data).__name__} in it, not bytes{advice}")
@@ -360,7 +360,7 @@ class Exchange:
             self._connection.outbox.send_file(fd, offset, self._produced)
 
     def _conclude(self) -> None:
-        """The application has given all: end the body; see whether it was what the head said."""
+        """End the body, of which the application has given all; log it where that is not as long as the head says."""
         head = self._head
         if head is None:
             self._send_whole(b"")
