@@ -13,11 +13,12 @@ from minicorn.config.layers import from_options
 from minicorn.config.settings import DEFAULTS, OPTIONS, Settings
 from minicorn.errors import ConfigError
 from minicorn.logs.logger import LOGGER
+from minicorn.logs.logs import open_logs
 from minicorn.server import Server
 from minicorn.serving.loader import load_app, mount
 from minicorn.system import listeners, spawn
 from minicorn.system.signals import Signals
-from minicorn.system.surroundings import provide
+from minicorn.system.surroundings import provide, set_up_process
 from minicorn.system.title import set_title
 
 
@@ -66,12 +67,12 @@ def _managed(settings: Settings, options: dict[str, object]) -> list[str]:
 
 def _serve_here(load: Callable[[], WSGIApplication], settings: Settings) -> None:
     """Serve in this thread; in the main one, INT and TERM end it gracefully."""
-    app.enter(settings)
+    set_up_process(settings)
     provide(settings, os.getcwd())
     if settings.name:
         set_title(f"minicorn: server [{settings.name}]")
     application = load()
-    logs = app.open_logs(settings)
+    logs = open_logs(settings)
     if settings.has_log_handlers:
         from minicorn.logs import logconfig
 
@@ -89,7 +90,7 @@ def _serve_here(load: Callable[[], WSGIApplication], settings: Settings) -> None
         server.watch(taken.fd, stop, urgent=True)
     # Whoever reads this may send a signal at once: it is taken already
     LOGGER.info("Started server process [%d]", os.getpid())
-    app.tell_listeners(bound, settings.scheme)
+    app.log_listeners(bound, settings.scheme)
     try:
         server.serve()
         LOGGER.info("Server stopped")

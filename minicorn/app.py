@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import resource
 import signal
 import sys
 import threading
@@ -17,14 +16,13 @@ from minicorn.arbiter.auxiliary import Auxiliary
 from minicorn.arbiter.resources import Resources
 from minicorn.arbiter.succession import Inheritance
 from minicorn.config.configuration import Configuration
-from minicorn.config.settings import DEFAULTS, Settings
+from minicorn.config.settings import Settings
 from minicorn.errors import ConfigError, ExitCode
 from minicorn.figures.directory import Directory
 from minicorn.figures.endpoint import check_endpoint, open_endpoint
-from minicorn.logs import log
+from minicorn.logs import errorlog
 from minicorn.logs.logger import LOGGER
-from minicorn.logs.logs import Logs
-from minicorn.logs.output import Output
+from minicorn.logs.logs import Logs, open_logs
 from minicorn.offspring import Offspring
 from minicorn.serving.loader import explain, load_app
 from minicorn.serving.reception import Reception
@@ -32,7 +30,7 @@ from minicorn.system import activation, listeners, shell, spawn, systemd, termin
 from minicorn.system.cgroup import count_workers
 from minicorn.system.listeners import Listener
 from minicorn.system.privileges import find_owner
-from minicorn.system.surroundings import provide
+from minicorn.system.surroundings import logical_directory, provide, set_up_process
 from minicorn.system.systemd import ServiceManager
 from minicorn.system.title import set_title
 from minicorn.version import VERSION
@@ -52,7 +50,7 @@ def run_arbiter(settings: Settings, config: Configuration | None = None) -> Exit
     try:
         called_in, inherited = logical_directory(), succession.inherit()
         with _optional_after_upgrade(inherited):
-            enter(settings)
+            set_up_process(settings)
         if succession.CHECK in os.environ:
             spawn.leave(_check_successor(settings))  # what follows a call of `serve` is for the server's end
         return _run(settings, called_in, config, inherited)
@@ -106,7 +104,7 @@ def _open_logs(settings: Settings, inherited: Inheritance | None) -> Logs:
     """Open the logs; where that cannot be done any more after an upgrade, the error log alone, on standard error."""
     with _optional_after_upgrade(inherited):
         return open_logs(settings)
-    return Logs(log.set_up("-", settings.log_level, settings.log_format), None)
+    return Logs(errorlog.set_up("-", settings.log_level, settings.log_format), None)
 
 
 def _check_settings(settings: Settings) -> None:
@@ -197,7 +195,7 @@ def _log_places(
     bound: list[Listener], endpoint: Listener | None, settings: Settings, config: Configuration | None
 ) -> None:
     """Log where we listen, and what a reader of the log should know of the configuration."""
-    tell_listeners(bound, settings.scheme)
+    log_listeners(bound, settings.scheme)
     if endpoint is not None:
         LOGGER.info("Monitor on %s", endpoint.name)
     for note in config.notes if config else ():
@@ -243,7 +241,7 @@ def check(settings: Settings) -> ExitCode:
     A server may run beside this: what is in use by somebody counts as available. Nothing is left behind, since
     another user than the server's may ask.
     """
-    enter(settings)
+    set_up_process(settings)
     logs = (settings.error_logfile, settings.access_logfile or "-")
     made = [os.path.abspath(path) for path in logs if path != "-" and not os.path.exists(path)]
     for address in settings.addresses:
@@ -275,66 +273,7 @@ def _load(settings: Settings) -> ExitCode:
     return ExitCode.OK
 
 
-def tell_listeners(bound: list[Listener], scheme: str) -> None:
+def log_listeners(bound: list[Listener], scheme: str) -> None:
     """Say where we listen; port 0 has become a real one."""
     for listener in bound:
         LOGGER.info("Listening on %s", listener.url(scheme))
-
-
-def open_logs(settings: Settings) -> Logs:
-    """The error log, and the access log where one is wanted; a wrong format is told before anything runs."""
-    error = log.set_up(settings.error_logfile, settings.log_level, settings.log_format)
-    file = None
-    if settings.access_logfile is not None or settings.access_logformat != DEFAULTS.access_logformat:
-        from minicorn.logs import accesslog
-
-        accesslog.compile_format(settings.access_logformat)
-    if settings.access_logfile is not None:
-        file = Output(settings.access_logfile, 1, json=settings.access_logformat == accesslog.JSON)
-    if settings.has_log_handlers:
-        from minicorn.logs import logconfig
-
-        if logconfig.takes_access(settings):
-            return Logs(error, logconfig.AccessLogger(file))
-    return Logs(error, file)
-
-
-def enter(settings: Settings) -> None:
-    """Take on standard streams, umask, descriptor limit and directory."""
-    _open_missing_streams()
-    if settings.umask is not None:
-        os.umask(settings.umask)
-    _raise_descriptor_limit()
-    try:
-        os.chdir(settings.directory(logical_directory()))
-    except OSError as error:
-        raise ConfigError(f"--chdir {settings.chdir}: {error.strerror}") from error
-
-
-def _open_missing_streams() -> None:
-    """Give those that were closed before we were started to nobody: else a socket would have the number, and
-    get what C code says on standard error."""
-    for fd in range(3):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
-
-
-def logical_directory() -> str:
-    """The current directory as the shell calls it: with the symlinks that lead there."""
-    logical = os.environ.get("PWD", "")
-    try:
-        return logical if logical and os.path.samefile(logical, ".") else os.getcwd()
-    except OSError:
-        return os.getcwd()
-
-
-def _raise_descriptor_limit() -> None:
-    """To the hard limit: each connection takes one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (OSError, ValueError):
-            pass  # macOS has a lower limit of its own: the soft one will do

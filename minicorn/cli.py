@@ -134,6 +134,7 @@ def main(argv: list[str] | None = None) -> int:
     from minicorn.arbiter import succession
     from minicorn.config import configuration  # they need a POSIX system
     from minicorn.system.spawn import leave
+    from minicorn.system.surroundings import logical_directory
 
     gc.freeze()  # what has been imported stays: no collection need look at it, here or in a worker
     gc.enable()
@@ -147,7 +148,7 @@ def main(argv: list[str] | None = None) -> int:
         config = configuration.from_environment(
             (theirs.layer, ours.layer, called.layer),
             called.config or ours.config or theirs.config,
-            app.logical_directory(),
+            logical_directory(),
         )
         outcome = succession.read(config)
         if called.print:

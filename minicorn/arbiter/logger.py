@@ -11,7 +11,7 @@ import os
 
 from minicorn.arbiter.auxiliary import Auxiliary
 from minicorn.config.settings import Settings
-from minicorn.logs.log import OwnHandler, reopen_handlers
+from minicorn.logs.errorlog import OwnHandler, reopen_handlers
 from minicorn.logs.logconfig import ACCESS, apply, takes_access
 from minicorn.logs.logger import LOGGER
 from minicorn.logs.relay import RECORD, Relay, handle

@@ -19,8 +19,6 @@ from minicorn.errors import ConfigError
 from minicorn.memo import Memo
 from minicorn.record import Record, Value, replace
 
-JSON = "json"
-
 
 class Origin(Value):
     """The worker that a request was given to."""
@@ -165,14 +163,19 @@ def render(entry):
 """
 
 
+def is_json(format: str) -> bool:
+    """Whether its lines are JSON objects, and not made of atoms."""
+    return format.lower() == "json"
+
+
 def tells_inside(format: str) -> bool:
     """Whether its lines tell how long the application took, which must be measured then."""
-    return format.lower() == JSON or "%({app}x)" in format or "%({write}x)" in format
+    return is_json(format) or "%({app}x)" in format or "%({write}x)" in format
 
 
 def compile_format(format: str) -> Renderer:
     """A function from an entry to its line; ConfigError names what is no atom."""
-    if format.lower() == JSON:
+    if is_json(format):
         return render_json
     values: list[str] = []
     line, position = "", 0

@@ -19,7 +19,7 @@ from types import FrameType
 
 from minicorn.config.settings import Settings
 from minicorn.errors import ExitCode
-from minicorn.logs.log import reopen_handlers
+from minicorn.logs.errorlog import reopen_handlers
 from minicorn.logs.logger import LOGGER
 from minicorn.logs.logs import Logs
 from minicorn.pool.life import PLACEHOLDER

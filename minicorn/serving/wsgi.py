@@ -7,14 +7,10 @@ visibly: never a false end, never a second reply behind it.
 
 from __future__ import annotations
 
-import io
-import os
 import signal
-import stat
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from types import TracebackType
 
 from minicorn.errors import ClientGone
@@ -23,20 +19,20 @@ from minicorn.http.reply import CHUNKED, LENGTH, NOTHING, ApplicationFault, Fiel
 from minicorn.http.request import REQUEST_LINE, Request
 from minicorn.logs.logger import LOGGER
 from minicorn.serving.connection import Connection
+from minicorn.serving.filewrapper import BlockWrapper, FileWrapper
 from minicorn.serving.loader import explain, find_place
 from minicorn.serving.outbox import PIECE
 from minicorn.system.listeners import Listener
 from minicorn.typed import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from typing import IO, Any
+    from typing import Any
     from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 _END: Any = object()
 _SEQUENCES = (list, tuple)
-_FILES = (io.FileIO, io.BufferedReader, io.BufferedRandom)
 
 
 class Gateway(Protocol):
@@ -56,66 +52,6 @@ class Gateway(Protocol):
 
     def wait_writable(self, connection: Connection) -> None:
         """See to what is not sent yet of a reply, and wait while the outbox is full."""
-
-
-class Stopwatch:
-    """A gateway that measures how long the application takes: `inside`, in seconds, adds up until it is set anew."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self._left = 0.0
-        self.inside = 0.0
-        self.is_willing = gateway.is_willing
-        self.explain = gateway.explain
-        self.wait_writable = gateway.wait_writable
-
-    def release(self) -> None:
-        self._left = time.monotonic()
-        self._gateway.release()
-
-    def acquire(self) -> None:
-        self._gateway.acquire()
-        self.inside += time.monotonic() - self._left
-
-
-class FileWrapper:
-    """`wsgi.file_wrapper`: a file, sent by the kernel where it is a real one, else block by block.
-
-    What has a file's descriptor may read otherwise than the file (gzip's objects): only the io module's own
-    are what they seem.
-    """
-
-    def __init__(self, filelike: IO[bytes], block_size: int = 65536) -> None:
-        self.filelike = filelike
-        self.block_size = block_size
-        if hasattr(filelike, "close"):
-            self.close = filelike.close
-
-    def __iter__(self) -> Iterator[bytes]:
-        while data := self.filelike.read(self.block_size):
-            yield data
-
-    def span(self) -> tuple[int, int, int] | None:
-        """Descriptor, offset and length of what is left of a regular file; None for anything else."""
-        if type(self.filelike) not in _FILES or type(getattr(self.filelike, "raw", self.filelike)) is not io.FileIO:
-            return None
-        try:
-            fd = self.filelike.fileno()
-            status = os.fstat(fd)
-            offset = self.filelike.tell()
-        except (OSError, ValueError):
-            return None
-        # The system does not tell the size of some that are made as they are read (/proc)
-        if not stat.S_ISREG(status.st_mode) or not status.st_size:
-            return None
-        return fd, offset, max(0, status.st_size - offset)
-
-
-class BlockWrapper(FileWrapper):
-    """A file wrapper that sends block by block always (--no-sendfile)."""
-
-    def span(self) -> None:
-        return None
 
 
 def base_environ(listener: Listener, multiprocess: bool, sendfile: bool) -> WSGIEnvironment:

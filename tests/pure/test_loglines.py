@@ -16,7 +16,7 @@ import pytest
 
 import minicorn
 from minicorn.errors import ConfigError
-from minicorn.logs.log import set_up
+from minicorn.logs.errorlog import set_up
 from minicorn.logs.logger import LOGGER
 from minicorn.logs.logs import Logs
 from minicorn.logs.output import Output
@@ -307,7 +307,7 @@ def test_a_traceback_follows_its_line(tmp_path: Path) -> None:
 
 
 PROGRAM = """
-from minicorn.logs.log import set_up
+from minicorn.logs.errorlog import set_up
 from minicorn.logs.logger import LOGGER
 set_up('-', 'info', 'text')
 LOGGER.info('shown')
@@ -449,7 +449,7 @@ def test_the_note_of_lost_lines_is_json_too(pipe: tuple[int, int]) -> None:
 PRINTS = """
 import os, subprocess, sys
 from minicorn.logs.capture import capture
-from minicorn.logs.log import set_up
+from minicorn.logs.errorlog import set_up
 capture(set_up(sys.argv[1], "error", sys.argv[2]))
 print("one", 2)
 print("complaint", file=sys.stderr)
