@@ -399,9 +399,9 @@ def test_what_goes_between_the_check_and_the_exec_ends_nobody_that_serves(start:
     site.mkdir()
     files = [shutil.copy(made, site) for made in (pair.certificate, pair.key)]
     hook = f"import shutil\ndef pre_exec(server):\n    shutil.rmtree({str(site)!r})\n"
-    places = f"certfile, keyfile = {[str(file) for file in files]}\npythonpath = {str(start.cwd)!r}\n"
+    places = f"certfile, keyfile = {[str(file) for file in files]}\n"
     start.write("gunicorn.conf.py", hook + places)
-    server = start("plain:app", "--chdir", str(site), "--error-logfile", f"{site}/errors.log", ready=0)
+    server = start("minicorn.demo:app", "--chdir", str(site), "--error-logfile", f"{site}/errors.log", ready=0)
     port = server.listening_port()
     context = ssl.create_default_context(cafile=pair.certificate)
     with closing(http.client.HTTPSConnection("127.0.0.1", port, timeout=PATIENCE, context=context)) as client:
