@@ -40,7 +40,7 @@ def serve(
         _serve_here(lambda: mount(load_app(app_path)), settings)
     else:
         code = app.run_arbiter(settings)
-        # What came as the arbiter ended was meant for it
+        # Signals that came as the arbiter ended were meant for it
         while signal.sigtimedwait(spawn.MANAGED, 0):
             pass
         signal.pthread_sigmask(signal.SIG_UNBLOCK, spawn.MANAGED)
@@ -88,7 +88,7 @@ def _serve_here(load: Callable[[], WSGIApplication], settings: Settings) -> None
 
         taken.install()
         server.watch(taken.fd, stop, urgent=True)
-    # Whoever reads this may send a signal at once: it is taken already
+    # Not logged before signals are taken: whoever reads it may send one at once
     LOGGER.info("Started server process [%d]", os.getpid())
     app.log_listeners(bound, settings.scheme)
     try:

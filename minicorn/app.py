@@ -80,7 +80,7 @@ def _import_for_children(settings: Settings) -> None:
     version of it, installed meanwhile, that does not fit the one that runs."""
     logged = settings.access_logfile is not None or settings.has_log_handlers
     wanted = {
-        # Those that the arbiter imports itself, before any fork, are here for the check of an upgrade
+        # Modules that the arbiter imports itself before any fork are here for the check of an upgrade
         "minicorn.arbiter.logger": settings.has_log_handlers,
         "minicorn.arbiter.reloading": settings.reload,
         "minicorn.figures.monitor": settings.is_monitored,

@@ -17,7 +17,7 @@ from minicorn.typed import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
-# Each flag of the table that cannot go without a value or takes none: its setting and, of a switch, what it says
+# By flag, its setting and, for a switch, the value that it stands for; but for flags whose value may be left out
 _PLAIN = {name: option for name, option in OPTIONS.items() if not option.bare}
 _FLAGS = {flag: (name, "true" if option.switch else "") for name, option in _PLAIN.items() for flag in option.flags}
 _FLAGS |= {option.off: (name, "false") for name, option in _PLAIN.items() if option.switch}

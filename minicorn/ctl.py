@@ -27,9 +27,9 @@ from minicorn.pool.standing import Stage, Standing
 from minicorn.record import Value
 from minicorn.version import VERSION
 
-# Between two looks at what becomes of a wish: what the arbiter stores in its page wakes nobody
+# Seconds between two looks at what becomes of a wish: what the arbiter stores in its page wakes nobody
 _GLANCE = 0.02
-# Width of what is no terminal
+# Columns, where standard output is no terminal
 _WIDTH = 160
 
 
@@ -227,7 +227,7 @@ def _looks(paths: list[Path]) -> list[Snapshot]:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
-    # Before the command or behind it: a default there would undo what was said here
+    # These may stand before the command or behind it: a default behind would undo what was said before
     which = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     which.add_argument("--pid", metavar="FILE|PID", help="which server: its pid file, or its pid")
     which.add_argument("--worker-tmp-dir", metavar="DIR", help="its --worker-tmp-dir, where it has one")

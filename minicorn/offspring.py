@@ -34,7 +34,7 @@ class Offspring:
         """`called_in`: the directory in which the server was called, symlinks in it kept."""
         self._logs = logs
         self._called_in = called_in
-        # By its real path, under which `python -m` has it in sys.path: it may be the last release's, and gone by now
+        # The real path, as `python -m` puts it into sys.path: it may be that of a release that has gone by now
         self._began_in = os.getcwd()
 
     def worker(self, post: Post, settings: Settings) -> int:

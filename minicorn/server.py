@@ -45,13 +45,13 @@ if TYPE_CHECKING:  # ours are imported where they are on
 __all__ = ["Server", "load_app"]
 
 
-# A connection that was accepted as we stop has so long to send its first byte
+# Seconds in which a connection that was accepted as we stop must send its first byte
 SILENT_GRACE = 1.0
-# Who was answered so lately may have sent the next request already
+# Seconds after a reply for which its client may have sent the next request already
 FRESH = 1.0
-# How often a retiring worker tries again to give away what the queue had no room for
+# Seconds between a retiring worker's tries to give away what the queue had no room for
 GIVE_AGAIN = 0.02
-# A client that has waited so long for its turn may have gone meanwhile: worth a system call
+# Seconds of waiting for its turn after which a client may have gone: worth a system call
 STALE = 1.0
 
 
@@ -87,7 +87,7 @@ class Server:
         self.after_request: Callable[[WSGIEnvironment, str, list[tuple[str, str]], int], object] | None = None
         self.errors: IO[str] | None = None  # `wsgi.errors`, where that is not standard error
         self._settings = settings = settings or DEFAULTS
-        # A connection that has served fewer is kept; none is as we end
+        # A connection that has served fewer requests is kept; none is, once we end
         self._share = (settings.max_keepalive_requests or sys.maxsize) - 1 if settings.keep_alive else 0
         self._queue_timeout = settings.queue_timeout
         self._request_patience = settings.timeout or float("inf")
@@ -115,7 +115,7 @@ class Server:
         self._loop = Loop(self._settings, self._reception, seat.page, seat.slot, seat.idle_map, seat.handoff)
         patience = self._settings.handoff_after / 1000
         self._helper = Helper(patience, self._loop.help) if patience else None
-        # Into the application, where the connections are the helper's meanwhile, and back from it
+        # Called on the way into the application, where the connections are the helper's, and on the way back
         self.release: Callable[[], None] = self._helper.release if self._helper else lambda: None
         self.acquire: Callable[[], None] = self._helper.acquire if self._helper else lambda: None
         self._log: RequestLog | None = None
@@ -276,7 +276,7 @@ class Server:
             loop.leaving = True
             loop.intake.stop()
             if self.development is None or self.development.gives_all:
-                # The wake-up for a connection that waits may have been ours: take it, else it waits
+                # The wake-up for a connection that waits may have been ours: nobody else would take it then
                 loop.intake.take_new()
             loop.intake.close()
             loop.end_idle(FRESH)
@@ -322,7 +322,7 @@ class Server:
                 self._loop.refuse(connection, error, began)
                 return
         waited = began - connection.since
-        # What was unread while the last request took its time has waited as well
+        # A request that lay unread while the last one took its time has waited as well
         long = waited > STALE or self._loop.took > STALE or self._queue_timeout
         if long and self._comes_too_late(connection, began):
             return

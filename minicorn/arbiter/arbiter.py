@@ -50,13 +50,13 @@ if TYPE_CHECKING:  # with --reload: imported where it is on
     from minicorn.reload.groundwork import Groundwork
 
 TICK = 1.0
-# Waking so much later than planned means that this process, or the machine, was stopped: for how
-# much of the planned sleep as well, nobody can tell, so all of it is granted
+# Waking so many seconds later than planned means that this process, or the machine, was stopped. Nobody can tell
+# for how much of the planned sleep as well, so workers are granted all of it
 OVERSLEPT = 0.15
-# Seconds that an auxiliary has to end, when the server has ended
+# Seconds that auxiliaries have to end in, when the server has ended
 FAREWELL = 1.0
 IN_USE = os.strerror(errno.EADDRINUSE)
-# How what the pool has to say to a worker is said
+# The word of the channel for each thing that the pool has to say to a worker
 WORDS: dict[type[Tell], str] = {
     Retire: channel.RETIRE,
     Seal: channel.SEAL,

@@ -45,7 +45,7 @@ class Deaths:
         self._failure = ""  # of the last boot that failed
         self._hopeless = (0, "")  # a generation whose import has killed its worker, and how
         self.boot_failure = ""  # in a line, of the last worker that could not boot
-        # The kernel's counter, now and a while ago: a kill is reaped some time after it is counted
+        # The kernel's counter, now and a round ago: a kill is counted some time before it is reaped
         self._oom_kills = self._oom_kills_before = count_oom_kills()
 
     def look_around(self) -> None:

@@ -23,9 +23,9 @@ from minicorn.typed import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
-# Those of the arbiter; the others are run by the workers
+# The hooks of the arbiter; the others are run by the workers
 ARBITERS = ("on_starting", "when_ready", "on_reload", "pre_exec", "child_exit", "nworkers_changed", "on_exit")
-# Calls that wait at most: fewer than a channel holds
+# Most calls that may wait: fewer than a channel holds
 WAITING_MOST = 500
 
 

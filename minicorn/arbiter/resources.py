@@ -27,7 +27,7 @@ from minicorn.system.signals import Signals
 from minicorn.system.spawn import MANAGED
 from minicorn.system.systemd import ServiceManager
 
-# Workers beyond so many are not seen to be idle: a longer look would cost every request more
+# Highest slot whose idleness is seen by others: a longer map would cost every request more
 SLOTS_SEEN = 255
 
 

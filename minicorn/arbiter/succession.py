@@ -19,14 +19,14 @@ from minicorn.record import Value, as_dict
 from minicorn.system.scratch import open_memory
 
 VARIABLE = "MINICORN_SUCCESSION"
-# Set, to our VERSION, for a child that only sees whether the new program loads
+# Set to our VERSION for a child that only checks whether the new program loads
 CHECK = "MINICORN_CHECK"
-# Set for it where that has no monitor, so that the address of one is still to be had; a name that starts with
-# MINICORN_ an older program would take for a setting
+# Set for that child where this server has no monitor: the address of a new one must be free then. An older program
+# would take a name that starts with MINICORN_ for a setting
 UNWATCHED = "_MINICORN_UNWATCHED"
-# A descriptor: the check leaves there what the configuration file said, and the next image goes by that
+# The descriptor of a file in which the check leaves what the configuration file said, by which the next image goes
 READ = "_MINICORN_READ"
-# Of the document, and of what is said over the channels of the workers that run on
+# Of the document, and of the words on the channels of the workers that run on
 VERSION = 8
 
 

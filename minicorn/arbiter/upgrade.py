@@ -29,7 +29,7 @@ from minicorn.typed import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import IO
 
-# Of what a check that fails has said, the last so many bytes are logged
+# Last bytes of what a failed check has said on standard error that are logged
 SAID_MOST = 16384
 
 
@@ -110,7 +110,7 @@ class Upgrade:
 
     def conclude(self) -> None:
         """Become the next image when that is due, once pre_exec has agreed; returns when it is not, or fails."""
-        # A death that is not reaped yet would be lost
+        # Not while a child has closed its channel and is not reaped: the next image would not know of it
         heard = self._resources.channels.keys() >= self._pool.children.keys()
         if self.state is State.DUE and self._pool.calm and heard and not self._asked:
             self._asked = True

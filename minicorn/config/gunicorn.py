@@ -97,7 +97,7 @@ FOREIGN: Mapping[str, Foreign] = {
     "dirty_graceful_timeout": Foreign(_NO_DIRTY, None, ("--dirty-graceful-timeout",)),
 }  # fmt: skip
 
-# gunicorn's names of what both have; in its files these count, whatever else is called alike
+# gunicorn's names for settings that both have; in its files these count before our own
 NAMES = frozenset(
     "wsgi_app bind backlog workers timeout graceful_timeout keepalive max_requests max_requests_jitter chdir pidfile "
     "proc_name umask user group initgroups worker_tmp_dir accesslog access_log_format errorlog loglevel raw_env "

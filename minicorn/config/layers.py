@@ -19,7 +19,7 @@ from minicorn.record import Value, replace
 PREFIX = "MINICORN_"  # of variables
 # Variables of ours that are no settings
 OWN_VARIABLES = {"MINICORN_WORKER", "MINICORN_CMD_ARGS", "MINICORN_CONFIG", "MINICORN_SUCCESSION", "MINICORN_CHECK"}
-# What Kubernetes sets in each pod beside a service that is called minicorn: a link, be its name a setting's too or not
+# A service link, which Kubernetes sets in each pod beside a service called minicorn; its name may be a setting's too
 _SERVICE_LINK = (
     r"(?s)MINICORN_(?:\w+_)?"
     r"(?:(?:SERVICE_(?:HOST|PORT)\w*|PORT_[0-9]+_(?:TCP|UDP|SCTP)\w*)=.*|PORT=(?:tcp|udp|sctp)://.*)"
@@ -180,7 +180,7 @@ def render(outcome: Outcome) -> str:
     for name, option in OPTIONS.items():
         told[name] = option.gunicorn_name or name, _literal(option, getattr(outcome.settings, name))
     return "\n".join(
-        # An origin may be a file of any name: as repr has it, it is part of one line
+        # An origin may be a file of any name: repr keeps it in one line
         f"{f'{label} = {value!r}':<40}  # {repr(outcome.origins.get(name, 'default'))[1:-1]}"
         for name, (label, value) in told.items()
     )

@@ -230,10 +230,10 @@ class Settings(Value):
 
 
 OPTIONS: Mapping[str, Option] = {name: line for name, line in Settings.__fields__.items() if isinstance(line, Option)}
-# The class body has lines of the table where types, and a reader of `settings.port`, have values: from here on the
-# record has the lines' defaults as its fields' own
+# In the class body a field's default is its line of the table, so that a setting is one line; its type is that of the
+# value. From here on the record has the defaults that the lines name
 Settings.__fields__ |= {name: option.default for name, option in OPTIONS.items()}
-# By what a file or the environment may call it: our name, gunicorn's, and the long flags
+# Each setting by all that a file or the environment may call it: our name, gunicorn's, and the long flags
 NAMES: Mapping[str, str] = (
     {flag[2:].replace("-", "_"): name for name, o in OPTIONS.items() for flag in o.flags if flag.startswith("--")}
     | {name: name for name in OPTIONS}

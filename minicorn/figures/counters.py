@@ -12,10 +12,10 @@ from collections.abc import Iterable
 
 from minicorn.record import Value
 
-# Upper ends of the buckets in seconds, inclusive; one more has no end
+# Upper ends of the buckets in seconds, inclusive; a last bucket has no end
 BOUNDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 BUCKETS = len(BOUNDS) + 1
-# The last is of requests whose client went before there was a status
+# "none": the client went before there was a status
 STATUSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "none")
 
 # Places in the block: two sums of seconds, then whole numbers

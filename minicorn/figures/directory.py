@@ -51,7 +51,7 @@ class Directory:
             path = f"{self._base}/{PREFIX}{os.urandom(6).hex()}"
             os.mkdir(path, 0o700)
             self.path = path
-            # Locked before it has its name: nobody ever finds it unlocked
+            # Locked before it gets its name, so that nobody ever finds it unlocked
             self.lock_fd = os.open(f"{self.path}/{LOCK}.new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             os.fchmod(self.lock_fd, 0o644)
             fcntl.lockf(self.lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -34,12 +34,12 @@ from minicorn.record import Value
 
 VERSION = 3
 SIZE = 4096
-# Layout: eight-byte fields. The arbiter's: of which worker this is, and where it is in its life
+# Layout: eight-byte fields. First those that the arbiter writes: which worker this is, and where it is in its life
 _VERSION, _PID, _GENERATION, _BORN, _LIFE = range(5)
-# The worker's
+# Those that the worker writes
 _CONNECTIONS, _ERROR_AT, _ERROR_LENGTH = range(8, 11)
 _LENGTH, _DEADLINE, _SINCE, _ACTIVITY = range(16, 20)
-# Then the counters, totals first: what a request writes as it ends is one piece, in one line of the cache
+# Then the counters, totals first, so that what a request writes as it ends is one piece, in one cache line
 _FIRST = _ACTIVITY + 1
 _COUNTERS = 8 * _FIRST
 _COUNTERS_END = _COUNTERS + BLOCK.size

@@ -55,7 +55,7 @@ NAMES: Mapping[str, Metric] = {
     "minicorn_arbiter_resident_memory_bytes": Metric("gauge", "Resident memory of the arbiter."),
 }
 
-# What has a sample though no worker is at it
+# Conditions that have a sample even when no worker is in them
 SHOWN = (Condition.IDLE, Condition.BUSY, Condition.BOOTING, Condition.RETIRING)
 
 Labels = Mapping[str, str]

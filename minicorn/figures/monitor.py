@@ -37,7 +37,7 @@ from minicorn.system.title import set_title
 EVERY, HISTORY = 1.0, 300
 _JSON, _HTML, _TEXT = "application/json", "text/html; charset=utf-8", "text/plain; charset=utf-8"
 _HTML_FILE = Path(__file__).with_name("monitor.html")
-# Nothing but what the page itself holds
+# The page may load nothing but what it holds itself
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"
 
 Reply = tuple[str, str, str]  # status, type, content
@@ -55,7 +55,7 @@ class Monitor:
         self._cpu = 0.0
         self._guards = listener is not None and listener.port > 0 and not settings.monitor_allow
         bound = [listener] if listener is not None else []
-        # Nothing of what the operator has chosen for the application's clients is meant for this
+        # What the operator has chosen for the application's clients is not meant for the monitor's
         self._server = Server(self._answer, settings=Settings(handoff_after=0, max_body_size=1), bound=bound)
         self._pages: dict[str, Callable[[], Reply]] = {
             "/": self._page,
@@ -80,7 +80,7 @@ class Monitor:
 
     def _look(self) -> Snapshot:
         snapshot = with_usage(survey.look(self._directory))
-        # A worker that is reaped between two readings is in neither: what only grows must not go back
+        # A worker that is reaped between the readings of both is in neither sum: the total must not go back for it
         self._cpu = max(self._cpu, snapshot.cpu)
         return replace(snapshot, cpu_at_least=self._cpu)
 
@@ -125,7 +125,7 @@ class Monitor:
 
     def _page(self) -> Reply:
         html = _HTML_FILE.read_text("utf-8")
-        # Nothing in it can end the script that it stands in
+        # Escaped, so that nothing in it ends the script element around it
         history = json.dumps(list(self._history)).replace("<", "\\u003c")
         return "200 OK", _HTML, html.replace("/*HISTORY*/[]", history)
 

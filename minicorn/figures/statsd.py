@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from minicorn.figures.snapshot import QUANTILES, Condition, Snapshot
 
-# What an Ethernet frame holds, less IP's and UDP's heads with some room for tunnels
+# Bytes: an Ethernet frame, less the heads of IP and UDP, and some room for tunnels
 DATAGRAM_MOST = 1432
 
 

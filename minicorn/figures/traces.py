@@ -14,7 +14,7 @@ from minicorn.figures.snapshot import WorkerView
 from minicorn.system.process import read_parent
 from minicorn.system.signals import STACKS
 
-# Seconds that an answer may take; written is what has not grown for so long, as faulthandler says no end
+# Seconds that an answer may take, and for which it must not have grown to be whole: faulthandler marks no end
 PATIENCE, SETTLED = 2.0, 0.05
 
 
@@ -26,7 +26,7 @@ def take(path: Path, arbiter: int, workers: Iterable[WorkerView]) -> Iterator[tu
 
 def _ask(file: Path, pid: int, arbiter: int) -> str:
     try:
-        # The number may be another process's by now; 0: the system does not tell
+        # The pid may be another process's by now; a parent of 0: the system does not tell
         if read_parent(pid) not in (arbiter, 0):
             return ""
         # It is in a directory of the workers' user: a link that they leave there must not lead root astray

@@ -27,17 +27,17 @@ BELIEVABLE = (
     "forwarded",
 )
 _KEYS = {name: "HTTP_" + name.upper().replace("-", "_") for name in BELIEVABLE}
-# The schemes of WebSockets are what some proxies name before an upgrade that WSGI has not
+# Some proxies name the scheme of WebSockets, for an upgrade that WSGI cannot do
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 # Patterns, compiled when a proxy first says something: `re` remembers them
 _PORT = r"[1-9][0-9]{0,4}"
 # RFC 3986 3.3
 _PREFIX = r"(?:/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})*+)*+"
-# Decoded, a redirect would lead to another host, as browsers read it, or into another field
+# What, decoded into a redirect, would lead browsers to another host, or begin another field
 _ASTRAY = r"[/\\]{2}|[\0-\x1f\x7f]"
 _WITH_PORT = r"(?:\[([0-9A-Fa-f:.]++)\]|([0-9.]++))(?::([0-9]{1,5}|_[A-Za-z0-9._\-]++))?"
-# RFC 7239 4: pairs by ";", elements by ",", either may be empty; a node needs quotes that not all give it
+# RFC 7239 4: pairs are separated by ";", elements by ",", either may be empty; not all quote the nodes that need it
 _PAIR = r'[ \t]*+(?:([!#$%&\'*+\-.^_`|~0-9A-Za-z]++)=(?:"((?:[^"\\]|\\.)*+)"|([^\s",;]*+)))?[ \t]*+([;,]|$)'
 _ESCAPED = r"\\(.)"
 

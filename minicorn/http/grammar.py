@@ -37,8 +37,8 @@ class Rare(Generic[T]):
 _TCHAR = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 TOKEN = re.compile(rf"{_TCHAR}++")
 
-# RFC 7239 and its forerunners: what a proxy says of its client, and everybody can send; and what
-# would be HTTP_PROXY, which says something else to programs (CVE-2016-5385)
+# Fields by which a proxy describes its client (RFC 7239 and its forerunners), which anybody can send; and Proxy, which
+# would become HTTP_PROXY, the proxy that programs send their own requests through (CVE-2016-5385)
 CLAIM = re.compile(r"forwarded|x-forwarded-.*|x-real-ip|proxy", re.IGNORECASE)
 
 # RFC 9110 5.5: field-value, of VCHAR, obs-text, SP and HTAB

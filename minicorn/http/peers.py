@@ -22,7 +22,7 @@ class Peers:
         self._words = [word.strip() for word in text.split(",") if word.strip()]
         self._everyone = "*" in self._words
         self._unix = "unix" in self._words
-        # Decided once for each address of late, not for each request
+        # Remembered for the last addresses, so that it is not decided anew for each request
         self.lists = lru_cache(maxsize=1024)(self._lists)
         self.trusts = lru_cache(maxsize=1024)(self._trusts)
 

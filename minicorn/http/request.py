@@ -150,7 +150,7 @@ def _check_last_line(data: bytes | bytearray, start: int, searched: int, longest
     if 0 < longest_line < size - 1 and data.find(b"\n", start, start + longest_line + 2) < 0:
         raise ProtocolError(414, f"request line of more than {longest_line} bytes")
     recent = len(data) - longest_field
-    # A field line has an end before it; what an earlier call has seen had none further back than this
+    # A field line begins behind a line's end; what an earlier call has seen needs no second look
     earlier = max(start, searched - longest_field)
     if 0 < longest_field <= size and data.rfind(b"\n", recent) < 0 <= data.rfind(b"\n", earlier, recent):
         raise ProtocolError(431, f"field line of more than {longest_field} bytes")
@@ -159,7 +159,7 @@ def _check_last_line(data: bytes | bytearray, start: int, searched: int, longest
 def _check_first_line(data: bytes | bytearray, start: int, searched: int) -> None:
     """Refuse a malformed request line as soon as it is whole: after what is HTTP/0.9, or no HTTP, nothing may come."""
     end = data.find(b"\r\n", max(start, searched - 1))
-    # Backwards, so that each line is searched once, when its end has come
+    # Searched backwards, so that each line is searched once, when its end has come
     if end >= 0 > data.rfind(b"\r\n", start, end):
         _parse_request_line(data[start:end].decode("latin-1"))
 
@@ -202,7 +202,7 @@ def judge(request: Request) -> None:
         _decide_expectation(request)
 
 
-# RFC 9110 9.3: what need not be looked at
+# RFC 9110 9.3 and RFC 5789: known methods, which need no check
 _METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
 
 
@@ -280,7 +280,7 @@ def _combine(pairs: list[tuple[str, str]]) -> dict[str, str]:
         if key in _SINGLE and key in values:
             raise ProtocolError(400, f"{key} more than once")
         values.setdefault(key, []).append(value)
-    # RFC 9113 8.2.3: Cookie is the field that is joined otherwise
+    # RFC 9113 8.2.3: the lines of Cookie are joined otherwise
     return {key: ("; " if key == "HTTP_COOKIE" else ", ").join(lines) for key, lines in values.items()}
 
 

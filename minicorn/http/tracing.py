@@ -42,7 +42,7 @@ class Tracing:
         if match is None:
             return here
         value = float(match[1])
-        # The year 1973 in that unit; in seconds it is far away
+        # 1e8 of a unit is the year 1973 in that unit; the same number of a smaller one is long before
         unit = next((unit for unit in (1e6, 1e3) if value >= 1e8 * unit), 1.0)
         return max(0.0, now - value / unit)
 

@@ -89,7 +89,7 @@ ATOMS = {
     "l": "'-'",
     "u": "_quote(_user(environ)) or '-' if 'HTTP_AUTHORIZATION' in environ else '-'",
     "t": "_local[int(time.time())]",
-    # The application may have done anything to it
+    # In full, since the application may have put anything into its environ
     "r": "_quote(f\"{environ.get('REQUEST_METHOD')} {environ.get('RAW_URI')} {environ.get('SERVER_PROTOCOL')}\")",
     "s": "entry.status[:3] or '-'",
     "m": _from_environ("REQUEST_METHOD"),
@@ -106,7 +106,7 @@ ATOMS = {
     "L": "f'{entry.seconds:.6f}'",
     "p": "f'<{entry.origin.pid}>'",
 }
-# Beyond gunicorn's, as %({name}x)s; durations are seconds
+# Atoms that gunicorn has not, as %({name}x)s; durations are seconds
 EXTRAS = {
     "request_id": "_quote(entry.request_id)",
     "worker": "entry.origin.slot",
@@ -114,7 +114,7 @@ EXTRAS = {
     "queue": "f'{entry.queued:.6f}'",
     "read": "f'{entry.reading:.6f}'",
     "app": "f'{entry.inside:.6f}'",
-    # In handing the reply over; a slow client takes it later, and costs the worker nothing
+    # Time to hand the reply over; a slow client takes it later, which costs the worker nothing
     "write": "f'{entry.seconds - entry.inside:.6f}'",
     "cause": "entry.cause or '-'",
 }
@@ -125,7 +125,7 @@ def _in_headers(name: str) -> str:
 
 
 def _find(wanted: str, headers: list[tuple[str, str]]) -> str:
-    # Of several it is the last, as in gunicorn
+    # The last of several, as in gunicorn
     return next((_quote(value) for name, value in reversed(headers) if name.lower() == wanted), "-")
 
 

@@ -17,7 +17,7 @@ from minicorn.logs.logger import LOGGER
 from minicorn.logs.output import Output
 from minicorn.system import spawn
 
-# Without a line end for so long, it is a line
+# Characters after which a text without a line end is logged as a line
 _LINE_MOST = 16384
 
 

@@ -9,7 +9,7 @@ import time
 # OpenTelemetry, Logs Data Model, SeverityNumber
 _SEVERITIES = {logging.DEBUG: 5, logging.INFO: 9, logging.WARNING: 13, logging.ERROR: 17, logging.CRITICAL: 21}
 _COLOURS = {"DEBUG": 36, "INFO": 32, "WARNING": 33, "ERROR": 31, "CRITICAL": 31}
-# syslog(3)'s, which the journal reads off the start of a line (sd-daemon(3))
+# The priorities of syslog(3), which the journal reads off the start of a line (sd-daemon(3))
 _PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
 
 

@@ -19,7 +19,7 @@ from minicorn.typed import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
-# Seconds until the same is told again
+# Seconds until the same failure is reported again
 _TELL_EVERY = 60.0
 _LINE_MOST = 2048
 _told: dict[str, float] = {}

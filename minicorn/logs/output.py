@@ -25,9 +25,9 @@ from minicorn.logs.logger import LOGGER
 from minicorn.typed import Protocol
 
 _PENDING_MOST = 65536
-# As files they could not be opened where they are sockets, as the journal's are, nor renewed
+# Taken for the streams themselves: by these names they cannot be opened where they are sockets, as the journal's are
 _STANDARD = {"/dev/stdout": 1, "/dev/stderr": 2}
-# Of a disk: what has begun as a line is to end as one, once there is room
+# A full disk: the rest of a line is kept, to be written once there is room
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Seconds between looks whether a log file has been rotated without a signal
 LOOK_EVERY = 1.0
@@ -135,12 +135,12 @@ class Output:
 
     def _renew(self) -> None:
         assert self.path is not None
-        # Whom it is given to may write to its directory: a link they leave there must not lead root astray
+        # Its new owner may write to its directory: a link left there must not lead root astray
         new = _open_file(self.path, os.O_NOFOLLOW if self._give else 0)
         try:
             if self._give is not None and os.geteuid() == 0:
                 self._give(new)
-            # In one step and under the same number: another thread may be about to write
+            # Replaced in one step, under the same number: another thread may be about to write
             os.dup2(new, self._fd, inheritable=False)
         except OSError as error:
             raise ConfigError(f"cannot give the log file {self.path} to --user: {error.strerror}") from error

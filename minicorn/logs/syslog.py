@@ -21,7 +21,7 @@ from minicorn.logs.logger import report
 
 # Seconds that one record may wait for a log server that is slow, or not there
 _PATIENCE = 1.0
-# Seconds without it, once a record has waited in vain: the others shall not
+# Seconds without syslog, once a record has waited in vain, so that the next ones do not
 _REST = 10.0
 _ADDRESS = re.compile(r"(?:(?P<kind>udp|tcp)://(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]#/]*))(?::(?P<port>[0-9]{1,5}))?)")
 

@@ -13,7 +13,7 @@ from minicorn.figures.heartbeat import Activity, Beat
 from minicorn.http.request import REQUEST_LINE, Request, parse_head
 from minicorn.logs.accesslog import Entry, Origin
 
-# Of a head that is refused, so much is looked at
+# Bytes of a refused head that are looked at
 HEAD_MOST = 2048
 
 

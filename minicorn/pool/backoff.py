@@ -6,7 +6,7 @@ from minicorn.pool.actions import Agenda, Level
 from minicorn.record import Record, Value, fresh
 
 BACKOFF_FIRST, BACKOFF_MOST = 0.25, 10.0
-# What lived for so long was healthy: its end is a crash, not a crash loop
+# Seconds after which a worker counts as healthy: its end is a crash then, not a crash loop
 HEALTHY = 10.0
 
 

@@ -7,7 +7,7 @@ import signal
 from minicorn.pool.actions import Level
 from minicorn.pool.life import Cause, Exit, Worker
 
-# Written by number: dir(signal) has two names for some
+# By number, since `signal` has two names for some
 _NAMES = {int(signum): signum.name for signum in signal.Signals}
 
 

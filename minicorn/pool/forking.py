@@ -17,7 +17,7 @@ from minicorn.pool.life import QUIT_GRACE, Cause, State, Worker
 from minicorn.pool.rolls import Rolls
 from minicorn.record import Record, fresh
 
-# A template that has not forked a worker for so long after its order is stuck
+# Seconds after an order at which a template that has not forked the worker is stuck
 ORDER_PATIENCE = 10.0
 # Templates' slots begin here, so that workers' are 1, 2, 3, ...
 TEMPLATE_SLOT = 2001
@@ -119,7 +119,7 @@ class Forking(Record):
 
     def _is_provided(self) -> bool:
         """Whether the template that is wanted is there, or on its way."""
-        # One that is being killed is waited for: its end is a failed boot, and may end the roll
+        # The end of one that is being killed is waited for: it is a failed boot, and may end the roll
         standing = [t.generation for t in self.templates.values() if not t.dismissed]
         coming = [order.generation for order in self.orders if order.template]
         if self.fork_source is ForkSource.TEMPLATE:

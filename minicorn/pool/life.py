@@ -15,15 +15,15 @@ from minicorn.pool.actions import Abort, Kill
 from minicorn.pool.backoff import strike
 from minicorn.record import Record, Value
 
-# Between SIGABRT, which makes a late worker tell its stack, and SIGKILL
+# Seconds between SIGABRT, which makes a late worker write its stack, and SIGKILL
 ABORT_GRACE = 2.0
-# A worker that is dismissed while it boots may have begun to serve just before: time to hear of it
+# Seconds in which to hear that a worker had begun to serve, just before it was dismissed as one that boots
 UNHEARD = 0.1
-# Between the wish to stop at once and SIGKILL
+# Seconds between the wish to stop at once and SIGKILL
 QUIT_GRACE = 1.0
 # The generation of a placeholder: a worker that imports nothing, and tells those who wait for the code
 PLACEHOLDER = 0
-# So many samples in a row above its memory limit make a worker go; one above so many times that kills it
+# Samples in a row above its memory limit that make a worker go, and times the limit at which one sample kills it
 SAMPLES = 3
 HARD = 2
 

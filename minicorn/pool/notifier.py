@@ -13,10 +13,10 @@ from enum import Enum
 from minicorn.pool.pool import Pool
 from minicorn.pool.standing import Stage, stage_of
 
-# Seconds between two texts of one phase
+# Seconds between two status texts of one phase
 STATUS_EVERY = 5.0
-# While it boots, rolls or drains, the manager is asked each so often for so many seconds more. The
-# arbiter has deadlines of its own for all three; the manager's is for an arbiter that hangs
+# Seconds: how often the manager is asked for more time while the server boots, rolls or drains, and for how much.
+# The arbiter has deadlines of its own for all three; the manager's is for an arbiter that hangs
 EXTEND_EVERY, EXTEND_BY = 5.0, 30.0
 
 

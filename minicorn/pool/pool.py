@@ -363,7 +363,8 @@ class Pool:
         booting = sum(worker.state is State.BOOTING for worker in new)
         tried = any(worker.generation == generation for worker in self.workers.values())  # its end is awaited, then
         missing = self.size - len(new) if roll.canary_ready else int(not tried)
-        # Kubernetes' maxSurge: a quarter more than the number, at least one; none of it where the old only wait
+        # As Kubernetes' maxSurge: a quarter more than the number, at least one. All at once with --reload, whose old
+        # workers only wait
         surge = self.size if self.rolls.development else max(1, self.size // 4)
         return max(wanted, min(missing, surge - booting))
 

@@ -157,7 +157,7 @@ class Rolls(Record):
     def _is_complete(self, roll: Roll, workers: Collection[Worker], size: int) -> bool:
         new = [worker for worker in workers if worker.generation == roll.generation]
         ready = sum(worker.serves for worker in new)
-        # With --reload somebody waits to read of it; what the old ones finish is no part of it
+        # With --reload somebody waits to read that it is done, whatever old workers have still to finish
         return ready >= size and (self.development or len(new) == len(workers))
 
     def _tell_done(self, roll: Roll, size: int, took: float) -> None:

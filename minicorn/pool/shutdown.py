@@ -12,8 +12,8 @@ from minicorn.pool.actions import Agenda, Drain, Quit, Seal
 from minicorn.pool.life import QUIT_GRACE, Closing, State, Worker
 from minicorn.record import Record
 
-# Share of the graceful timeout after which nobody waits any more for a worker that does not say that it
-# is sealed: C code keeps the GIL. What it gives away after all, it takes back itself when it drains
+# Share of the graceful timeout after which a worker that has not said that it is sealed is waited for no longer, as
+# where C code keeps the GIL. What it gives away after all, it takes back itself when it drains
 UNSEALED = 0.25
 
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 
 from minicorn.record import Record, fresh
 
-# Seconds between looks at an answer, which is whole when it has not grown since the last; and the most that it takes
+# Seconds between looks at an answer, which is whole when it has not grown between two, and that it may take at most
 GLANCE, ANSWER = 0.03, 2.0
-# Looks are no closer than this, however low the limit
+# Seconds between looks at least, however low the limit
 SHORTEST = 0.1
 
 

@@ -14,7 +14,7 @@ from minicorn.pool.pool import Pool
 from minicorn.pool.rolls import Ending, Rolled
 from minicorn.record import Value, as_dict, fresh
 
-# Of a text that may be long, so many characters are kept: its end, where the cause is
+# Characters that are kept of a long text: its end, where the cause is
 TEXT_MOST = 3000
 ERRORS_MOST = 8
 ERROR_MOST = 400

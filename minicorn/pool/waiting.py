@@ -15,7 +15,7 @@ from minicorn.pool.forking import Forking
 from minicorn.pool.life import PLACEHOLDER, Freshness, Worker
 from minicorn.record import Record
 
-# So long after a change those who wait are told that the new code is being imported
+# Seconds after a change at which those who wait are told that the new code is being imported
 IMPORT_PATIENCE = 5.0
 
 

@@ -25,11 +25,11 @@ EXCLUDED = f"""
     {CACHES} {" ".join(INSTALLED)} .git .svn .hg venv .venv env .env node_modules .tox .nox .eggs *.egg-info dist build
     .mypy_cache .pytest_cache .ruff_cache
 """
-# Of editors: vim, emacs, and what ends with ~ or .bak
+# Files that editors make for themselves: vim, emacs, and others
 BACKUPS = "*~ .*.sw? *.bak .#* #*# *.tmp 4913"
 # Seconds without a further change, after one file and after several
 REST_ONE, REST_MANY = 0.02, 0.15
-# Changes without end are not waited for longer
+# Seconds after which changes without end are waited for no longer
 REST_MOST = 2.0
 
 

@@ -15,7 +15,7 @@ from minicorn.reload.imports import is_installed
 from minicorn.reload.page import Failure, Frame
 from minicorn.serving.loader import explain, find_place
 
-# Lines shown before and after the one that failed, and frames shown at most
+# Lines shown before and after the one that failed; most frames shown
 AROUND = 5
 FRAMES_MOST = 60
 

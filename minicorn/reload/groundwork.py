@@ -20,9 +20,9 @@ from types import ModuleType
 
 from minicorn.logs.logger import LOGGER
 
-# Trials that kill their process before no more is imported
+# Trials that may kill their process, before nothing is imported at all
 TRIALS_MOST = 5
-# Seconds for the import of one module
+# Seconds that the import of one module may take
 IMPORT_MOST = 20
 
 

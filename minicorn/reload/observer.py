@@ -25,7 +25,7 @@ from minicorn.system.wakeup import Wakeup
 
 # A quarter of the events that the kernel keeps for a slow reader: before 7.1 watchdog does not say that some were lost
 CROWD = 4000
-# More watches than this, and the whole tree is one
+# Most watches for one tree; where it needs more, the whole tree is one watch
 WATCHES_MOST = 48
 _TOLD = frozenset({"created", "modified", "moved", "deleted", "closed"})
 Event = tuple[str, str, bool]  # kind, path, whether of a directory
@@ -135,7 +135,7 @@ class Observer:
         if kind.startswith(FOREIGN):
             raise OSError(f"{directory} is on {kind}")
         if sys.platform == "linux":
-            # Where no further watch is to be had, watchdog has left out in silence some of what is below
+            # One more watch, on trial: where none is to be had, watchdog has silently left out some of what is below
             self._observer.unschedule(self._observer.schedule(self._handler, os.sep, recursive=False))
 
     # Called by watchdog's threads

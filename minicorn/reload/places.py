@@ -8,7 +8,7 @@ from pathlib import Path
 
 from minicorn.reload.changes import CACHES
 
-# File systems whose changes may be made by others than this kernel, which tells nothing of them then
+# File systems that others than this kernel may change, of which it tells nothing then
 FOREIGN = ("nfs", "nfs4", "cifs", "smb3", "9p", "vboxsf", "vmhgfs", "drvfs", "virtiofs", "fuse", "prl_fs", "afs")
 
 

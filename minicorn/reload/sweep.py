@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from minicorn.record import Value
 
-# Nanoseconds for which a directory counts as changed just now: it may change again within its own time's step
+# Nanoseconds for which a directory counts as changed just now: it may change again within one step of its time stamp
 FRESH = 2_000_000_000
 
 Marks = dict[str, tuple[int, int]]

@@ -32,10 +32,10 @@ from minicorn.reload.sweep import Marks, Sweep
 from minicorn.system import channel
 from minicorn.system.channel import Channel
 
-# An event that may be half of a save (truncated, removed to be replaced) is looked into so much later
+# Seconds until a file is looked at, after an event that may be half of a save (truncated, removed to be replaced)
 HALF = 0.04
 POLL_INTERVAL = 2.0
-# Seconds from a loss to a new watch: what had come in so great a number may have ended by then
+# Seconds from a loss of events to a new watch: the crowd of them may have ended by then
 LOSS_PATIENCE = 0.5
 _CLOCK_REALTIME_COARSE = 5  # linux/time.h
 Identity = tuple[int, int]
@@ -145,7 +145,7 @@ class Watcher:
         except OSError:
             return  # it has gone meanwhile, or is a symlink that leads nowhere
         self._prints[path] = Print(status.st_size, status.st_mtime_ns)
-        # The time of the change of the file's entry too: a rename keeps the other
+        # Also by the time at which its entry was changed, since a rename keeps the other
         if max(status.st_ctime_ns, status.st_mtime_ns) >= self._began:
             self._prints[path] = Print(-1, 0)
             self._due[path] = time.monotonic()

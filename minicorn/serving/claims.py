@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
 
-# Names of dropped fields that are logged; clients choose them
+# Most names of dropped fields that are logged, since clients choose them
 TOLD_MOST = 100
-# Characters of lines whose meaning is remembered
+# Most characters of the lines of a request whose meaning is remembered
 REMEMBERED_MOST = 1024
 
 
@@ -40,7 +40,7 @@ class Claims:
         must be `secure` and is not."""
         peer = environ["REMOTE_ADDR"]
         if self.peers.trusts(peer):
-            # A client says the same in its next request, by the same way
+            # Remembered, as the same client says the same in its next request
             read = self._recall if sum(map(len, lines)) < REMEMBERED_MOST else self._read
             environ.update(read(lines, environ.get("HTTP_HOST", ""), environ["wsgi.url_scheme"]))
         else:

@@ -65,7 +65,7 @@ MOVES: Mapping[State, frozenset[State]] = {
 RECEIVE = 65536
 LINGER_TIME = 2.0
 LINGER_BYTES = 16 * 2**20
-# With --reload a longer request may travel too, so that the new code answers it; not beyond this, which is in memory
+# Bytes, all in memory, of a request that may travel with --reload, so that the new code answers it
 RELOAD_MOST = 16 * 2**20
 
 
@@ -337,7 +337,7 @@ class Connection:
         self._input = rest
         if rest:
             self.holds = True
-        # wsgi.input_terminated, and its length known: what has framed it is decoded and gone
+        # Its length is known now, whatever has framed it: that is decoded and gone
         request.meta["CONTENT_LENGTH"] = str(length)
         self.since = now
         self.state = APP  # from HEAD, IDLE or BODY, as above

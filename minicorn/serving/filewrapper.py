@@ -42,7 +42,7 @@ class FileWrapper:
             offset = self.filelike.tell()
         except (OSError, ValueError):
             return None
-        # The system does not tell the size of some that are made as they are read (/proc)
+        # A size of 0 may be wrong: of files that are made as they are read (/proc) the system tells none
         if not stat.S_ISREG(status.st_mode) or not status.st_size:
             return None
         return fd, offset, max(0, status.st_size - offset)

@@ -28,11 +28,11 @@ _STANDARD = os.path.dirname(os.__file__) + os.sep
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _HARMLESS = ("/dev/", "/proc/", "/sys/", "/memfd:", "anon_inode:[eventfd]", "anon_inode:inotify")
 _SQLITE = b"SQLite format 3\0"
-# These classes themselves: the application may put others in their place (gevent)
+# The standard library's own classes: the application may put others in their place (gevent)
 _MADE_BY = ((threading.Thread, "start"), (socket.socket, "__init__"))
 # Steps from a file to the module that holds it: file, buffer, text, object, its attributes, module
 _REACH = 6
-# Seconds that a thread which has ended for Python may take to end for the system
+# Seconds until a thread that has ended for Python has ended for the system as well
 _ENDING = 0.1
 
 

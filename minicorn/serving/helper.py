@@ -18,7 +18,7 @@ import time
 import weakref
 from collections.abc import Callable
 
-# Looks without finding the main thread in the application, before it sleeps until it is called
+# Looks that do not find the main thread in the application, before the helper sleeps until it is called
 _LOOKS = 20
 
 
@@ -115,7 +115,7 @@ class Helper:
             elif looks > _LOOKS and not self._stopping:
                 looks = 0
                 self._asleep = True
-                # Whoever came before this line saw us awake, and did not call
+                # A `release` before this line saw us awake, and did not call
                 if self._left_at or self._stopping:
                     self._asleep = False
                 else:
@@ -132,8 +132,8 @@ class Helper:
 
 _HELPERS: weakref.WeakSet[Helper] = weakref.WeakSet()
 _FORKING: set[int] = set()  # the threads that are about to fork, or have just done so
-# Held by who begins, calls or ends a thread; not by that thread, nor by who finds it awake. A signal's
-# handler may fork where its thread holds it
+# Held by whoever starts, calls or ends a helper's thread; not by that thread, nor by whoever finds it awake.
+# Reentrant, as a signal's handler may fork while its own thread holds it
 _DOOR = threading.RLock()
 
 

@@ -124,7 +124,7 @@ class Intake:
         now = time.monotonic()
         self._admit(self._reception.welcome(sock, peer, listener, now), now, None)
         if self._reception.secure and self._waiting and self._handoff is not None:
-            # It will not travel. Who registers last is woken last: the next one is a sibling's
+            # This client stays with us. Whoever registers last is woken last: the next client is a sibling's
             self._poller.unregister(listener.fd)
             self._poller.register(listener.fd, poller.READ_EXCLUSIVE)
         return True

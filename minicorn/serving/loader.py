@@ -27,7 +27,7 @@ DEFAULT_NAMES = ("application", "app")
 _CO_COROUTINE = 0x80  # inspect.CO_COROUTINE, without the import
 
 
-# Each is also what 0.1.0 raised in its place
+# Each is also of the class that 0.1.0 raised in its place
 class InvalidName(AppLoadError, ValueError):
     """APP has not the form module:attribute."""
 

@@ -37,7 +37,7 @@ class Span(Record, quick=True):
     owned: bool = False
 
 
-# Most connections never have anything that waits: they share the empty queue, which nothing is put into
+# Shared by all connections of which nothing waits, as most do all their lives; nothing is ever put into it
 _EMPTY: deque[bytearray | memoryview | Span] = deque()
 
 

@@ -16,7 +16,7 @@ from minicorn.serving.connection import HEAD, PREFACE, Connection
 from minicorn.serving.handoff import Parcel
 from minicorn.serving.ingress import Ingress
 
-# A PROXY header of version 2 at its largest
+# Bytes of the largest PROXY header, of version 2
 _HEADER_MOST = 16 + 65535
 
 

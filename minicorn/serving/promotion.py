@@ -23,7 +23,7 @@ from minicorn.system import channel, signals
 from minicorn.system.channel import Message
 from minicorn.system.signals import Signals
 
-# The frames of the worker that has forked lie below all that its heirs call: more than there are
+# Frames of the worker that has forked lie below all that its template and later workers call: more than those are
 NESTED = 50
 
 

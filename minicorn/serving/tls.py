@@ -173,5 +173,5 @@ def describe(sock: TlsSocket) -> dict[str, str]:
         keys |= distinguished("SSL_CLIENT_S_DN", certificate["subject"])  # type: ignore[arg-type]
         keys |= distinguished("SSL_CLIENT_I_DN", certificate["issuer"])  # type: ignore[arg-type]
         keys["SSL_CLIENT_CERT"] = ssl.DER_cert_to_PEM_cert(binary)
-    # PEP 3333: texts are bytes in latin-1's clothes
+    # PEP 3333: native strings carry bytes as latin-1
     return {key: value.encode().decode("latin-1") for key, value in keys.items()}

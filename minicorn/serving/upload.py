@@ -19,9 +19,9 @@ from minicorn.typed import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import IO
 
-# A temporary file costs three times what memory does; so a body has one when it is larger than this,
+# Bytes. A temporary file costs three times what memory does; so a body has one when it is larger than this,
 MEMORY_MOST = 2**20
-# or no smaller than this and clients hold too much together
+# or when it is no smaller than this, and clients make us hold too much together
 MEMORY_LEAST = 2**16
 
 

@@ -98,8 +98,8 @@ class Worker:
         if self._server.development is not None and self._post.generation != PLACEHOLDER:
             self._server.development.on_imports = self._tell_imports
             self._tell_imports()
-        # As Python has it: what has been imported may have taken that back, as command-line tools do, and then
-        # a client that leaves would end us
+        # As Python itself sets it: what has been imported may have undone that, as command-line tools do, and then a
+        # client that leaves would end us
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         self._set_title("ready")
         self._post.page.idle(time.monotonic())

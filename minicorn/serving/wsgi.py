@@ -289,7 +289,7 @@ class Exchange:
     def _send_file(self, fd: int, offset: int, size: int) -> None:
         head = self._begin(size)
         self._hand_over(head.data)
-        # A Content-Length of the application's own may ask for less than the file has
+        # The application's own Content-Length may ask for less than the file has
         self._produced = min(size, head.length) if head.delimiter is LENGTH else size
         if self._produced and head.delimiter is not NOTHING:
             self.handed += self._produced

@@ -19,7 +19,7 @@ from minicorn.system import listeners, systemd
 from minicorn.system.listeners import Listener
 from minicorn.system.systemd import Passed, ServiceManager
 
-# A connection that is handed over tells in one byte by which it came
+# Most listeners: a connection that is handed off tells in one byte by which it came
 MOST = 256
 
 

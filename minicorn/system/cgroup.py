@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ROOT = "/sys/fs/cgroup"
 _UNLIMITED = 1e9
 _NO_LIMIT = 2**63
-# Less than a worker of a small application takes, its share of the arbiter included
+# Bytes: less than a worker of a small application takes, with its share of the arbiter
 _WORKER_MEMORY = 64 << 20
 
 

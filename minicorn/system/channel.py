@@ -29,7 +29,7 @@ REOPEN = "reopen"  # open the log files again; to the logger as well
 ORDER = "order"  # fork a process: which, and descriptors come along (see `order`)
 HOLD = "hold"  # your code is out of date: answer nothing more, but keep who asks
 EXCUSE = "excuse"  # the new code takes long: tell those who are kept
-# What they say
+# What a worker or a template says
 READY = "ready"  # I serve, or can fork
 FAILED = "failed"  # I could not boot, or fork what was ordered: why
 BORN = "born"  # I am what was ordered: my pid

@@ -31,12 +31,12 @@ class Listener:
         self.fd = listening.fileno()
         self.number = 0  # its place among the server's listeners
         self.made = made
-        # As numbers, which `socket` makes anew of its enumerations each time that it is asked
+        # As plain numbers: `socket` looks its enumerations up anew each time that it is asked
         self._kind = int(listening.family), int(listening.type), listening.proto
-        # Set once: the flag belongs to the open file, which all processes share
+        # Once for all processes: the flag belongs to the open file, which they share
         listening.setblocking(False)
         if listening.family in (socket.AF_INET, socket.AF_INET6):
-            # Linux hands it on to each accepted socket
+            # Accepted sockets inherit it on Linux
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.host, self.port = listening.getsockname()[:2]
             self.name = str(Tcp(self.host, self.port))

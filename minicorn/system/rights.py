@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 
 # The kernel passes up to 253 with a message
 MOST = 253
-# None of them is for a program that is executed here
+# Descriptors that come are not for programs that are executed here
 CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-# The standard library's own, whatever an application puts in its place (gevent, whose sockets wait by themselves)
+# The standard library's own class, whatever an application puts in its place (gevent's sockets wait by themselves)
 Socket = socket.socket
 _SIZE = array.array("i").itemsize
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import IO
 
 
-# Bytes left free: this part of the file system, and so much at most
+# What is left free: one part in so many of the file system, and so many bytes at most
 LEFT_PART, LEFT_MOST = 8, 2**28
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MANAGED = frozenset(signals.URGENCY)
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
-# What all files have in common, be they C's or Python's
+# The base class of all file objects, whether written in C or in Python
 _FILE = io.IOBase.__mro__[1]
 
 
@@ -125,7 +125,7 @@ def flush() -> None:
 
 def flush_files() -> None:
     """Write out what is buffered in open files: the end of an interpreter does so, and `os._exit` does not."""
-    # By their types alone, and of these the plain one: `isinstance` would ask lazy objects what they are (Django's)
+    # By type() alone: `isinstance` would ask lazy objects, such as Django's, for their class, and so evaluate them
     opened = [each for each in gc.get_objects() if issubclass(type(each), _FILE)]
     for each in opened * 2:  # one may write into another, as gzip's do
         with suppress(Exception):  # closed, read-only, on a full disk

@@ -24,7 +24,7 @@ VARIABLES = (
     "LISTEN_FDNAMES",
 )
 FIRST_FD = 3
-# What our own descriptors are called in the manager's store, before the address that they are of
+# Begins the names of our descriptors in the manager's store; the address follows
 KEPT = "minicorn "
 
 
