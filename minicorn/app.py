@@ -137,7 +137,6 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, inher
         pidfile_fd = _open_pidfile(settings, inherited, ends)
         set_title(f"minicorn: arbiter [{settings.title}]")
         size = inherited.size if inherited else count_workers(settings.workers)
-        children = Offspring(logs, called_in)
         try:
             resources = Resources(settings, bound, logs, manager, pidfile_fd, inherited)
             if owner is not None:
@@ -145,9 +144,7 @@ def _run(settings: Settings, called_in: str, config: Configuration | None, inher
                     resources.give(owner)
             if endpoint or settings.statsd_host is not None:
                 resources.auxiliaries.members.append(_make_monitor(settings, endpoint, resources.directory.path))
-            arbiter = Arbiter(
-                settings, size, resources, children.worker, children.template, called_in, inherited, config
-            )
+            arbiter = Arbiter(settings, size, resources, Offspring(logs, called_in), called_in, inherited, config)
         except OSError as error:
             raise ConfigError(f"cannot start: {error.strerror}; it takes more descriptors (ulimit -n)") from error
         begun = "Started" if inherited is None else f"minicorn {VERSION} goes on as"

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from functools import partial
 
 from minicorn.arbiter.auxiliary import Auxiliary
-from minicorn.arbiter.births import Births, Life
+from minicorn.arbiter.births import Births, Lives
 from minicorn.arbiter.chronicle import Chronicle
 from minicorn.arbiter.deaths import Deaths
 from minicorn.arbiter.hookline import HookLine
@@ -40,14 +40,12 @@ from minicorn.pool.life import Exit
 from minicorn.pool.notifier import Notifier, read_phase
 from minicorn.pool.pool import Pool
 from minicorn.pool.shutdown import Stop
-from minicorn.serving.post import Post
 from minicorn.system import channel, spawn, terminal
 from minicorn.system.channel import Message
 from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:  # with --reload: imported where it is on
     from minicorn.arbiter.reloading import Reloading
-    from minicorn.reload.groundwork import Groundwork
 
 TICK = 1.0
 # Waking so many seconds later than planned means that this process, or the machine, was stopped. Nobody can tell
@@ -74,15 +72,13 @@ class Arbiter:
         settings: Settings,
         size: int,
         resources: Resources,
-        boot: Life,
-        template: Callable[[Groundwork | None, Post, Settings], int],
+        lives: Lives,
         called_in: str,
         inherited: Inheritance | None,
         config: Configuration | None,
     ) -> None:
-        """`boot` is run in each worker that is forked here, `template` in each template, if workers come from
-        such; they give the exit code. `called_in` is the directory in which the program was called, `inherited`
-        what the arbiter's image before has left, `config` what HUP reads again."""
+        """`size`: workers wanted; `lives`: what its children do; `called_in`: the directory in which the program was
+        called; `inherited`: what the arbiter's image before has left; `config`: what HUP reads again."""
         self._resources = resources
         serving = from_data(inherited.settings, settings) if inherited else settings
         self._pool = _make_pool(size, serving)
@@ -96,8 +92,7 @@ class Arbiter:
             from minicorn.arbiter import reloading
 
             self._reloading = reloading.Reloading(settings, self._pool)
-        ground = self._reloading.ground if self._reloading else None
-        self._births = Births(self._pool, resources, boot, partial(template, ground))
+        self._births = Births(self._pool, resources, lives, self._reloading.ground if self._reloading else None)
         self._hooks = HookLine(settings, [listener.name for listener in resources.listeners])
         self._reconfiguration = Reconfiguration(
             config, resources, self._pool, self._regimes, self._hooks, self._chronicle

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
 
 from minicorn.arbiter.resources import Resources
 from minicorn.config.settings import Settings
@@ -19,19 +18,31 @@ from minicorn.pool.pool import Pool
 from minicorn.serving.post import Post
 from minicorn.system import channel, spawn
 from minicorn.system.channel import Channel
+from minicorn.typed import TYPE_CHECKING, Protocol
 
-Life = Callable[[Post, Settings], int]  # a whole life, in the child: gives the exit code
+if TYPE_CHECKING:  # with --reload: imported where it is on
+    from minicorn.reload.groundwork import Groundwork
+
+
+class Lives(Protocol):
+    """What the arbiter's children do, each from its fork to its end; what they give is the exit code."""
+
+    def worker(self, post: Post, settings: Settings) -> int:
+        """Be a worker."""
+
+    def template(self, ground: Groundwork | None, post: Post, settings: Settings) -> int:
+        """Be a template, of the application, or of the `ground` that --reload has."""
 
 
 class Births:
     """Forks the workers and templates of one arbiter's pool, or orders them from templates."""
 
-    def __init__(self, pool: Pool, resources: Resources, boot: Life, template: Life) -> None:
-        """`boot` is run in each worker that is forked here, `template` in each template."""
+    def __init__(self, pool: Pool, resources: Resources, lives: Lives, ground: Groundwork | None) -> None:
+        """`ground`: what templates import with --reload."""
         self._pool = pool
         self._resources = resources
-        self._boot = boot
-        self._template = template
+        self._lives = lives
+        self._ground = ground
 
     def spawn(self, action: Spawn, settings: Settings, failure: str) -> None:
         """Do what `action` asks for; `failure`: why the code of its generation cannot be loaded, if that is known."""
@@ -106,8 +117,8 @@ class Births:
             self._resources.close_private()
             if action.template:
                 post.close_shared()
-                return self._template(post, settings)
-            return self._boot(post, settings)
+                return self._lives.template(self._ground, post, settings)
+            return self._lives.worker(post, settings)
 
         self._register(action, spawn.fork(be), ours, now)
 
