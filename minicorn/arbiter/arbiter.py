@@ -165,7 +165,7 @@ class Arbiter:
         self._last = now
         if now >= self._next_round:
             self._next_round = now + TICK
-            self._deaths.look_around()
+            self._deaths.note_oom_kills()
             self._rounds.weigh()
             if self._settings.refork_after:
                 self._rounds.count()
@@ -234,10 +234,10 @@ class Arbiter:
             case Quit(pid):
                 os.kill(pid, signal.SIGQUIT)
             case Abort(pid):
-                self._deaths.aborts(action, self._rounds.doing(pid))
+                self._deaths.note_abort(action, self._rounds.doing(pid))
                 os.kill(pid, signal.SIGABRT)
             case Kill(pid):
-                self._deaths.kills(action, self._rounds.doing(pid))
+                self._deaths.note_kill(action, self._rounds.doing(pid))
                 os.kill(pid, signal.SIGKILL)
 
     # Hearing
@@ -276,7 +276,7 @@ class Arbiter:
                     self._rounds.allow(pid, self._regimes.of(worker.generation).max_worker_memory)
                 if self._pool.stopping is not None:
                     self._resources.tell(pid, channel.PART)
-                self._deaths.averted(pid)
+                self._deaths.forget_failure(pid)
             case channel.SEALED:
                 self._pool.sealed(pid)
             case channel.RECYCLE:

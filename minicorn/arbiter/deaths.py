@@ -48,7 +48,7 @@ class Deaths:
         # The kernel's counter, now and a round ago: a kill is counted some time before it is reaped
         self._oom_kills = self._oom_kills_before = count_oom_kills()
 
-    def look_around(self) -> None:
+    def note_oom_kills(self) -> None:
         """Read the kernel's count of out-of-memory kills; to be called now and then."""
         self._oom_kills_before, self._oom_kills = self._oom_kills, max(self._oom_kills, count_oom_kills())
 
@@ -59,16 +59,16 @@ class Deaths:
 
     # Before
 
-    def aborts(self, action: Abort, doing: str) -> None:
+    def note_abort(self, action: Abort, doing: str) -> None:
         """Note that a worker is told to show its stack and die."""
         self._verdicts[action.pid] = Verdict(f"was late by {action.late:.1f} s, {doing}, so it was aborted")
 
-    def kills(self, action: Kill, doing: str) -> None:
+    def note_kill(self, action: Kill, doing: str) -> None:
         """Note that a worker is killed."""
         verdict = self._verdicts.get(action.pid) or Verdict(f"was ended, {doing}")
         self._verdicts[action.pid] = Verdict(f"{verdict.text} ({action.reason})")
 
-    def averted(self, pid: int) -> None:
+    def forget_failure(self, pid: int) -> None:
         """Forget the failure: the worker is ready, be it to show why it could not load (--reload)."""
         self._failure = ""
         if self._verdicts.get(pid, NONE).is_told:  # any other stands: it may have said so as we killed it
@@ -77,7 +77,7 @@ class Deaths:
     def boot_failed(self, pid: int, text: str, app: str) -> None:
         """Log why a worker could not boot; where the next one gives the same reason, without repeating it."""
         self._verdicts[pid] = Verdict("could not boot", is_told=True)
-        self._pool.stumbled(pid)
+        self._pool.load_failed(pid)
         last = self.boot_failure = text.rpartition("\n")[2]
         gap = "\n" if "\n" in text else ""
         if text != self._failure:

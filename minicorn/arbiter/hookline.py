@@ -145,14 +145,14 @@ class HookLine:
 
 def _serve(channel: Channel, settings: Settings, address: list[str]) -> int:
     """Run hooks as they are called for, in the hooks process, until its channel ends; the exit code."""
-    from minicorn.serving.hooks import explain, make_server, make_worker, run_file, run_hook
+    from minicorn.serving.hooks import format_traceback, make_server, make_worker, run_file, run_hook
 
     os.environ.update(settings.variables)
     arbiter = os.getppid()
     try:
         hooks: dict[str, Any] = run_file(settings)
     except BaseException as error:
-        LOGGER.error("%s cannot be run for its hooks\n%s", settings.config, explain(error))
+        LOGGER.error("%s cannot be run for its hooks\n%s", settings.config, format_traceback(error))
         return 1
     server = make_server(settings, arbiter, address)
     alive = True

@@ -134,14 +134,14 @@ def exec_successor(inherited: Inheritance, read_fd: int) -> None:
         try:
             for fd in kept:
                 os.set_inheritable(fd, True)
-            enter(inherited.cwd)
+            change_directory(inherited.cwd)
             os.execvpe(inherited.arguments[0], inherited.arguments, environment)
         finally:
             for fd in kept:
                 os.set_inheritable(fd, False)
 
 
-def enter(cwd: str) -> None:
+def change_directory(cwd: str) -> None:
     """Go to the directory in which the program was called; to the root where that has gone, since absolute paths
     lead from there as well."""
     os.chdir(cwd if os.path.isdir(cwd) else os.sep)

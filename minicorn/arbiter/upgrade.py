@@ -159,7 +159,7 @@ class Upgrade:
     def _check(self) -> int:
         os.dup2(self._said.fileno(), 2)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, spawn.MANAGED)
-        succession.enter(self.cwd)
+        succession.change_directory(self.cwd)
         read_fd = self._read.fileno()
         os.set_inheritable(read_fd, True)
         told = {succession.CHECK: str(succession.VERSION), succession.READ: str(read_fd), "PWD": self.cwd}

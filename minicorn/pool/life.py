@@ -101,7 +101,7 @@ class Worker(Record):
     promise: float = 0.0  # the worker's own, last seen
     grant: float = 0.0  # what the arbiter overslept since that promise
     was_ready: bool = False
-    stumbled: bool = False  # with --reload: it could not load its code, and will show why
+    load_failed: bool = False  # with --reload: it could not load its code, and will show why
     dismissed: bool = False  # its end is wanted
     wish: str = ""  # why it should be replaced when its turn comes
     memory: int = 0  # bytes, last seen
@@ -109,7 +109,7 @@ class Worker(Record):
     fatal_memory: float = math.inf  # bytes above which it is killed
     answered: int = 0  # requests, last seen
     asked: int = 0  # how many they were when it was last asked to fork a template
-    heavy: int = 0  # samples in a row above the limit
+    samples_above: int = 0  # samples in a row above the limit
     closing: Closing = Closing.OPEN
     freshness: Freshness = Freshness.CURRENT
     template: bool = False  # it serves nobody: workers are forked from it

@@ -110,7 +110,7 @@ class Pool:
         if worker.template or worker.generation == PLACEHOLDER:
             self._agenda.say(Level.DEBUG if self.rolls.development else Level.INFO, f"{worker} is up {took}")
             return
-        purpose = ", to show the error until the code is mended" if worker.stumbled else ""
+        purpose = ", to show the error until the code is mended" if worker.load_failed else ""
         self._agenda.say(self.rolls.quiet_level, f"{worker} is ready {took}{purpose}")
         self.booted = True
         self._boot_failures = 0
@@ -140,7 +140,7 @@ class Pool:
     def _boot_failed(self, worker: Worker) -> None:
         self._boot_failures += 1
         if self.rolls.development:
-            self.rolls.stumble(worker)  # the next one in its place shows why
+            self.rolls.note_failure(worker)  # the next one in its place shows why
         elif not self.booted:
             self.failed = True
             self.stop(Stop.QUICK)
@@ -153,11 +153,11 @@ class Pool:
 
     # Events: what workers say, and what is seen of them
 
-    def stumbled(self, pid: int) -> None:
+    def load_failed(self, pid: int) -> None:
         """With `development`: the worker could not load its code, and will show that."""
         if self.rolls.development and (worker := self.workers.get(pid)):
-            worker.stumbled = True
-            self.rolls.stumble(worker)
+            worker.load_failed = True
+            self.rolls.note_failure(worker)
 
     def crowded(self, pid: int, now: float) -> bool:
         """The worker cannot load its code as an address is in use; whether it is tried again, without the old code."""
@@ -190,8 +190,8 @@ class Pool:
             return
         worker = self.workers[pid]
         worker.memory = memory
-        worker.heavy = worker.heavy + 1 if memory > worker.max_memory > 0 else 0
-        if worker.heavy >= SAMPLES:
+        worker.samples_above = worker.samples_above + 1 if memory > worker.max_memory > 0 else 0
+        if worker.samples_above >= SAMPLES:
             self.recycle(pid, f"it uses {memory >> 20} MiB, {worker.max_memory >> 20} are allowed")
 
     def answered(self, pid: int, requests: int) -> None:

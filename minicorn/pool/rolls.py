@@ -28,7 +28,7 @@ class Roll(Record):
     began: float
     wish: int  # how many wishes for new code had been heard: it answers them all
     canary_ready: bool = False
-    stumbled: bool = False  # a worker of it failed to boot
+    has_failures: bool = False  # a worker of it failed to boot
     crowded: int = 0  # workers of it that found an address in use
     promoted: bool = False  # to the code that serves already, from a warm template: it answers no wish
 
@@ -85,11 +85,11 @@ class Rolls(Record):
             self.current.canary_ready = True
             self.generation = generation
 
-    def stumble(self, worker: Worker) -> bool:
+    def note_failure(self, worker: Worker) -> bool:
         """Note that a worker could not load its code; whether the roll under way goes to that code."""
         if self.current is None or worker.generation != self.current.generation:
             return False
-        self.current.stumbled = True
+        self.current.has_failures = True
         return True
 
     def crowd(self, worker: Worker) -> bool:
@@ -104,7 +104,7 @@ class Rolls(Record):
 
     def boot_failed(self, worker: Worker) -> None:
         """Note that a worker has ended before it served: a roll is off when that is its canary."""
-        if self.stumble(worker) and self.current and not self.current.canary_ready:
+        if self.note_failure(worker) and self.current and not self.current.canary_ready:
             who, what = "template" if worker.template else "first worker", f"roll to generation {worker.generation}"
             stays = f"generation {self.generation} serves on"
             self.agenda.say(Level.ERROR, f"{what} is off: its {who} failed to boot; {stays}")
@@ -116,9 +116,11 @@ class Rolls(Record):
         when the first client began to wait for it, if any has."""
         roll = self.current
         if roll is not None:
-            if (roll.stumbled or roll.promoted or self.development) and self.wished:
+            if (roll.has_failures or roll.promoted or self.development) and self.wished:
                 newer = f"roll to generation {roll.generation} is given up for a newer one"
-                self.agenda.say(Level.WARNING if roll.stumbled and not self.development else self.quiet_level, newer)
+                self.agenda.say(
+                    Level.WARNING if roll.has_failures and not self.development else self.quiet_level, newer
+                )
                 self.end(Ending.SUPERSEDED)
             elif self._is_complete(roll, workers, size):
                 self._tell_done(roll, size, now - roll.began)
@@ -161,7 +163,7 @@ class Rolls(Record):
         return ready >= size and (self.development or len(new) == len(workers))
 
     def _tell_done(self, roll: Roll, size: int, took: float) -> None:
-        if self.development and roll.stumbled:
+        if self.development and roll.has_failures:
             self.agenda.say(Level.WARNING, "The error is shown to whoever asks, until the code is mended")
         elif self.development:
             self.agenda.say(Level.INFO, f"Reloaded in {took:.2f} s (generation {roll.generation})")

@@ -76,14 +76,14 @@ class Filter:
         return True
 
 
-class Print(Value):
+class Fingerprint(Value):
     """What is known of a file: bytes, modification time in nanoseconds, and digest, "" where it was not read."""
 
     size: int
     stamp: int
     digest: str = ""
 
-    def differs(self, other: Print) -> bool:
+    def differs(self, other: Fingerprint) -> bool:
         """Whether the contents do: by digest where both are known, else by all that is known."""
         if self.size != other.size:
             return True

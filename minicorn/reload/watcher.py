@@ -25,7 +25,7 @@ from collections.abc import Iterable, Mapping
 from minicorn.config.settings import Settings
 from minicorn.errors import ExitCode
 from minicorn.logs.logger import LOGGER
-from minicorn.reload.changes import Filter, Print
+from minicorn.reload.changes import Filter, Fingerprint
 from minicorn.reload.observer import Observer
 from minicorn.reload.places import outermost
 from minicorn.reload.sweep import Marks, Sweep
@@ -60,7 +60,7 @@ class Watcher:
         self._roots = dict.fromkeys(outermost([here, *given]), True)  # each with whether what is below counts
         self._identities: dict[str, Identity] = {}  # of the roots when they were begun to be watched
         self._began = int(began * 1e9)
-        self._prints: dict[str, Print] = {}
+        self._fingerprints: dict[str, Fingerprint] = {}
         self._due: dict[str, float] = {}  # paths to look at, and when
         self._sweep = Sweep(self._filter.wants, self._filter.enters)
         self._seen: Marks = {}  # by the last sweep
@@ -114,7 +114,7 @@ class Watcher:
             self._next_sweep = min(self._next_sweep, now + LOSS_PATIENCE)
 
     def _begin(self, directory: str, recursive: bool) -> None:
-        """Watch `directory`, then take the prints of its files: what comes in between is seen twice."""
+        """Watch `directory`, then take the fingerprints of its files: what comes in between is seen twice."""
         self._watch(directory, recursive)
         for path in self._sweep.look({directory: recursive}):
             self._take(path)
@@ -132,22 +132,22 @@ class Watcher:
             self._identities[directory] = identify(directory)
             if recursive or not self._observer.is_flat(directory):
                 self._begin(directory, recursive)
-        for path, known in list(self._prints.items()):
-            if not known.digest and (now := read_print(path)) is not None and not now.differs(known):
-                self._prints[path] = now
+        for path, known in list(self._fingerprints.items()):
+            if not known.digest and (now := read_fingerprint(path)) is not None and not now.differs(known):
+                self._fingerprints[path] = now
 
     def _take(self, path: str) -> None:
-        """Take a file's first print; one that is newer than the server counts as changed."""
-        if path in self._prints:
+        """Take a file's first fingerprint; one that is newer than the server counts as changed."""
+        if path in self._fingerprints:
             return
         try:
             status = os.stat(path)
         except OSError:
             return  # it has gone meanwhile, or is a symlink that leads nowhere
-        self._prints[path] = Print(status.st_size, status.st_mtime_ns)
+        self._fingerprints[path] = Fingerprint(status.st_size, status.st_mtime_ns)
         # Also by the time at which its entry was changed, since a rename keeps the other
         if max(status.st_ctime_ns, status.st_mtime_ns) >= self._began:
-            self._prints[path] = Print(-1, 0)
+            self._fingerprints[path] = Fingerprint(-1, 0)
             self._due[path] = time.monotonic()
 
     # Events
@@ -170,7 +170,7 @@ class Watcher:
 
     def _enter(self, directory: str, now: float) -> bool:
         """A directory has come or gone; whether it is to be watched from now on."""
-        inside = [path for path in self._prints if path.startswith(directory + os.sep)]
+        inside = [path for path in self._fingerprints if path.startswith(directory + os.sep)]
         come = os.path.isdir(directory) and (directory in self._places or self._is_reached(directory))
         if come:
             recursive = self._places.get(directory, True)
@@ -214,8 +214,8 @@ class Watcher:
         if seen == self._seen:
             return
         self._seen = seen
-        for path in seen.keys() | self._prints.keys():
-            known = self._prints.get(path)
+        for path in seen.keys() | self._fingerprints.keys():
+            known = self._fingerprints.get(path)
             if known is None or seen.get(path) != (known.size, known.stamp):
                 self._due.setdefault(path, now + HALF)
 
@@ -235,10 +235,10 @@ class Watcher:
         """How the file has changed: "modified", "created", "deleted", or "" for not at all."""
         if path == self._here:
             return "created"
-        known, now = self._prints.get(path), read_print(path)
+        known, now = self._fingerprints.get(path), read_fingerprint(path)
         if now is None:
-            return "deleted" if self._prints.pop(path, None) else ""
-        self._prints[path] = now
+            return "deleted" if self._fingerprints.pop(path, None) else ""
+        self._fingerprints[path] = now
         if known is None:
             return "created"
         return "modified" if now.differs(known) else ""
@@ -253,8 +253,8 @@ def identify(directory: str) -> Identity:
     return (status.st_dev, status.st_ino)
 
 
-def read_print(path: str) -> Print | None:
-    """The print of a file with its digest; None when there is none to read."""
+def read_fingerprint(path: str) -> Fingerprint | None:
+    """The fingerprint of a file with its digest; None when there is none to read."""
     import hashlib  # loads OpenSSL, which the arbiter has no use for
 
     try:
@@ -263,7 +263,7 @@ def read_print(path: str) -> Print | None:
             stamp = os.fstat(file.fileno()).st_mtime_ns
     except OSError:
         return None
-    return Print(len(data), stamp, hashlib.blake2b(data, digest_size=16).hexdigest())
+    return Fingerprint(len(data), stamp, hashlib.blake2b(data, digest_size=16).hexdigest())
 
 
 def coarse_time() -> float:

@@ -88,11 +88,11 @@ def run_hook(name: str, hook: Callable[..., object], *args: object) -> bool:
         return True
     except BaseException as error:  # SystemExit too: a hook does not end a server
         beyond = error.__traceback__ and error.__traceback__.tb_next  # without our own frame
-        LOGGER.error("hook %s raised\n%s", name, explain(error.with_traceback(beyond)))
+        LOGGER.error("hook %s raised\n%s", name, format_traceback(error.with_traceback(beyond)))
         return False
 
 
-def explain(error: BaseException) -> str:
+def format_traceback(error: BaseException) -> str:
     """The traceback of an error, as Python prints it."""
     return "".join(traceback.format_exception(error)).rstrip()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from minicorn.reload.changes import REST_MANY, REST_MOST, REST_ONE, Changes, Filter, Print, describe
+from minicorn.reload.changes import REST_MANY, REST_MOST, REST_ONE, Changes, Filter, Fingerprint, describe
 
 ROOT = "/srv/site"
 
@@ -72,14 +72,14 @@ def test_an_extra_file_counts_wherever_it_is() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "differs"),
     [
-        (Print(5, 1, "a"), Print(5, 2, "a"), False),  # touch
-        (Print(5, 2, "a"), Print(5, 1, "b"), True),  # replaced by an older file
-        (Print(5, 1, "a"), Print(6, 1, "a"), True),
-        (Print(5, 1), Print(5, 1, "a"), False),  # not read before
-        (Print(5, 1), Print(5, 2, "a"), True),
+        (Fingerprint(5, 1, "a"), Fingerprint(5, 2, "a"), False),  # touch
+        (Fingerprint(5, 2, "a"), Fingerprint(5, 1, "b"), True),  # replaced by an older file
+        (Fingerprint(5, 1, "a"), Fingerprint(6, 1, "a"), True),
+        (Fingerprint(5, 1), Fingerprint(5, 1, "a"), False),  # not read before
+        (Fingerprint(5, 1), Fingerprint(5, 2, "a"), True),
     ],
 )
-def test_contents_decide_where_they_are_known(before: Print, after: Print, differs: bool) -> None:
+def test_contents_decide_where_they_are_known(before: Fingerprint, after: Fingerprint, differs: bool) -> None:
     assert before.differs(after) is differs
     assert after.differs(before) is differs
 

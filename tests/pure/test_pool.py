@@ -191,7 +191,7 @@ def test_what_becomes_of_an_old_worker_that_boots_says_nothing_of_the_new_code(w
     world.boot, world.broken = 1.0, False
     world.pool.reload()
     world.run(0.6)
-    assert not world.pool.rolls.current.canary_ready and not world.pool.rolls.current.stumbled
+    assert not world.pool.rolls.current.canary_ready and not world.pool.rolls.current.has_failures
     world.run(20)
     assert world.generations() == [2, 2, 2, 2]
 
@@ -871,7 +871,7 @@ def test_a_strangers_exit_is_nobodys(world):
     world.pool.ready(99999, world.now)  # said by one that has been reaped, as all of these
     world.pool.sealed(99999)
     world.pool.debugging(99999)
-    world.pool.stumbled(99999)
+    world.pool.load_failed(99999)
     assert len(world.pool.workers) == 4
 
 
