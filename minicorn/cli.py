@@ -155,7 +155,7 @@ def main(argv: list[str] | None = None) -> int:
             print(render(outcome))
             return ExitCode.OK
         if not outcome.settings.app:
-            raise UsageError("the following arguments are required: APP (see minicorn --help)")
+            raise UsageError("APP is missing: a module and what is in it, such as main:app (see minicorn --help)")
         if called.check:
             return app.check(outcome.settings)
         code = app.run_arbiter(outcome.settings, config)

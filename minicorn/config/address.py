@@ -73,6 +73,8 @@ def parse_address(text: str) -> Address:
             raise ValueError(text)
         return Named(number)
     host, colon, port = text.rpartition(":")
+    if re.fullmatch(r"[0-9]+", text):
+        raise ValueError("a port alone is written :8000")
     if not colon or text.endswith("]"):
         host, port = text, "8000"
     if host.startswith("[") and host.endswith("]"):

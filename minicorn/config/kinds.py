@@ -124,6 +124,12 @@ def _parse_name(text: str) -> str:
     return text
 
 
+def _parse_pidfile(text: str) -> str:
+    if text.isdecimal():  # a port, as many other servers have it
+        raise ValueError(text)
+    return _parse_text(text)
+
+
 def _parse_target(text: str) -> str:
     if not text.startswith("/") or not text.isascii() or not text.isprintable() or " " in text or "#" in text:
         raise ValueError(text)
@@ -189,11 +195,12 @@ VARIABLE: Kind[str] = Kind("NAME=VALUE", _parse_variable)
 TEXT: Kind[str] = Kind("a text", _parse_text)
 TARGET: Kind[str] = Kind("a path of the application, such as /health", _parse_target)
 PATH: Kind[str] = Kind("a path", _parse_text)
+PIDFILE: Kind[str] = Kind("the path of a file for our pid; a port is --port's", _parse_pidfile)
 LOGFILE: Kind[str] = Kind("a path, or - for the terminal", _parse_text)
 NAME: Kind[str] = Kind("a text", _parse_name, types=(int,))
 APP: Kind[str] = Kind("a text", _parse_name)
 PORT: Kind[int] = Kind("a port from 0 to 65535", parse_port, types=(int,))
-ADDRESS: Kind[Address] = Kind("host:port, [v6]:port, unix:/path or fd://N", parse_address, render_address)
+ADDRESS: Kind[Address] = Kind("host:port, :port, [v6]:port, unix:/path or fd://N", parse_address, render_address)
 WORKERS: Kind[int | Literal["auto"]] = Kind("a whole number from 1 to 1000, or auto", _parse_workers, types=(int,))
 UMASK: Kind[int] = Kind("an octal mode such as 027", _parse_umask, "{:03o}".format, (int,))
 COUNTS: Kind[tuple[int, ...]] = Kind(

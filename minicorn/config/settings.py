@@ -23,6 +23,7 @@ from minicorn.config.kinds import (
     NAME,
     PATH,
     PEERS,
+    PIDFILE,
     PORT,
     PROXY,
     STATSD,
@@ -164,7 +165,7 @@ class Settings(Value):
     debug_page: bool = switch(True, "--debug-page", help="With --reload, show the traceback of a request's exception in the browser; --no-debug-page does not.", group="development")
     debug_page_remote: bool = switch(False, "--debug-page-remote", help="With --reload, show tracebacks to other machines too.", group="development")
     chdir: str | None = setting(None, PATH, "--chdir", metavar="DIR", help="Directory to run in; importable.", group="process")
-    pid: str | None = setting(None, PATH, "-p", "--pid", metavar="FILE", help="Write the arbiter's pid here.", gunicorn_name="pidfile", fixed=True, managed=True, group="process")
+    pid: str | None = setting(None, PIDFILE, "-p", "--pid", metavar="FILE", help="Write the arbiter's pid here.", gunicorn_name="pidfile", fixed=True, managed=True, group="process")
     name: str | None = setting(None, NAME, "-n", "--name", metavar="NAME", help="Name in process titles, instead of APP.", gunicorn_name="proc_name", group="process")
     env: tuple[str, ...] = repeatable(VARIABLE, "-e", "--env", metavar="K=V", help="Set this variable for the application; repeatable.", gunicorn_name="raw_env", group="process")
     pythonpath: str | None = setting(None, PATH, "--pythonpath", metavar="DIRS", help="Directories to import from as well, with commas between.", group="process")
