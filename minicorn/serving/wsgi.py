@@ -222,7 +222,12 @@ class Exchange:
         finally:
             close: Callable[[], object] | None = getattr(result, "close", None)
             if close is not None:
-                self._inside(close)
+                try:
+                    self._inside(close)
+                except Exception as error:
+                    if self._gone is not None and error is not self._gone:
+                        self._report(error)  # which nobody else will: `_fail` is silent when the client has gone
+                    raise
 
     def _inside(self, call: Callable[..., Any], *arguments: object) -> Any:
         """Do `call` inside the application: the connections are the helper's meanwhile."""
@@ -316,16 +321,19 @@ class Exchange:
     def _fail(self, error: BaseException) -> None:
         if self._gone is not None:
             raise self._gone
-        if isinstance(error, ApplicationFault):
-            LOGGER.error("%s: the application broke WSGI: %s%s", self._subject, error, find_place(error))
-        else:
-            LOGGER.error("%s: the application raised\n%s", self._subject, explain(error))
+        self._report(error)
         if self._head is None:
             self.status, self.headers = "500 Internal Server Error", []
             kind, text = self._gateway.explain(error, self._request)
             data = reply.render_error(500, self._date, self._request.method, text, kind)
             self._produced = len(data.partition(b"\r\n\r\n")[2])
             self._hand_over(data)
+
+    def _report(self, error: BaseException) -> None:
+        if isinstance(error, ApplicationFault):
+            LOGGER.error("%s: the application broke WSGI: %s%s", self._subject, error, find_place(error))
+        else:
+            LOGGER.error("%s: the application raised\n%s", self._subject, explain(error))
 
     @property
     def _subject(self) -> str:

@@ -242,7 +242,7 @@ def test_close_is_called_when_start_response_was_not(serve, error):
     assert body.closed.is_set()
 
 
-def test_close_is_called_when_the_client_has_gone(serve):
+def test_close_is_called_when_the_client_has_gone_and_its_error_is_logged(serve, log, wait_until):
     inside, go = threading.Event(), threading.Event()
 
     def generate():
@@ -252,13 +252,14 @@ def test_close_is_called_when_the_client_has_gone(serve):
         while True:  # until somebody notices
             yield b"x" * 65536
 
-    app, bodies = closing(lambda environ: Body(generate()))
+    app, bodies = closing(lambda environ: Body(generate(), closing=ValueError("no rollback")))
     client = serve(app).connect()
     client.send(client.render())
     assert inside.wait(5)
     client.reset()
     go.set()
     assert bodies[0].closed.wait(5)
+    wait_until(lambda: any("no rollback" in text for text in log))
 
 
 def test_an_application_that_passes_over_its_clients_end_meets_it_again_and_is_closed(serve):
