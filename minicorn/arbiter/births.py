@@ -69,9 +69,9 @@ class Births:
         action, ours = self._resources.ordered[fd]
         messages, alive = ours.receive()
         for message in messages:
-            if message.word == channel.BORN:
+            if message.word == channel.BORN and ours.sender:
                 del self._resources.ordered[fd]
-                self._register(action, message.value, ours, time.monotonic())
+                self._register(action, ours.sender, ours, time.monotonic())
                 ours.open_gate()
                 return
         if messages or not alive:
@@ -106,6 +106,8 @@ class Births:
         """Order the fork from a template; if that has gone, so has the channel's other end, and `hear` finds out."""
         from minicorn.serving import order  # it came with the template's code
 
+        # Its word is not enough where it is another user's: what is born there is signalled by us
+        ours.ask_sender()
         if line := self._resources.channels.get(action.parent):
             order.give(line, post, self._resources.directory.page_fd(action.slot))
         self._resources.ordered[ours.fd] = action, ours

@@ -4,7 +4,7 @@ A template is told to fork a worker, or a worker to fork a template of its like.
 the arbiter's would inherit travels with the order: page, stack, channel, both ends of the
 hand-off queue and the listeners. So whoever forks need hold neither port nor queue itself.
 
-The newborn speaks for itself: BORN, with its pid, on the channel it was given; then it waits at
+The newborn speaks for itself: BORN, on the channel it was given; then it waits at
 the gate until the arbiter has put that pid on its list. If anything goes wrong on the way its end
 of the channel is closed with whoever held it, and the arbiter sees an end of file in place of BORN.
 """

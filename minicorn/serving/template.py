@@ -110,5 +110,5 @@ def _run_middle(post: Post, run: Callable[[], int]) -> int:
 
 def _run_newborn(post: Post, run: Callable[[], int]) -> int:
     spawn.lead_group()
-    post.channel.send(channel.BORN, os.getpid())
+    post.channel.send(channel.BORN)
     return run() if post.channel.pass_gate() else ExitCode.OK

@@ -32,7 +32,7 @@ EXCUSE = "excuse"  # the new code takes long: tell those who are kept
 # What a worker or a template says
 READY = "ready"  # I serve, or can fork
 FAILED = "failed"  # I could not boot, or fork what was ordered: why
-BORN = "born"  # I am what was ordered: my pid
+BORN = "born"  # I am what was ordered; who that is, the kernel says
 SEALED = "sealed"  # I give nothing into the hand-off queue any more
 RECYCLE = "recycle"  # I wish to be replaced: why
 DEBUGGING = "debugging"  # somebody is in a debugger here: no deadline holds any more
@@ -41,6 +41,9 @@ REFUSED = "refused"  # the template of --reload: modules that I leave to the wor
 # What other children say
 RAN = "ran"  # the hooks process: the number of a call that has run, and whether all went well
 CHANGED = "changed"  # the watcher: these files, each with what happened to it
+
+
+_ROOM = rights.room(rights.MOST) + rights.CREDENTIALS
 
 
 class Message(Value):
@@ -57,6 +60,7 @@ class Channel:
         self._socket = end
         self._received = b""
         self.descriptors: deque[int] = deque()  # that have come along with messages, in their order
+        self.sender = 0  # the pid of who has sent the last of them, if that is asked for
         self.fd = end.fileno()
 
     def send(self, word: str, value: object = "", descriptors: Sequence[int] = ()) -> bool:
@@ -94,14 +98,19 @@ class Channel:
         return self._messages(), bool(data)
 
     def _take(self, flags: int) -> bytes:
-        data, ancillary, _, _ = self._socket.recvmsg(65536, rights.room(rights.MOST), flags | rights.CLOEXEC)
+        data, ancillary, _, _ = self._socket.recvmsg(65536, _ROOM, flags | rights.CLOEXEC)
         self.descriptors.extend(rights.unpack(ancillary))
+        self.sender = rights.find_sender(ancillary) or self.sender
         return data
 
     def _messages(self) -> list[Message]:
         *lines, self._received = self._received.split(b"\n")
         parts = [line.decode().partition(" ") for line in lines]
         return [Message(word, json.loads(value)) for word, _, value in parts]
+
+    def ask_sender(self) -> None:
+        """Have the kernel say in `sender`, from now on, who sends."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
 
     def open_gate(self) -> None:
         """Let a child go on that waits in `pass_gate`."""

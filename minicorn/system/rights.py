@@ -1,4 +1,4 @@
-"""Descriptors that travel with a message over a Unix socket (SCM_RIGHTS, unix(7)).
+"""What travels with a message over a Unix socket (unix(7)): descriptors (SCM_RIGHTS), and who sends it.
 
 Not by `socket.send_fds` and `recv_fds`: they drop flags and addresses, up to CPython 3.13.
 """
@@ -16,6 +16,8 @@ MOST = 253
 CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 # The standard library's own class, whatever an application puts in its place (gevent's sockets wait by themselves)
 Socket = socket.socket
+# Room for who sends: a pid, a user and a group
+CREDENTIALS = socket.CMSG_SPACE(3 * array.array("i").itemsize)
 _SIZE = array.array("i").itemsize
 
 
@@ -32,9 +34,15 @@ def pack(fds: Sequence[int]) -> list[tuple[int, int, bytes]]:
 def unpack(ancillary: Iterable[tuple[int, int, bytes]]) -> list[int]:
     """The descriptors that have come with a message, in their order."""
     found = array.array("i")
-    for _, _, payload in ancillary:
-        found.frombytes(payload[: len(payload) - len(payload) % _SIZE])
+    for _, kind, payload in ancillary:
+        if kind == socket.SCM_RIGHTS:
+            found.frombytes(payload[: len(payload) - len(payload) % _SIZE])
     return found.tolist()
+
+
+def find_sender(ancillary: Iterable[tuple[int, int, bytes]]) -> int:
+    """The pid of who has sent the message (SCM_CREDENTIALS), which only root can make up; 0 if it was not asked for."""
+    return next((array.array("i", payload)[0] for _, kind, payload in ancillary if kind != socket.SCM_RIGHTS), 0)
 
 
 def as_socket(fd: int) -> socket.socket:

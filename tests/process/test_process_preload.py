@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 from signal import SIGHUP, SIGKILL, SIGSTOP, SIGUSR1, SIGUSR2
@@ -143,6 +144,29 @@ def test_a_process_that_the_import_has_started_ends_with_the_template_and_not_wi
     assert read(stopped).status == 200
     assert server.wait() == 0
     assert not is_alive(second)
+
+
+LIES = """
+from minicorn.system.channel import Channel
+from plain import app
+
+def lie(self, word, value="", descriptors=(), send=Channel.send):
+    return send(self, word, {pid} if word == "born" else value, descriptors)
+
+Channel.send = lie
+"""
+
+
+def test_what_a_template_says_gets_no_stranger_signalled(start: Starter) -> None:
+    """Who was born, the kernel says."""
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        try:
+            start.write("site_app.py", LIES.format(pid=stranger.pid))
+            server = start("site_app:app", "--preload")
+            assert server.stop(signal.SIGQUIT) == 0
+            assert stranger.poll() is None
+        finally:
+            stranger.kill()
 
 
 def test_warm_up_requests_are_made_once_in_the_template(start: Starter) -> None:
