@@ -16,7 +16,7 @@ from minicorn.figures.heartbeat import Activity, Beat
 from minicorn.logs.logger import LOGGER
 from minicorn.logs.output import Sink
 from minicorn.pool.actions import Abort, Kill, Level
-from minicorn.pool.exits import cause_of, describe_death, describe_end
+from minicorn.pool.exits import cause_of, describe_death, describe_end, trim
 from minicorn.pool.life import Cause, Exit, Worker
 from minicorn.pool.pool import Pool
 from minicorn.record import Value
@@ -121,7 +121,7 @@ class Deaths:
 
     def _log(self, level: Level, story: str, worker: Worker, attributes: dict[str, object]) -> str:
         """Log a death; gives the text, with the stack where the worker has left one."""
-        stack = self._directory.read_stack(worker.slot)
+        stack = trim(self._directory.read_stack(worker.slot))
         if stack:
             story += f"; its stack:\n{stack}"
             attributes["exception.stacktrace"] = stack

@@ -13,6 +13,7 @@ import time
 from minicorn.figures.directory import Directory
 from minicorn.figures.heartbeat import Activity, Beat
 from minicorn.logs.logger import LOGGER
+from minicorn.pool.exits import trim
 from minicorn.pool.notifier import describe
 from minicorn.pool.pool import Pool
 from minicorn.pool.slow import SlowRequests
@@ -80,7 +81,7 @@ class Rounds:
             self._directory.read_trace(workers[pid].slot)  # what others have asked for
             os.kill(pid, STACKS)
         for pid in answered:
-            stack = self._directory.read_trace(workers[pid].slot)
+            stack = trim(self._directory.read_trace(workers[pid].slot))
             doing = beats[pid].describe(now)
             LOGGER.warning("%s is slow, %s, and goes on; its stack:\n%s", workers[pid], doing, stack or "no answer")
 

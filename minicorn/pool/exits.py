@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 
 from minicorn.pool.actions import Level
@@ -9,6 +10,10 @@ from minicorn.pool.life import Cause, Exit, Worker
 
 # By number, since `signal` has two names for some
 _NAMES = {int(signum): signum.name for signum in signal.Signals}
+
+# How faulthandler writes a frame of ours, and one of the import system
+_OURS = f'  File "{__file__.rpartition("/pool/")[0]}/'
+_IMPORT = re.compile(r'  File "(<frozen importlib|.*/importlib/__init__\.py")')
 
 
 def name_signal(number: int) -> str:
@@ -29,6 +34,24 @@ def cause_of(worker: Worker, exit: Exit, out_of_memory: bool) -> Cause:
     if exit.code or not worker.dismissed:
         return Cause.EXIT
     return Cause.RECYCLED if worker.wish else Cause.RETIRED
+
+
+def trim(stacks: str) -> str:
+    """What faulthandler has written, without our frames below the application's, which are the same each time."""
+    return "\n\n".join(map(_trim_one, stacks.split("\n\n")))
+
+
+def _trim_one(stack: str) -> str:
+    lines = stack.split("\n")
+    theirs = False
+    for number, line in enumerate(lines):
+        if theirs and line.startswith(_OURS):
+            del lines[number:]
+            while _IMPORT.match(lines[-1]):
+                del lines[-1]
+            break
+        theirs |= line.startswith('  File "') and not line.startswith(_OURS)
+    return "\n".join(lines)
 
 
 def describe_end(exit: Exit) -> str:

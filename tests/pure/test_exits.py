@@ -5,8 +5,9 @@ import signal
 
 import pytest
 
+import minicorn
 from minicorn.pool.actions import Level
-from minicorn.pool.exits import cause_of, describe_death
+from minicorn.pool.exits import cause_of, describe_death, trim
 from minicorn.pool.life import PLACEHOLDER, Cause, Exit, Worker
 
 WHO = "worker 3121 (slot 2, gen 4)"
@@ -121,3 +122,29 @@ def test_the_record_of_a_death_is_one_line() -> None:
 
 def test_the_levels_are_those_of_the_logging_package() -> None:
     assert {level.name: level.value for level in Level}.items() <= logging.getLevelNamesMapping().items()
+
+
+OURS = minicorn.__file__.replace("__init__.py", "")
+HELPER = f"""Thread 0x1 (most recent call first):
+  File "{OURS}serving/helper.py", line 109 in _run
+  File "/usr/lib/python3.11/threading.py", line 982 in run"""
+BELOW = f"""
+  File "{OURS}serving/wsgi.py", line 240 in run
+  File "{OURS}server.py", line 338 in _answer
+  File "/site/bin/minicorn", line 8 in <module>"""
+BELOW_AN_IMPORT = f"""
+  File "<frozen importlib._bootstrap>", line 1204 in _gcd_import
+  File "/usr/lib/python3.11/importlib/__init__.py", line 126 in import_module
+  File "{OURS}serving/loader.py", line 94 in _import"""
+
+
+@pytest.mark.parametrize("below", [BELOW, BELOW_AN_IMPORT, ""])
+@pytest.mark.parametrize("above", ["", f'  File "{OURS}serving/wsgi.py", line 215 in write\n'])
+def test_of_a_stack_the_frames_below_the_applications_are_left_out(above: str, below: str) -> None:
+    main = f'Current thread 0x2 (most recent call first):\n{above}  File "/site/shop.py", line 7 in buy'
+    assert trim(f"{HELPER}\n\n{main}{below}\n\nExtension modules: x") == f"{HELPER}\n\n{main}\n\nExtension modules: x"
+
+
+def test_a_stack_of_ours_alone_is_told_whole() -> None:
+    for text in (f"Current thread 0x2 (most recent call first):{BELOW}".rpartition("\n")[0], HELPER, "", "anything"):
+        assert trim(text) == text
