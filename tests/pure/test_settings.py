@@ -313,6 +313,11 @@ def test_bind_is_repeatable_and_replaces_host_and_port() -> None:
     settings = given(host="h", port="1", bind=["[::1]:80", "unix:/run/x", "fd://3"])
     assert settings.addresses == (Tcp("::1", 80), Unix("/run/x"), Descriptor(3))
     assert given({"PORT": "9000"}, bind="h:80").addresses == (Tcp("h", 80),)
+    below = {"MINICORN_BIND": "h:80"}
+    assert given(below, host="g").addresses == (Tcp("g", 8000),)
+    assert given(below, port="81").addresses == (Tcp("127.0.0.1", 81),)
+    assert given(below, workers="2").addresses == (Tcp("h", 80),)
+    assert given(below, port="81", bind="g:82").addresses == (Tcp("g", 82),)
 
 
 def test_the_name_stands_for_the_application_in_titles() -> None:
@@ -339,7 +344,28 @@ def test_web_concurrency_is_the_number_of_workers() -> None:
 
 
 def test_an_empty_variable_is_none() -> None:
-    assert given({"PORT": "", "WEB_CONCURRENCY": ""}) == given()
+    assert given({"PORT": "", "WEB_CONCURRENCY": "", "MINICORN_TIMEOUT": ""}) == given()
+
+
+def test_a_variable_has_as_many_values_as_words_where_the_setting_takes_several() -> None:
+    assert given({"MINICORN_ENV": "A=1 'B=two words'"}).env == ("A=1", "B=two words")
+    assert given({"MINICORN_CHDIR": "/srv/my app"}).chdir == "/srv/my app"
+
+
+def test_a_variable_of_ours_that_is_no_setting_is_let_be() -> None:
+    assert given(dict.fromkeys(OWN_VARIABLES, "x")) == given()
+
+
+def test_of_two_names_of_a_setting_in_a_file_gunicorns_counts() -> None:
+    said = {"keep_alive": 3, "keepalive": 4, "env": ["A=1"], "raw_env": ("B=2", "C=3")}
+    settings = settle([from_values("file", said)], {}).settings
+    assert (settings.keep_alive, settings.env) == (4.0, ("B=2", "C=3"))
+
+
+def test_from_python_a_name_that_is_no_setting_is_told_with_the_nearest() -> None:
+    assert from_options("main:app", workers=2, timeout=None) == given(workers="2")
+    with pytest.raises(ConfigError, match=r"^'worker' is no setting; did you mean 'workers'\?$"):
+        from_options("main:app", worker=2)
 
 
 @pytest.mark.parametrize(("variable", "text"), [("PORT", "http"), ("PORT", "-1"), ("WEB_CONCURRENCY", "0")])
