@@ -32,10 +32,9 @@ from minicorn.figures.counters import (
 from minicorn.pool.life import State
 from minicorn.record import Value
 
-VERSION = 3
 SIZE = 4096
 # Layout: eight-byte fields. First those that the arbiter writes: which worker this is, and where it is in its life
-_VERSION, _PID, _GENERATION, _BORN, _LIFE = range(5)
+_PID, _GENERATION, _BORN, _LIFE = range(1, 5)
 # Those that the worker writes
 _CONNECTIONS, _ERROR_AT, _ERROR_LENGTH = range(8, 11)
 _LENGTH, _DEADLINE, _SINCE, _ACTIVITY = range(16, 20)
@@ -120,7 +119,6 @@ class Page:
         """A new worker is about to be forked: it must be READY by `deadline`."""
         self._memory[:] = bytes(SIZE)
         self._start_totals()
-        self._numbers[_VERSION] = VERSION
         self._times[_DEADLINE] = deadline
         self._times[_SINCE] = now
 

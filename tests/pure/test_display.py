@@ -3,7 +3,7 @@
 import pytest
 
 from minicorn.figures import display
-from minicorn.figures.counters import NOTHING, ROWS, Counters
+from minicorn.figures.counters import ACCEPTED, GIVEN, NOTHING, RECEIVED, ROWS, SENT, Counters
 from minicorn.figures.display import Rates, duration, latency, rates, size
 from minicorn.figures.document import document
 from minicorn.figures.snapshot import Condition, QueueView, Snapshot, Usage, WorkerView
@@ -53,6 +53,9 @@ def snapshot() -> Snapshot:
         (0, "0 ms"),
         (0.25, "250 ms"),
         (12.34, "12.3 s"),
+        (60, "1 min"),
+        (3600, "1 h 00 min"),
+        (86400, "1 d 0 h"),
         (240, "4 min"),
         (3 * 3600 + 720, "3 h 12 min"),
         (190800, "2 d 5 h"),
@@ -69,6 +72,7 @@ def test_a_duration_is_short(seconds: float, text: str) -> None:
         (1023, "1023 B"),
         (1024, "1.0 KiB"),
         (2**20 * 12.3, "12.3 MiB"),
+        (2**20 * 100, "100 MiB"),
         (2**30 * 400, "400 GiB"),
         (2**50, "1024 TiB"),
     ],
@@ -111,6 +115,19 @@ def test_status_says_all_of_it(snapshot: Snapshot) -> None:
     assert "\x1b" not in text
 
 
+def test_status_says_what_went_through_and_why_an_upgrade_was_not(snapshot: Snapshot) -> None:
+    moved = {RECEIVED: 2048, SENT: 2**20, ACCEPTED: 1234, GIVEN: 56}
+    gone = Counters(tuple(moved.get(place, value) for place, value in enumerate(NOTHING.values)))
+    folded = replace(snapshot, gone=gone, standing=replace(snapshot.standing, upgrade_error="no module\nmore"))
+    text = "\n".join(display.status(folded, 1000.0, 120))
+    for expected in (
+        "last upgrade: off, no module\n",
+        "bytes: 2.0 KiB received, 1.0 MiB sent",
+        "connections: 1,234 accepted, 6 open, 56 handed over",
+    ):
+        assert expected in text
+
+
 def test_an_arbiter_that_says_nothing_is_told_of(snapshot: Snapshot) -> None:
     assert "not been heard for 20.0 s" in display.condition(replace(snapshot, heard=80.0))
     assert "rolling to generation 3" in display.condition(
@@ -135,6 +152,23 @@ def test_a_frame_is_no_higher_than_the_terminal_and_says_what_is_left_out(snapsh
     frame = display.frame([many, many], [Rates()], "slot", 80, 24)
     assert len(frame) <= 24
     assert any("more" in line for line in frame)
+
+
+def test_who_is_idle_says_what_came_last_and_who_boots_does_not() -> None:
+    assert display.doing(worker(2), 100.0, 40) == "1.0 s since GET /2"
+    assert display.doing(replace(worker(2), request=""), 100.0, 40) == "1.0 s"
+    assert display.doing(worker(2, Condition.BOOTING), 100.0, 40) == "1.0 s"
+
+
+def test_a_frame_tells_what_each_does_a_second(snapshot: Snapshot) -> None:
+    later = replace(snapshot, now=102.0, workers=(worker(2, Condition.BUSY, 50, 3.5), worker(9, requests=4, cpu=7.0)))
+    frame = display.frame([snapshot, later], [Rates(10.0, quantiles=(0.001, 0.25, 0.5))], "slot", 80, 24)
+    head = next(at for at, line in enumerate(frame) if line.startswith("SLOT"))
+    assert [line.split(maxsplit=7) for line in frame[head + 1 : head + 3]] == [
+        ["2", "1002", "2", "busy", "10", "25%", "16.0", "MiB  3.0 s in GET /2 for ::1"],
+        ["9", "1009", "2", "idle", "2", "0%", "16.0", "MiB  3.0 s since GET /9"],  # who is new has no CPU to compare
+    ]
+    assert frame[head - 2].startswith("p95            250 ms  ")
 
 
 @pytest.mark.parametrize(("sort", "first"), [("slot", 1), ("requests", 3), ("cpu", 2), ("time", 2)])

@@ -51,7 +51,7 @@ def test_an_idle_page_still_names_its_last_request_and_counts_it(page: Page) -> 
 
 def test_becoming_idle_counts_no_request(page: Page) -> None:
     page.idle(now=101.0)
-    assert (page.read().activity, page.requests) == (Activity.IDLE, 0)
+    assert (page.read().activity, page.read().since, page.requests) == (Activity.IDLE, 101.0, 0)
 
 
 def test_a_promise_is_given_and_put_off(page: Page) -> None:
@@ -125,6 +125,7 @@ def test_a_vacated_page_counts_nothing_and_still_says_what_was_done_last(page: P
     page.begin("GET", "/last", "::1", now=1.0, deadline=2.0)
     page.end(2.0, 12.0, "200 OK", 1.0, 0.0, 10, 10)
     page.holds(3)
+    assert page.connections == 3
     page.vacate()
     assert page.read_occupant().pid == 0
     assert page.read_counters() == NOTHING
