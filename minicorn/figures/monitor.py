@@ -10,6 +10,7 @@ have a page of somebody else's, whose name leads here (DNS rebinding), and must 
 from __future__ import annotations
 
 import json
+import pkgutil
 import socket
 import threading
 import time
@@ -36,7 +37,6 @@ from minicorn.system.title import set_title
 # Seconds between two samples, and how many of them the page is given
 EVERY, HISTORY = 1.0, 300
 _JSON, _HTML, _TEXT = "application/json", "text/html; charset=utf-8", "text/plain; charset=utf-8"
-_HTML_FILE = Path(__file__).with_name("monitor.html")
 # The page may load nothing but what it holds itself
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"
 
@@ -124,7 +124,7 @@ class Monitor:
         return "503 Service Unavailable" if silence else "200 OK", _TEXT, text
 
     def _page(self) -> Reply:
-        html = _HTML_FILE.read_text("utf-8")
+        html = (pkgutil.get_data(__name__, "monitor.html") or b"").decode()  # minicorn may be in a zip file
         # Escaped, so that nothing in it ends the script element around it
         history = json.dumps(list(self._history)).replace("<", "\\u003c")
         return "200 OK", _HTML, html.replace("/*HISTORY*/[]", history)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 from signal import SIGINT, SIGTERM, Signals
@@ -56,6 +57,13 @@ def test_it_runs_from_a_checkout_with_the_standard_library_alone(start: Starter)
 def test_python_m_minicorn_runs_in_a_checkout_without_packages(start: Starter) -> None:
     flags = ("minicorn.demo:app", *ANY_PORT, "--workers", "2")
     serves_and_stops(start.command(sys.executable, "-E", "-S", "-m", "minicorn", *flags, cwd=CHECKOUT))
+
+
+def test_it_runs_from_a_zip_file_with_all_its_pages(start: Starter) -> None:
+    shutil.make_archive(str(start.cwd / "lib"), "zip", CHECKOUT, "minicorn")
+    server = start("plain:app", "--monitor", "127.0.0.1:0", env={"PYTHONPATH": f"{start.cwd}/lib.zip"})
+    port = int(server.wait_log(r"Monitor on http://127\.0\.0\.1:(\d+)")[1])
+    assert server.get("/").status == server.get("/", at=port).status == 200
 
 
 def test_optimised_python_serves_as_well(start: Starter) -> None:
