@@ -17,7 +17,8 @@ What a module may import is held by tests/pure/test_layers.py: a layer goes acro
 Words of the house: a *page* is a worker's heartbeat file, mapped; the *ledger* is the arbiter's own. A *slot*
 is a worker's number, which its successor takes over; a *generation*, the code that it has imported; a *roll*
 replaces one by the next, and its first worker is the *canary*. A *template* imports the application once and
-forks workers; a *post* is all that one is born to. A *parcel* goes with a connection that is handed off to a sibling.
+forks workers; a *post* is all that one is born to. An *ingress* is a listener with all that is settled for its
+clients; a *parcel* goes with a connection that is handed off to a sibling.
 Workers *hold* what they have while newer code is imported (--reload), and are *sealed* at the server's end: they give
 nothing away any more. An *auxiliary* is a child of the arbiter's that serves no client.
 """

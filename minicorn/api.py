@@ -18,7 +18,7 @@ from minicorn.server import Server
 from minicorn.serving.loader import load_app, mount
 from minicorn.system import listeners, spawn
 from minicorn.system.signals import Signals
-from minicorn.system.surroundings import provide, set_up_process
+from minicorn.system.surroundings import extend_path, set_up_process, set_variables
 from minicorn.system.title import set_title
 
 
@@ -68,7 +68,8 @@ def _managed(settings: Settings, options: dict[str, object]) -> list[str]:
 def _serve_here(load: Callable[[], WSGIApplication], settings: Settings) -> None:
     """Serve in this thread; in the main one, INT and TERM end it gracefully."""
     set_up_process(settings)
-    provide(settings, os.getcwd())
+    set_variables(settings)
+    extend_path(settings, os.getcwd())
     if settings.name:
         set_title(f"minicorn: server [{settings.name}]")
     application = load()

@@ -283,7 +283,7 @@ class Arbiter:
                 self._pool.recycle(pid, message.value)
             case channel.FAILED if self._reloading and pid in self._pool.forking.templates:
                 self._reloading.template_failed(message.value)
-            case channel.FAILED if IN_USE in message.value and self._pool.crowded(pid, time.monotonic()):
+            case channel.FAILED if IN_USE in message.value and self._pool.retry_alone(pid, time.monotonic()):
                 text = "%s found an address in use: it is tried again without the old code"
                 LOGGER.info(text, self._pool.children[pid])
             case channel.FAILED:

@@ -159,10 +159,10 @@ class Pool:
             worker.load_failed = True
             self.rolls.note_failure(worker)
 
-    def crowded(self, pid: int, now: float) -> bool:
-        """The worker cannot load its code as an address is in use; whether it is tried again, without the old code."""
+    def retry_alone(self, pid: int, now: float) -> bool:
+        """Try again without the old code where a worker could not load its own, as an address is in use; whether so."""
         worker = self.workers.get(pid)
-        if worker is None or worker.state is not State.BOOTING or not self.rolls.crowd(worker):
+        if worker is None or worker.state is not State.BOOTING or not self.rolls.retry_alone(worker):
             return False
         self._dismiss([worker], now)
         return True

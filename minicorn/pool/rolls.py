@@ -17,7 +17,7 @@ from minicorn.pool.actions import Agenda, Level
 from minicorn.pool.life import Worker
 from minicorn.record import Record, Value
 
-# An address may be in use for a while after the old code has gone (by what it has started); or by others
+# Most retries of boots that find an address in use: what the old code has started may hold it for a while, or others
 TRIES = 3
 
 
@@ -29,7 +29,7 @@ class Roll(Record):
     wish: int  # how many wishes for new code had been heard: it answers them all
     canary_ready: bool = False
     has_failures: bool = False  # a worker of it failed to boot
-    crowded: int = 0  # workers of it that found an address in use
+    retries: int = 0  # of workers of it that found an address in use
     promoted: bool = False  # to the code that serves already, from a warm template: it answers no wish
 
 
@@ -92,13 +92,13 @@ class Rolls(Record):
         self.current.has_failures = True
         return True
 
-    def crowd(self, worker: Worker) -> bool:
-        """It found an address in use, as the code before it may bind the same; whether that goes first from now on,
-        and this is tried again."""
+    def retry_alone(self, worker: Worker) -> bool:
+        """Have the old code go first from now on, and `worker`, which found an address in use that the old code may
+        have bound, tried again; whether that is worth a try."""
         roll = self.current
-        if not self.development or roll is None or worker.generation != roll.generation or roll.crowded == TRIES:
+        if not self.development or roll is None or worker.generation != roll.generation or roll.retries == TRIES:
             return False
-        roll.crowded += 1
+        roll.retries += 1
         self.alone = True
         return True
 

@@ -11,13 +11,24 @@ from minicorn.errors import ConfigError
 
 
 def provide(settings: Settings, directory: str) -> None:
-    """Set the variables of --env in this process, and import first from `directory`, then from --pythonpath, whose
-    relative paths begin there."""
+    """Give the application's code, in this process, its variables, and what can be imported: first of all what is in
+    `directory`."""
+    set_variables(settings)
+    extend_path(settings, directory)
+    sys.path.insert(0, directory)
+
+
+def set_variables(settings: Settings) -> None:
+    """Set the variables of --env, and one that tells who serves."""
     # As with gunicorn: many tell by it that they are in production (web.py shows no debug page then)
     os.environ.setdefault("SERVER_SOFTWARE", "minicorn")
     os.environ.update(settings.variables)
-    pythonpath = [os.path.join(directory, entry) for entry in (settings.pythonpath or "").split(",") if entry]
-    sys.path[:0] = [directory, *pythonpath]
+
+
+def extend_path(settings: Settings, directory: str) -> None:
+    """Make the directories of --pythonpath importable; relative ones begin in `directory`."""
+    paths = (settings.pythonpath or "").split(",")
+    sys.path[:0] = [os.path.join(directory, path) for path in paths if path]
 
 
 def set_up_process(settings: Settings) -> None:

@@ -264,7 +264,7 @@ def test_code_that_finds_an_address_in_use_is_tried_again_when_the_old_has_gone(
         world.pool.reload()
         first = world.spawned(world.plan())
         if old == 1:  # from then on the old goes first
-            assert world.pool.crowded(new, world.now)
+            assert world.pool.retry_alone(new, world.now)
             world.pool.exited(new, world.now)
             actions = world.plan()
             assert Retire(old) in actions
@@ -283,7 +283,7 @@ def test_an_address_that_others_use_is_tried_a_few_times() -> None:
     tried = 0
     while world.spawned(world.plan()) or 1 in world.pool.workers:
         if world.pid in world.pool.workers and world.pid > 1:
-            if not world.pool.crowded(world.pid, world.now):
+            if not world.pool.retry_alone(world.pid, world.now):
                 break
             tried += 1
             world.pool.exited(world.pid, world.now)
