@@ -109,7 +109,8 @@ class HookLine:
         self._pid, self._leaving = pid, 0
         if pid == 0 and not set(self._settings.hooks) & set(ARBITERS):
             self.auxiliary.due = math.inf
-        self._fail([number for number, call in self._calls.items() if call.sent][:1], "the hooks process has died")
+        if begun := [number for number, call in self._calls.items() if call.sent][:1]:
+            self._fail(begun, "the hooks process has died")
         for call in self._calls.values():
             call.sent = False
 

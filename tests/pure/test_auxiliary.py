@@ -36,6 +36,24 @@ def test_an_auxiliary_that_dies_young_comes_back_ever_more_slowly(auxiliary):
     assert both.by_pid(0) is None
 
 
+def test_of_several_the_next_that_is_due_wakes_and_each_is_known_by_its_pid(auxiliary):
+    other = Auxiliary("monitor", run=lambda line: 0, hear=lambda message: None, due=5.0)
+    both = Auxiliaries([auxiliary, other])
+    ours, theirs = channel.pair()
+    auxiliary.spawned(7, ours, 0.0)
+    assert (both.wake_at, both.due(5.0)) == (5.0, [other])
+    other.pid = 8
+    assert both.by_pid(8) is other
+    auxiliary.dismiss()
+    assert auxiliary.dismissed
+    auxiliary.failed(1.0)
+    assert both.by_pid(7) is None and list(both.channels) == []
+    auxiliary.spawned(9, ours, 2.0)
+    assert not auxiliary.dismissed
+    ours.close()
+    theirs.close()
+
+
 def test_an_auxiliary_that_was_healthy_comes_back_at_once(auxiliary):
     for _ in range(5):
         auxiliary.failed(0.0)
@@ -47,10 +65,10 @@ def test_an_auxiliary_that_was_healthy_comes_back_at_once(auxiliary):
 
 
 def test_what_it_is_told_arrives_and_the_end_is_seen_on_both_sides(auxiliary):
-    auxiliary.tell("nobody hears")
+    assert not auxiliary.tell("nobody hears")
     ours, theirs = channel.pair()
     auxiliary.spawned(7, ours, 0.0)
-    auxiliary.tell("reload", "why")
+    assert auxiliary.tell("reload", "why")
     ours.finish()
     assert theirs.receive() == ([channel.Message("reload", "why")], False)
     theirs.send("bye")

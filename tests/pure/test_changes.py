@@ -61,12 +61,16 @@ def test_include_replaces_and_exclude_takes_away() -> None:
     assert chosen.covers(f"{ROOT}/page.html", [ROOT])
     assert not chosen.covers(f"{ROOT}/test_x.py", [ROOT])
     assert not chosen.covers(f"{ROOT}/gen/x.py", [ROOT])
+    assert not chosen.covers(f"{ROOT}/gen/deep/x.py", [ROOT]) and not chosen.enters(f"{ROOT}/gen/deep")
+    assert not chosen.covers(f"{ROOT}/shop/test_data/x.py", [ROOT])
+    assert not Filter(exclude=[f"{ROOT}/main.py"]).covers(f"{ROOT}/main.py", [ROOT])
     assert not Filter(include=["*.html"]).covers(f"{ROOT}/main.py", [ROOT])
 
 
 def test_an_extra_file_counts_wherever_it_is() -> None:
     assert Filter(extra=["/etc/site.conf"]).covers("/etc/site.conf", [ROOT])
     assert Filter(extra=[f"{ROOT}/.env"]).covers(f"{ROOT}/.env", [ROOT])
+    assert Filter(extra=[f"{ROOT}/.env"]).wants(f"{ROOT}/.env")
 
 
 @pytest.mark.parametrize(
@@ -87,6 +91,9 @@ def test_contents_decide_where_they_are_known(before: Fingerprint, after: Finger
 def test_changes_are_told_in_one_line() -> None:
     assert describe({"b.py": "modified", "a.py": "modified"}) == "Detected modified: a.py, b.py"
     assert describe({"a.py": "deleted", "b.py": "created"}) == "Detected created: b.py; deleted: a.py"
+    few = {f"{number}.py": "modified" for number in range(4)}
+    assert describe(few) == "Detected modified: 0.py, 1.py, 2.py and 1 more"
+    assert describe(dict.fromkeys(list(few)[:3], "modified")) == "Detected modified: 0.py, 1.py, 2.py"
     many = {f"{number}.py": "modified" for number in range(50)}
     assert describe(many) == "Detected modified: 0.py, 1.py, 10.py and 47 more"
 

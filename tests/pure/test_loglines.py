@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import resource
+import shutil
 import socket
 import subprocess
 import sys
@@ -213,7 +214,15 @@ def test_a_file_that_cannot_be_reopened_leaves_the_old_one(tmp_path: Path, caplo
     output.reopen()
     output.write(b"still\n")
     assert (tmp_path / "gone" / "error.log").read_bytes() == b"still\n"
-    assert f"cannot write the log file {directory}/error.log" in caplog.text
+    output.reopen()
+    assert caplog.text.count(f"cannot write the log file {directory}/error.log") == 1
+    directory.mkdir()
+    output.reopen()
+    output.write(b"again\n")
+    assert (directory / "error.log").read_bytes() == b"again\n"
+    shutil.rmtree(directory)
+    output.reopen()
+    assert caplog.text.count(f"cannot write the log file {directory}/error.log") == 2
 
 
 def test_a_relative_file_is_found_again_from_another_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

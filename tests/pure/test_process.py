@@ -27,6 +27,11 @@ def test_a_process_has_used_cpu_and_has_a_parent() -> None:
     assert 0 < read_cpu(os.getpid()) < 3600
     assert read_parent(os.getpid()) == os.getppid()
     assert (read_cpu(2**22 + 1), read_parent(2**22 + 1)) == (0.0, 0)
+    subprocess.run([sys.executable, "-S", "-c", "sum(range(5_000_000))"], check=True)
+    times = os.times()
+    assert read_cpu(os.getpid()) == pytest.approx(times.user + times.system, abs=0.05)
+    reaped = times.children_user + times.children_system
+    assert read_cpu(os.getpid(), reaped=True) == pytest.approx(times.user + times.system + reaped, abs=0.05)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="of Linux")

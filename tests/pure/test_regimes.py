@@ -82,6 +82,25 @@ def test_a_roll_that_ends_as_the_next_begins_has_served():
     assert server.lives() == (NEW, NEWER)
 
 
+def test_an_upgrade_begins_with_a_roll_to_what_it_has_read():
+    rolls = Rolls(Agenda())
+    regimes = Regimes(OLD, NEW, rolls)
+    rolls.wish()
+    rolls.turn([], 1, True, 0.0, 0.0)
+    regimes.follow()
+    assert (regimes.serving, regimes.of(2)) == (OLD, NEW)
+
+
+def test_what_waits_for_the_first_boot_is_tried_then():
+    server = Server()
+    server.regimes.propose(NEW)
+    assert server.regimes.answered(NEW, True)
+    server.rolls.wish()
+    server.regimes.follow()
+    server.follow()
+    assert server.lives() == (OLD, NEW)
+
+
 def test_a_promotion_is_to_what_serves_and_its_number_may_be_given_again():
     server = Server()
     generation = server.rolls.promote(0.0)
@@ -97,7 +116,7 @@ def test_on_reload_is_heard_on_the_last_that_was_proposed_alone():
     server = Server()
     server.regimes.propose(NEW)
     server.hup(NEWER)
-    server.answer(NEW)
+    assert not server.regimes.answered(NEW, True)
     assert server.lives() == (OLD, NEWER)
     server.regimes.propose(NEW)
     assert server.regimes.newest is NEW

@@ -15,6 +15,8 @@ from minicorn.system.shell import is_deaf
         (["/bin/sh", "deploy.sh", "-c"], 4711, False),
         (["-bash"], 4711, False),
         (["bash", "--norc"], 4711, False),
+        (["bash", "-l"], 4711, False),
+        (["/bin/sh", "cron.sh"], 4711, False),
         (["/usr/bin/tini", "--", "minicorn"], 1, False),
         (["python", "-c", "pass"], 4711, False),
         ([], 0, False),
