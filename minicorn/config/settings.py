@@ -158,7 +158,7 @@ class Settings(Value):
     ssl_version: str = setting("1.2", TLS_VERSION, "--ssl-version", metavar="V", help="Least version of TLS: 1.2, 1.3.", group="TLS")
     reload: bool = switch(False, "--reload", fixed=True, help="Development: serve new code as soon as a file is saved; errors are shown in the browser.", managed=True, group="development")
     reload_dir: tuple[str, ...] = repeatable(PATH, "--reload-dir", fixed=True, metavar="DIR", help="Watch this directory too; repeatable.", group="development")
-    reload_include: tuple[str, ...] = repeatable(TEXT, "--reload-include", fixed=True, metavar="GLOB", help="Watch files with names like this instead of *.py; repeatable: *.py and *.html for templates too.", group="development")
+    reload_include: tuple[str, ...] = repeatable(TEXT, "--reload-include", fixed=True, metavar="GLOB", help="Watch files with names or paths like this instead of *.py, *.mo, templates/* and */templates/*; repeatable.", group="development")
     reload_exclude: tuple[str, ...] = repeatable(TEXT, "--reload-exclude", fixed=True, metavar="GLOB", help="Never watch files or directories with names or paths like this; repeatable.", group="development")
     reload_extra_file: tuple[str, ...] = repeatable(PATH, "--reload-extra-file", fixed=True, metavar="FILE", help="Watch this file too; repeatable.", gunicorn_name="reload_extra_files", group="development")
     reload_template: bool = switch(True, "--reload-template", fixed=True, help="With --reload, keep installed modules imported in a process that forks the workers; --no-reload-template does not.", group="development")

@@ -18,7 +18,8 @@ from posixpath import basename, dirname
 
 from minicorn.record import Value
 
-INCLUDED = ("*.py",)
+# What Flask and Django read once, unless in a debug mode or by a server of their own, counts as code does
+INCLUDED = ("*.py", "*.mo", "templates/*", "*/templates/*")
 CACHES = "__pycache__"  # in every package: watched with it, as that is cheaper than to leave it out
 INSTALLED = ("site-packages", "dist-packages")  # directories of packages: of a virtual environment of any name
 EXCLUDED = f"""
@@ -42,7 +43,7 @@ class Filter:
     """Decides by name which files and directories are watched."""
 
     def __init__(self, include: Iterable[str] = (), exclude: Iterable[str] = (), extra: Iterable[str] = ()) -> None:
-        """`include` replaces `*.py`; `exclude` fits a name or an absolute path; `extra` are absolute paths."""
+        """`include` replaces INCLUDED; it and `exclude` fit a name or an absolute path; `extra` are absolute paths."""
         excluded = list(exclude)
         self._files = _compile(tuple(include) or INCLUDED)
         self._never = _compile([*BACKUPS.split(), *excluded])
@@ -55,7 +56,8 @@ class Filter:
         if path in self.extra:
             return True
         name = basename(path)
-        return bool(self._files.match(name)) and not (self._never.match(name) or self._paths.match(path))
+        included = self._files.match(name) or self._files.match(path)
+        return bool(included) and not (self._never.match(name) or self._paths.match(path))
 
     def enters(self, path: str) -> bool:
         """Whether the directory at this absolute path, below a root, is looked into."""

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Mapping
 from minicorn.config.settings import Settings
 from minicorn.errors import ExitCode
 from minicorn.logs.logger import LOGGER
-from minicorn.reload.changes import Filter, Fingerprint
+from minicorn.reload.changes import INCLUDED, Filter, Fingerprint
 from minicorn.reload.observer import Observer
 from minicorn.reload.places import outermost
 from minicorn.reload.sweep import Marks, Sweep
@@ -54,8 +54,11 @@ class Watcher:
         if os.path.isabs(settings.config):
             extra.append(settings.config)
         # A glob with a slash in it means a path from here
-        exclude = [os.path.join(here, glob) if "/" in glob.rstrip("/") else glob for glob in settings.reload_exclude]
-        self._filter = Filter(settings.reload_include, exclude, map(os.path.normpath, extra))
+        include, exclude = (
+            [os.path.join(here, glob) if "/" in glob.rstrip("/") else glob for glob in globs]
+            for globs in (settings.reload_include or INCLUDED, settings.reload_exclude)
+        )
+        self._filter = Filter(include, exclude, map(os.path.normpath, extra))
         given = (os.path.realpath(os.path.join(here, path)) for path in settings.reload_dir)
         self._roots = dict.fromkeys(outermost([here, *given]), True)  # each with whether what is below counts
         self._identities: dict[str, Identity] = {}  # of the roots when they were begun to be watched

@@ -52,6 +52,22 @@ def test_edits_within_a_second_at_the_same_length_are_all_served(start: Starter)
         await_word(server, word)
 
 
+def test_templates_and_translations_are_code(start: Starter) -> None:
+    write(start, "one", extra="PAGE = open('templates/shop/page.html').read()")
+    project = start.cwd / "project.py"
+    project.write_text(project.read_text().replace("WORD.encode()", "PAGE.encode()"))
+    for name in ("templates/shop/page.html", "data/templates", "locale/de/LC_MESSAGES/django.mo"):
+        start.cwd.joinpath(name).parent.mkdir(parents=True, exist_ok=True)
+        start.cwd.joinpath(name).write_text("one")
+    server = serve(start)
+    (start.cwd / "data" / "templates").write_text("no code")
+    (start.cwd / "templates" / "shop" / "page.html").write_text("two")
+    await_word(server, "two")
+    (start.cwd / "locale" / "de" / "LC_MESSAGES" / "django.mo").write_text("two")
+    server.wait_log(r"Detected modified: locale/.*\.mo")
+    assert "data" not in server.log.text
+
+
 def test_a_new_module_and_its_deletion_are_seen(start: Starter) -> None:
     write(start, "one", extra="try:\n    from extra import WORDS\nexcept ImportError:\n    WORDS = 0")
     server = serve(start)
