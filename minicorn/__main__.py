@@ -9,9 +9,12 @@ import sys
 def main() -> int:
     """The command; its exit code. Nothing is collected until it has imported all: none of that is garbage."""
     gc.disable()
-    from minicorn import cli
+    try:
+        from minicorn import cli
 
-    return cli.main()
+        return cli.main()
+    except KeyboardInterrupt:
+        return 130  # before the server has begun; 128 + SIGINT, as a shell has it
 
 
 if __name__ == "__main__":

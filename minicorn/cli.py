@@ -162,7 +162,5 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigError as error:
         print(f"minicorn: error: {error}", file=sys.stderr)
         return ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.CONFIG
-    except KeyboardInterrupt:
-        return 130  # while the file was read; 128 + SIGINT, as a shell has it
     # The interpreter's own end would let a second TERM kill us with another exit code
     leave(code)

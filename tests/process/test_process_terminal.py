@@ -1,6 +1,7 @@
 """In the foreground of a terminal: its signals are no operator's, and its log has colours."""
 
 import re
+import sys
 from signal import SIGHUP, SIGTTIN, SIGUSR2
 
 from harness import Server, Starter, read, resize_terminal, wait_until
@@ -98,6 +99,26 @@ def test_ctrl_c_during_a_slow_import_is_quick_and_quiet(start: Starter) -> None:
     server.type(b"\x03")
     assert server.wait() == 0
     assert "Traceback" not in server.log.finish()
+
+
+EARLY = """
+import sys
+
+class Interrupted:
+    def find_spec(self, name, path, target=None):
+        if name == "minicorn.arbiter.arbiter":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupted())
+from minicorn.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_ctrl_c_while_minicorn_itself_is_imported_is_quiet(start: Starter) -> None:
+    server = start.command(sys.executable, "-c", EARLY, "plain:app")
+    assert server.wait() == 130
+    assert not server.log.finish()
 
 
 def test_the_log_has_colours_on_a_terminal(start: Starter) -> None:
