@@ -249,6 +249,8 @@ class Server:
         """Give nothing away any more, and let each reply be the last, as the whole server ends."""
         self.part()
         self._loop.closing = True
+        if self.development is not None:
+            self.development.part(closing=True)
 
     def abandon(self) -> None:
         """Take what waits, close the listeners at once, and finish, as there is no arbiter any more."""
@@ -261,8 +263,6 @@ class Server:
     def _retire(self, deadline: float) -> None:
         """Take nothing more, and finish what has begun; until `deadline`, in monotonic seconds."""
         loop = self._loop
-        if self.development is not None:
-            self.development.part(closing=self._drain)
         if self._drain:
             self.seal()
             # One at a time, so that siblings that drain too have their share
@@ -273,6 +273,8 @@ class Server:
             loop.close_idle()
             loop.hasten_silent(time.monotonic() + SILENT_GRACE)
         else:
+            if self.development is not None and not loop.closing:
+                self.development.part(closing=False)
             loop.leaving = True
             loop.intake.stop()
             if self.development is None or self.development.gives_all:

@@ -214,6 +214,25 @@ def test_a_request_that_has_arrived_on_an_idle_connection_is_answered(serve, gat
     assert idle.reply().body == b"ok"
 
 
+def test_with_reload_a_request_is_answered_where_no_newer_code_comes_any_more(serve, gate):
+    """The whole server ends while the worker retires: whom it kept for its successor it answers itself."""
+    server = serve(gate, reload=True)
+    client = server.connect()
+    client.send(b"GET / HTTP/1.1\r\n")
+    ended = threading.Event()
+
+    def end():
+        server.server.seal()
+        server.server.signal_exit(drain=False)
+        ended.set()
+
+    server.server.soon(end)
+    assert ended.wait(5)
+    client.send(b"Host: test\r\n\r\n")
+    assert client.reply().body == b"ok"
+    server.join()
+
+
 def test_a_body_that_is_on_its_way_is_awaited(serve, gate):
     server = serve(gate)
     idle, client = server.connect(), server.connect()
