@@ -8,7 +8,6 @@ One lock, the helper's, says who may touch what is here.
 
 from __future__ import annotations
 
-import resource
 import time
 from collections import deque
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from minicorn.errors import ClientGone, ProtocolError
 from minicorn.figures.heartbeat import IdleMap, Page
 from minicorn.http.reply import http_date
 from minicorn.logs.logger import LOGGER
+from minicorn.serving import room
 from minicorn.serving.connection import APP, CLOSED, HEAD, IDLE, REPLY, Connection
 from minicorn.serving.deadlines import TICK, Deadlines
 from minicorn.serving.handoff import Handoff, Parcel
@@ -35,12 +35,6 @@ Dispatch = Callable[[Connection], None]
 # An idle worker promises to be back after its next tick and this much more
 IDLE_SLACK = 10.0
 _WRITE = poller.WRITE
-# Descriptors left to the application
-SPARE_DESCRIPTORS = 64
-# Who has kept us waiting for so long may be closed where others want its place
-SLOW_CLIENT = 2.0
-# One in so many is closed at once then, so that a crowd of them costs little
-SLOW_SHARE = 64
 
 
 class Loop:
@@ -72,10 +66,7 @@ class Loop:
         self._set_date(time.monotonic())
         # For how long after a tick or a request nobody need hear of us
         self.idle_patience = 2 * TICK + max(settings.timeout, IDLE_SLACK) if settings.timeout else float("inf")
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._capacity = limit - min(SPARE_DESCRIPTORS, limit // 2)
-        if settings.worker_connections:
-            self._capacity = min(self._capacity, settings.worker_connections)
+        self._capacity = room.find_capacity(settings.worker_connections)
         self._holdings: Holdings[Connection] = Holdings()
         self._most_held = settings.max_buffered_size or float("inf")
         self.connections: dict[int, Connection] = {}
@@ -411,20 +402,11 @@ class Loop:
         return len(self.connections) < self._capacity or self._make_room()
 
     def _make_room(self) -> bool:
-        """The oldest idle connection goes, or the slowest, if they are slow; whether one has gone."""
-        for connection in self.connections.values():
-            if connection.state is IDLE:
-                self._drop(connection)
-                return True
-        now = time.monotonic()
-        most = len(self.connections) // SLOW_SHARE + 1
-        ranked = sorted(self.connections.values(), key=lambda connection: connection.waited(now), reverse=True)
-        dropped = False
-        for connection in ranked[:most]:
-            if connection.waited(now) >= SLOW_CLIENT and not connection.lags:
-                self.lose(connection, ClientGone("others want its place, and it is the slowest"))
-                dropped = True
-        return dropped
+        """Whether somebody has gone for others."""
+        chosen = room.choose(self.connections.values(), time.monotonic())
+        for connection in chosen:
+            self.lose(connection, ClientGone("others want its place"))
+        return bool(chosen)
 
     # Handing on
 

@@ -531,8 +531,8 @@ ROOM = 96  # 160 but for the 64 that are the application's
 UNHURRIED = """
 import sys
 from minicorn.cli import main
-from minicorn.serving import loop
-loop.SLOW_CLIENT = 60
+from minicorn.serving import room
+room.SLOW_CLIENT = 60
 sys.exit(main())
 """
 

@@ -36,7 +36,7 @@ LAYERS = {
     """,
     "one client, one request": """
         reload.showing serving.claims serving.connection serving.ingress serving.preface serving.reception
-        serving.requestlog serving.secured serving.warmup serving.wsgi
+        serving.requestlog serving.room serving.secured serving.warmup serving.wsgi
     """,
     "the event loop": """
         server reload.development serving.helper serving.intake serving.loop
