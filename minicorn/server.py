@@ -23,12 +23,14 @@ from minicorn.logs.output import Sink
 from minicorn.record import Value, fresh
 from minicorn.serving.claims import Claims
 from minicorn.serving.connection import Connection
+from minicorn.serving.custody import Custody
 from minicorn.serving.deadlines import TICK
 from minicorn.serving.handoff import Handoff
 from minicorn.serving.helper import Helper
 from minicorn.serving.loader import end_fork, load_app
 from minicorn.serving.loop import Loop
 from minicorn.serving.reception import Reception
+from minicorn.serving.stance import CLOSING, SERVING
 from minicorn.serving.wsgi import Exchange, Gateway, base_environ
 from minicorn.system import listeners, poller
 from minicorn.system.listeners import Listener
@@ -104,7 +106,7 @@ class Server:
         if settings.reload:
             from minicorn.reload.development import Development
 
-            self.development = Development(app, settings, self._generation, self._loop, self._answer)
+            self.development = Development(app, settings, self._generation, self._custody, self._answer)
             self.app, self._dispatch = self.development.app, self.development.dispatch
 
     def _take_seat(self, seat: Seat, access: Sink | None) -> None:
@@ -113,6 +115,7 @@ class Server:
         self._identity = Identity(seat.slot, seat.generation, seat.page)
         self._reception = Reception(self._settings)
         self._loop = Loop(self._settings, self._reception, seat.page, seat.slot, seat.idle_map, seat.handoff)
+        self._custody = Custody(self._loop, self._settings)
         patience = self._settings.handoff_after / 1000
         self._helper = Helper(patience, self._loop.help) if patience else None
         # Called on the way into the application, where the connections are the helper's, and on the way back
@@ -237,7 +240,7 @@ class Server:
             "wsgi.errors": self.errors or sys.stderr,
             "minicorn.worker": self._identity,
             "minicorn.extend_deadline": self._page.extend,
-            "minicorn.shutting_down": lambda: self.should_exit or self._loop.closing,
+            "minicorn.shutting_down": lambda: self.should_exit or self._loop.stance is CLOSING,
         }
 
     def part(self) -> None:
@@ -248,9 +251,8 @@ class Server:
     def seal(self) -> None:
         """Give nothing away any more, and let each reply be the last, as the whole server ends."""
         self.part()
-        self._loop.closing = True
-        if self.development is not None:
-            self.development.part(closing=True)
+        if self._custody.seal() and self.development is not None:
+            self.development.finish()
 
     def abandon(self) -> None:
         """Take what waits, close the listeners at once, and finish, as there is no arbiter any more."""
@@ -262,7 +264,7 @@ class Server:
 
     def _retire(self, deadline: float) -> None:
         """Take nothing more, and finish what has begun; until `deadline`, in monotonic seconds."""
-        loop = self._loop
+        loop, custody = self._loop, self._custody
         if self._drain:
             self.seal()
             # One at a time, so that siblings that drain too have their share
@@ -270,23 +272,22 @@ class Server:
                 loop.step(0, self._dispatch)
             loop.intake.close()
             loop.step(0, self._dispatch)  # a request that has just arrived is no idle connection
-            loop.close_idle()
-            loop.hasten_silent(time.monotonic() + SILENT_GRACE)
+            custody.close_idle()
+            custody.hasten_silent(time.monotonic() + SILENT_GRACE)
         else:
-            if self.development is not None and not loop.closing:
-                self.development.part(closing=False)
-            loop.leaving = True
+            if custody.leave() and self.development is not None:
+                self.development.part()
             loop.intake.stop()
             if self.development is None or self.development.gives_all:
                 # The wake-up for a connection that waits may have been ours: nobody else would take it then
                 loop.intake.take_new()
             loop.intake.close()
-            loop.end_idle(FRESH)
+            custody.end_idle(FRESH)
         while loop.connections and time.monotonic() < deadline:
-            if loop.closing:
-                loop.close_idle()
+            if loop.stance is CLOSING:
+                custody.close_idle()
             else:
-                loop.give_all()
+                custody.give_all()
             loop.step(TICK if self._drain else GIVE_AGAIN, self._dispatch)
 
     # The application
@@ -373,7 +374,9 @@ class Server:
     def is_willing(self, connection: Connection) -> bool:
         """Whether to keep the connection after its reply: we do not end, and it has not had its share of requests. A
         worker that retires keeps what can travel, since its successor will have it."""
-        return connection.served < self._share and (connection.travels or not (self.should_exit or self._loop.leaving))
+        return connection.served < self._share and (
+            connection.travels or (self._loop.stance is SERVING and not self.should_exit)
+        )
 
 
 _SERVERS: weakref.WeakSet[Server] = weakref.WeakSet()

@@ -22,8 +22,8 @@ from minicorn.reload.imports import distrust_fresh_bytecode, mind_debuggers
 from minicorn.reload.page import Failure
 from minicorn.reload.showing import FailurePage, Front, WaitingPage, is_local
 from minicorn.serving.connection import Connection
+from minicorn.serving.custody import Custody
 from minicorn.serving.loader import explain, load_app
-from minicorn.serving.loop import Loop
 from minicorn.serving.post import Post
 from minicorn.system import channel
 from minicorn.typed import TYPE_CHECKING
@@ -55,7 +55,7 @@ class Development:
         app: WSGIApplication,
         settings: Settings,
         generation: int,
-        loop: Loop,
+        custody: Custody,
         answer: Callable[[Connection], None],
     ) -> None:
         """`answer` gives a request to `self.app`: `app` behind what --reload puts in front."""
@@ -63,7 +63,7 @@ class Development:
         self.on_imports: Callable[[], None] = lambda: None  # called when a request has imported more
         self._settings = settings
         self._generation = generation
-        self._loop = loop
+        self._custody = custody
         self._give = answer
         self._modules = 0
         self._stage: Callable[[Connection], None]
@@ -75,22 +75,26 @@ class Development:
 
     def hold(self) -> None:
         """Answer nothing more, and keep who asks, as the code is out of date."""
-        self._stage = self._loop.keep
-        self._loop.hold()
+        if self._custody.hold():
+            self._stage = self._custody.keep
 
     def excuse(self) -> None:
         """Tell browsers, after `hold`, that the new code takes long; others are kept on."""
-        self.app.app = WaitingPage(self._generation)
-        self._enter(self._excuse_or_keep)
+        if self._custody.go_on():
+            self.app.app = WaitingPage(self._generation)
+            self._stage = self._excuse_or_keep
 
     def give_held(self) -> None:
         """Give away those who are kept, as there is somebody to have them; even if the application is busy here."""
-        if self._loop.holding:
-            self._loop.give_all()
+        self._custody.give_held()
 
-    def part(self, closing: bool) -> None:
-        """Retire; `closing`: nobody comes after this server to answer those who are kept."""
-        self._enter(self._answer if closing else self._answer_who_stays)
+    def part(self) -> None:
+        """Keep, as the server retires, whom its successor can have."""
+        self._stage = self._answer_who_stays
+
+    def finish(self) -> None:
+        """Answer everybody, as the whole server ends and nobody comes after it."""
+        self._stage = self._answer
 
     @property
     def gives_all(self) -> bool:
@@ -104,17 +108,13 @@ class Development:
         shown = from_exception(f"{request.method} {request.target}", error)
         return page.render(shown, request.meta.get("HTTP_ACCEPT", ""), self._generation)
 
-    def _enter(self, stage: Callable[[Connection], None]) -> None:
-        self._stage = stage
-        self._loop.go_on()
-
     def _answer_or_keep(self, connection: Connection) -> None:
         """Answer, but keep whoever asks for newer code than ours, until our successor has the connection."""
         request = connection.request
         assert request is not None
-        if request.target == f"{page.NEWER}{self._generation}" and not self._loop.closing:
-            self._loop.dismiss_gone()  # pages that were left, or loaded again by hand
-            self._loop.keep(connection)
+        if request.target == f"{page.NEWER}{self._generation}":
+            self._custody.dismiss_gone()  # pages that were left, or loaded again by hand
+            self._custody.keep(connection)
             return
         self._answer(connection)
         if len(sys.modules) != self._modules:
@@ -124,7 +124,7 @@ class Development:
     def _answer_who_stays(self, connection: Connection) -> None:
         """Answer, by the code that is out of date, those whom our successor cannot have."""
         if connection.parcel() is not None:
-            self._loop.keep(connection)
+            self._custody.keep(connection)
         else:
             self._answer(connection)
 
@@ -134,7 +134,7 @@ class Development:
         if request.method == "GET" and "text/html" in request.meta.get("HTTP_ACCEPT", ""):
             self._answer(connection)
         else:
-            self._loop.keep(connection)
+            self._custody.keep(connection)
 
     def _answer(self, connection: Connection) -> None:
         request = connection.request

@@ -44,22 +44,24 @@ class State(IntEnum):
     LINGER = 5  # our side is closed, the client's unread input is thrown away for a moment
     CLOSED = 6
     PREFACE = 7  # before the first byte of HTTP: a PROXY header, a TLS handshake; the head's deadline
+    KEPT = 8  # the request is whole, and nobody's yet: newer code shall answer it
 
     __hash__ = int.__hash__  # Enum's own is Python, and `_move` wants it twice a request
 
 
-HEAD, BODY, APP, REPLY, IDLE, LINGER, CLOSED, PREFACE = State
+HEAD, BODY, APP, REPLY, IDLE, LINGER, CLOSED, PREFACE, KEPT = State
 NO_BODY, SIZED = Framing.NONE, Framing.LENGTH  # looked up once: dear in an enumeration, up to Python 3.11
 
 MOVES: Mapping[State, frozenset[State]] = {
     HEAD: frozenset({BODY, APP, REPLY, LINGER, CLOSED}),
     BODY: frozenset({APP, REPLY, LINGER, CLOSED}),
-    APP: frozenset({REPLY, IDLE, HEAD, LINGER, CLOSED}),
+    APP: frozenset({REPLY, IDLE, HEAD, LINGER, CLOSED, KEPT}),
     REPLY: frozenset({IDLE, HEAD, LINGER, CLOSED}),
     IDLE: frozenset({HEAD, BODY, APP, REPLY, LINGER, CLOSED}),
     LINGER: frozenset({CLOSED}),
     CLOSED: frozenset(),
     PREFACE: frozenset({HEAD, REPLY, LINGER, CLOSED}),
+    KEPT: frozenset({APP, CLOSED}),
 }
 
 RECEIVE = 65536
@@ -194,7 +196,8 @@ class Connection:
         A connection between requests can go, and one with a request of which nothing is done.
         In the middle of a reply it stays, and of a body without --reload.
         """
-        if self.state is APP or (self.state is BODY and self.settings.reload):
+        whole = self.state is APP or self.state is KEPT
+        if whole or (self.state is BODY and self.settings.reload):
             data = self._raw
         elif self.state is IDLE or self.state is HEAD:
             data = self._input
@@ -202,7 +205,7 @@ class Connection:
             return None
         if data is None or not self._is_portable(len(data)) or self.outbox.size:
             return None
-        since = self.since if self.state is APP else 0.0
+        since = self.since if whole else 0.0
         return Parcel(self.listener.number, self.served, self.deadline, since, self.peer, self.peer_port, bytes(data))
 
     def _is_portable(self, size: int) -> bool:
@@ -221,6 +224,25 @@ class Connection:
         complete = self.advance(now)
         self.begun = self.since = parcel.since or now
         return complete
+
+    def rest(self) -> None:
+        """Read nothing more, and answer nothing, until `wake` or until another worker has the client."""
+        self.interest = 0
+        if self.state is APP:
+            self._move(KEPT)
+
+    def wake(self, now: float) -> bool:
+        """Go on after `rest`, for which the client is given time; whether a request is whole (state APP)."""
+        self.interest = poller.READ
+        self.grant(now)
+        if self.state is not KEPT:
+            return False
+        self._move(APP)
+        return True
+
+    def grant(self, now: float) -> None:
+        """Begin its own time anew, as it has waited for us."""
+        self.deadline = max(self.deadline, now + self.settings.recv_timeout)
 
     def release(self) -> None:
         """Let go of the socket without a word to the client: another worker has it."""
@@ -377,7 +399,7 @@ class Connection:
             return
         if self.state is BODY or (self.state is HEAD and not self.is_silent):
             raise ProtocolError(408, f"its {self.state.name.lower()} did not come in time")
-        if self.state is not APP:  # which has a deadline of the application's
+        if self.state is not APP and self.state is not KEPT:  # which have no deadline of the client's
             raise ClientGone(f"nothing came in time in {self.state.name}")
 
     # Replying

@@ -3,7 +3,8 @@
 `step` polls, reads, parses, writes and keeps deadlines, and calls `dispatch` for each complete
 request. Two callers run it: the thread that serves, with the application as `dispatch`, and
 the helper while that thread is in the application, with "give it to another worker".
-One lock, the helper's, says who may touch what is here.
+One lock, the helper's, says who may touch what is here. What becomes of connections that are not
+in the middle of something is a matter of our `stance`, of which there are four.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from minicorn.figures.heartbeat import IdleMap, Page
 from minicorn.http.reply import http_date
 from minicorn.logs.logger import LOGGER
 from minicorn.serving import room
-from minicorn.serving.connection import APP, CLOSED, HEAD, IDLE, REPLY, Connection
+from minicorn.serving.connection import APP, CLOSED, HEAD, IDLE, KEPT, REPLY, Connection
 from minicorn.serving.deadlines import TICK, Deadlines
 from minicorn.serving.handoff import Handoff, Parcel
 from minicorn.serving.holdings import Holdings
@@ -27,6 +28,7 @@ from minicorn.serving.intake import Intake
 from minicorn.serving.loader import explain
 from minicorn.serving.pace import SLOW, Pace
 from minicorn.serving.reception import Reception
+from minicorn.serving.stance import CLOSING, HOLDING, LEAVING, SERVING
 from minicorn.system import poller
 from minicorn.system.listeners import Listener
 
@@ -59,8 +61,8 @@ class Loop:
         self._callbacks: dict[int, Callable[[], object]] = {}
         self._urgent: set[int] = set()
         # In APP, or lagging: each once, first come first served. Who has gone meanwhile is passed over
-        self._turns: deque[Connection] = deque()
-        self._deadlines: Deadlines[Connection] = Deadlines()
+        self.turns: deque[Connection] = deque()
+        self.deadlines: Deadlines[Connection] = Deadlines()
         self._refused = False  # the queue has been full in this turn of the helper's
         self._next_tick = 0.0
         self._set_date(time.monotonic())
@@ -76,10 +78,7 @@ class Loop:
         self.intake = Intake(
             self._poller, reception, handoff, idle_map, self._pace, self._has_room, self._make_room, self._admit
         )
-        self.leaving = False  # connections go to siblings as soon as they can
-        self.holding = False  # with `leaving`: they stay here, unread, until there is somebody to have them
-        self._held: dict[Connection, None] = {}  # those whose request is whole
-        self.closing = False  # the whole server ends: nothing is given away, idle connections are closed
+        self.stance = SERVING  # changed by `Custody`
 
     def watch(self, fd: int, callback: Callable[[], object], urgent: bool = False) -> None:
         """Call `callback` when `fd` is readable; `urgent`: even inside the application, by the helper."""
@@ -98,7 +97,7 @@ class Loop:
         """Take connections from `listeners` and from the queue."""
         self.intake.listen(listeners)
         self._callbacks.update(self.intake.callbacks)
-        if not self.leaving:
+        if self.stance is not HOLDING:
             self.intake.start()
         self._page.promise(time.monotonic() + self.idle_patience)
 
@@ -113,7 +112,7 @@ class Loop:
     def close(self) -> None:
         """Drop every connection."""
         for connection in list(self.connections.values()):
-            self._drop(connection)
+            self.drop(connection)
         self._poller.close()
 
     # The turn
@@ -123,7 +122,7 @@ class Loop:
 
         `taking`: what is new as well, which a busy worker leaves to others.
         """
-        if self._turns:
+        if self.turns:
             timeout = 0
         if timeout:
             self._idle_map.marks[self._slot] = True
@@ -138,7 +137,7 @@ class Loop:
         if now >= self._date_over:
             self._set_date(now)
         others = []
-        connections, turns = self.connections, self._turns
+        connections, turns = self.connections, self.turns
         sharing = taking and self._handoff is not None
         for fd, event in events:
             connection = connections.get(fd)
@@ -146,14 +145,16 @@ class Loop:
                 others.append(fd)
             elif event & _WRITE and connection.interest == _WRITE:
                 self._flush(connection, now)
-            elif connection.state is IDLE or not (connection.state is APP or connection.lags):
+            elif connection.state is IDLE:
                 self._receive(connection, now)
-            elif connection in self._held:
+            elif connection.state is KEPT:
                 self.lose(connection, ClientGone("it did not wait"))
-        if sharing and turns:
+            elif not (connection.state is APP or connection.lags):
+                self._receive(connection, now)
+        if sharing and turns and (self.took > SLOW or self.stance is not SERVING):
             # What comes next on these connections would wait as long as they have waited now; and who
             # leaves has a successor
-            self._spread(keep=0 if self.leaving or self.took > SLOW else self._pace.share)
+            self._spread(keep=0)
         for fd in others:
             if (taking or fd in self._urgent) and fd in self._callbacks:
                 self._callbacks[fd]()
@@ -189,9 +190,10 @@ class Loop:
         self._next_tick = now + TICK
         if taking:
             self._page.promise(now + self.idle_patience)
-        for connection in self._deadlines.due(now) if not self.holding else ():
-            self._expire(connection, now)
-        if taking and not (self.leaving or self.closing):
+        for connection in self.deadlines.due(now) if self.stance is not HOLDING else ():
+            if not connection.lags:  # what it has sent waits for us, and has not been looked at
+                self._attempt(connection, partial(connection.expire, now), now)
+        if taking and self.stance is SERVING:
             self.intake.start()
             self.intake.take_new()
 
@@ -211,10 +213,10 @@ class Loop:
         """Read what has come, or take up what came to the worker that has given it away as `parcel`."""
         try:
             if connection.receive(now) if parcel is None else connection.resume(parcel, now):
-                self._turns.append(connection)
+                self.turns.append(connection)
             else:
                 self.poll_for(connection)
-                self._deadlines.note(connection)
+                self.deadlines.note(connection)
             if connection.holds:
                 self._weigh(connection)
                 self._relieve(now)
@@ -229,7 +231,7 @@ class Loop:
         """Parse a further request from what a connection has sent already."""
         try:
             complete = connection.advance(now)
-            self._deadlines.note(connection)
+            self.deadlines.note(connection)
             if not complete:
                 self._weigh(connection)
             return complete
@@ -241,22 +243,11 @@ class Loop:
             self._own_up(connection)
         return False
 
-    def _expire(self, connection: Connection, now: float) -> None:
-        if connection.lags:
-            return  # what it has sent waits for us, and has not been looked at
-        try:
-            connection.expire(now)
-            self._follow(connection)
-        except ProtocolError as error:
-            self.refuse(connection, error, now)
-        except ClientGone as gone:
-            self.lose(connection, gone)
-
     def refuse(self, connection: Connection, error: ProtocolError, now: float) -> None:
         """Answer with an error, and close."""
         LOGGER.info("%s: refused with %d: %s", connection.peer or connection.listener.name, error.status, error.detail)
         self._page.refused(connection.received)
-        self._attempt(connection, partial(self._turn_away, connection, error.status, now))
+        self._attempt(connection, partial(self._turn_away, connection, error.status, now), now)
 
     def _turn_away(self, connection: Connection, status: int, now: float) -> None:
         self.on_refusal(connection, status, now)
@@ -287,7 +278,7 @@ class Loop:
             connection.flush_ahead()
             self.poll_for(connection)
         else:
-            self._attempt(connection, partial(connection.flush, now))
+            self._attempt(connection, partial(connection.flush, now), now)
 
     def finish(self, connection: Connection, keep_alive: bool, bounded: bool, now: float) -> None:
         """The application is done with the connection; a `bounded` reply tells its own end."""
@@ -300,10 +291,12 @@ class Loop:
             if connection.holds:
                 self._relieve(now)
 
-    def _attempt(self, connection: Connection, act: Callable[[], None]) -> None:
+    def _attempt(self, connection: Connection, act: Callable[[], None], now: float) -> None:
         """Do `act`, then follow."""
         try:
             act()
+        except ProtocolError as error:
+            self.refuse(connection, error, now)
         except ClientGone as gone:
             self.lose(connection, gone)
         except Exception:
@@ -314,19 +307,16 @@ class Loop:
     def _follow(self, connection: Connection) -> None:
         """Bring poller, deadlines and turns to what the connection wants now."""
         if connection.state is IDLE:
-            if self.closing:
-                self._drop(connection)
-                return
-            if self.leaving and self._depart(connection):
+            if self.stance is not SERVING and self._part(connection):
                 return
         elif connection.state is CLOSED:
-            self._drop(connection)
+            self.drop(connection)
             return
         elif connection.lags:
-            self._turns.append(connection)
+            self.turns.append(connection)
         if connection.interest != connection.polled:
             self.poll_for(connection)
-        self._deadlines.note(connection)
+        self.deadlines.note(connection)
         if connection.holds:
             self._weigh(connection)
 
@@ -344,15 +334,16 @@ class Loop:
     def lose(self, connection: Connection, gone: ClientGone, reset: bool = False) -> None:
         """The client has gone, or must go."""
         LOGGER.debug("%r has gone: %s", connection, gone)
-        self._drop(connection, reset)
+        self.drop(connection, reset)
 
     def _own_up(self, connection: Connection) -> None:
         """A defect of ours, or of what is called beside the application: it costs one client, and not them all."""
         LOGGER.exception("%r is closed: minicorn has a defect, please report it", connection)
         if self.connections.get(connection.fd) is connection:
-            self._drop(connection)
+            self.drop(connection)
 
-    def _drop(self, connection: Connection, reset: bool = False) -> None:
+    def drop(self, connection: Connection, reset: bool = False) -> None:
+        """Close the connection, without a word."""
         self._forget(connection)
         connection.close(reset or connection.is_cut)
 
@@ -365,70 +356,43 @@ class Loop:
             pass  # ssl has closed it, for a client that was gone before its handshake
         del self.connections[connection.fd]
         self._page.holds(len(self.connections))
-        self._held.pop(connection, None)
-        self._deadlines.forget(connection)
+        self.deadlines.forget(connection)
         if connection.holds:
             self._holdings.forget(connection)
 
-    # Letting go
-
-    def close_idle(self) -> None:
-        """Close the connections between requests."""
-        for connection in list(self.connections.values()):
-            if connection.state is IDLE:
-                self._drop(connection)
-
-    def end_idle(self, fresh: float = 0.0) -> None:
-        """Close the connections between requests that nobody else can have; but who was answered less
-        than `fresh` seconds ago has as long to ask again, for that may be on its way."""
-        now = time.monotonic()
-        for connection in list(self.connections.values()):
-            if connection.state is IDLE and not connection.travels and not connection.has_unread():
-                answered = connection.deadline - self._settings.keep_alive
-                connection.deadline = min(connection.deadline, answered + fresh)
-                if connection.deadline <= now:
-                    self._drop(connection)
-                else:
-                    self._deadlines.note(connection)
-
-    def hasten_silent(self, deadline: float) -> None:
-        """Those that have not said a word by `deadline` will not be waited for."""
-        for connection in self.connections.values():
-            if connection.is_silent:
-                connection.deadline = min(connection.deadline, deadline)
-                self._deadlines.note(connection)
+    # Making room
 
     def _has_room(self) -> bool:
         return len(self.connections) < self._capacity or self._make_room()
 
     def _make_room(self) -> bool:
-        """Whether somebody has gone for others."""
+        """Let somebody go for others; whether there was one."""
         chosen = room.choose(self.connections.values(), time.monotonic())
         for connection in chosen:
             self.lose(connection, ClientGone("others want its place"))
         return bool(chosen)
 
-    # Handing on
+    # Letting go
 
     def _spread(self, keep: int) -> None:
         """What we cannot serve now goes to siblings that wait for work, but for `keep` of it."""
-        surplus = len(self._turns) - keep
+        surplus = len(self.turns) - keep
         if surplus > 0:
             for _ in range(min(surplus, self._idle_map.count())):
-                if not self._give(self._turns[-1]):
+                if not self.give(self.turns[-1]):
                     return
-                self._turns.pop()
+                self.turns.pop()
 
     def _give_or_keep(self, connection: Connection) -> None:
-        if self._refused or not self._give(connection):
-            self._turns.append(connection)
+        if self._refused or not self.give(connection):
+            self.turns.append(connection)
 
-    def _give(self, connection: Connection) -> bool:
-        """Whether another worker will have this connection."""
-        if self._handoff is None or self.closing:
+    def give(self, connection: Connection) -> bool:
+        """Give the connection away; whether another worker will have it."""
+        if self._handoff is None or self.stance is CLOSING:
             return False
-        if self.holding:  # the wait was not the client's
-            connection.deadline = max(connection.deadline, time.monotonic() + self._settings.recv_timeout)
+        if self.stance is HOLDING:
+            connection.grant(time.monotonic())
         parcel = connection.parcel()
         if parcel is None:
             return False
@@ -440,53 +404,20 @@ class Loop:
         connection.release()
         return True
 
-    def _depart(self, connection: Connection) -> bool:
-        """Whether the connection needs no more of our attention: given away, or held."""
-        if self.holding:
-            self._rest(connection)
-        return self.holding or self._give(connection)
-
-    def hold(self) -> None:
-        """Take nothing new, and read nothing more of those between requests."""
-        self.leaving = self.holding = True
-        self.intake.stop()
-        self.end_idle()
-        for connection in self.connections.values():
-            if connection.state in (HEAD, IDLE):
-                self._rest(connection)
-
-    def keep(self, connection: Connection) -> None:
-        """A dispatch that leaves a request unanswered, until `go_on` or until somebody else has it."""
-        self._held[connection] = None
-        self._rest(connection)
-
-    def dismiss_gone(self) -> None:
-        """Let go of those whose request is kept and who do not wait any more."""
-        for connection in [each for each in self._held if each.is_gone]:
-            self.lose(connection, ClientGone("it did not wait"))
-
-    def _rest(self, connection: Connection) -> None:
-        connection.interest = 0
+    def rest(self, connection: Connection) -> None:
+        """Leave the connection alone, and wait for nothing but its end."""
+        connection.rest()
         self.poll_for(connection)
 
-    def go_on(self) -> None:
-        """End the hold: what was kept is answered by us after all."""
-        self.leaving = self.holding = False
-        now = time.monotonic()
-        for connection in self.connections.values():
-            if not connection.interest:
-                connection.interest = poller.READ
-                connection.deadline = max(connection.deadline, now + self._settings.recv_timeout)
-                self.poll_for(connection)
-                self._deadlines.note(connection)
-        self._turns.extend(self._held)
-        self._held.clear()
-        self.intake.start()
-
-    def give_all(self) -> None:
-        """Give away what can be given; the rest stays with us and is served."""
-        for connection in list(self.connections.values()):
-            self._give(connection)
+    def _part(self, connection: Connection) -> bool:
+        """Do with a connection between requests what our stance has; whether it needs no more of our attention."""
+        if self.stance is LEAVING:
+            return self.give(connection)
+        if self.stance is HOLDING:
+            self.rest(connection)
+        else:
+            self.drop(connection)
+        return True
 
     def _set_date(self, now: float) -> None:
         seconds = time.time()

@@ -20,14 +20,14 @@ SLOW_SHARE = 64
 
 
 def find_capacity(worker_connections: int) -> int:
-    """How many it may have, where the settings say so many; 0: as many as there are descriptors for."""
+    """Find how many it may have, where the settings say so many; 0: as many as there are descriptors for."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     capacity = limit - min(SPARE_DESCRIPTORS, limit // 2)
     return min(capacity, worker_connections or capacity)
 
 
 def choose(connections: Collection[Connection], now: float) -> list[Connection]:
-    """Those to close for others; none where nobody can be spared."""
+    """Choose those to close for others; none where nobody can be spared."""
     for connection in connections:
         if connection.state is IDLE:
             return [connection]

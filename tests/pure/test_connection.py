@@ -14,6 +14,7 @@ from minicorn.serving.connection import (
     BODY,
     CLOSED,
     IDLE,
+    KEPT,
     LINGER,
     LINGER_BYTES,
     RELOAD_MOST,
@@ -188,3 +189,25 @@ def test_only_a_reply_that_does_not_tell_its_end_can_be_cut_unseen(welcome: Welc
     assert not connection.is_cut  # the application's still
     connection.finish(False, 0.0, bounded=bounded)
     assert connection.is_cut is not bounded
+
+
+# Left alone for a while
+
+
+def test_a_request_that_is_kept_travels_as_before_or_goes_on_here_with_time_of_its_own(welcome: Welcome) -> None:
+    connection, client = welcome(Settings(recv_timeout=10))
+    send(connection, client, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    before = connection.parcel()
+    connection.rest()
+    assert (connection.state, connection.interest, connection.parcel()) == (KEPT, 0, before)
+    connection.expire(100.0)
+    assert connection.wake(100.0)
+    assert (connection.state, connection.deadline) == (APP, 110.0)
+    assert connection.interest
+
+
+def test_who_rests_between_requests_has_none_when_it_goes_on(welcome: Welcome) -> None:
+    connection, _ = welcome(Settings(recv_timeout=10))
+    connection.rest()
+    assert not connection.wake(100.0)
+    assert (connection.state, connection.deadline) == (State.HEAD, 110.0)

@@ -21,7 +21,7 @@ LAYERS = {
         http.heads http.mould http.peers http.proxy http.quoting http.reply http.request http.tracing pool.actions
         pool.backoff pool.notifier pool.life pool.forking pool.exits pool.pool pool.reforks pool.rolls
         pool.shutdown pool.slow pool.standing pool.waiting reload.changes reload.page serving.certificate
-        serving.batchsize serving.deadlines serving.holdings serving.pace
+        serving.batchsize serving.deadlines serving.holdings serving.pace serving.stance
     """,
     "one fact of the operating system each": """
         arbiter.succession config.configfile config.configuration figures.endpoint figures.directory figures.heartbeat
@@ -39,7 +39,7 @@ LAYERS = {
         serving.requestlog serving.room serving.secured serving.warmup serving.wsgi
     """,
     "the event loop": """
-        server reload.development serving.helper serving.intake serving.loop
+        server reload.development serving.custody serving.helper serving.intake serving.loop
     """,
     "processes": """
         arbiter.arbiter arbiter.auxiliary arbiter.resources arbiter.births arbiter.chronicle arbiter.deaths
