@@ -19,12 +19,12 @@ URGENCY = (
     signal.SIGQUIT,
     signal.SIGTERM,
     signal.SIGCHLD,
+    signal.SIGWINCH,  # before HUP, which ends what it begins: where both have come, somebody serves
     signal.SIGHUP,
     signal.SIGUSR1,
     signal.SIGUSR2,
     signal.SIGTTIN,
     signal.SIGTTOU,
-    signal.SIGWINCH,
 )
 
 # Asks a worker for the stacks of all its threads, while it goes on

@@ -5,7 +5,7 @@ import re
 import signal
 import threading
 import time
-from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2, SIGWINCH
+from signal import SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGSTOP, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2, SIGWINCH
 
 import psutil
 import pytest
@@ -376,6 +376,14 @@ def test_a_signal_handler_of_the_applications_that_raises_between_requests_costs
     )
     connection.request("GET", "/")
     assert int(read(connection).text) == worker
+
+
+def test_hup_soon_after_winch_brings_the_workers_back(start: Starter) -> None:
+    """The arbiter may see both at once, in no order."""
+    server = start()
+    server.signal(SIGSTOP, SIGWINCH, SIGHUP, SIGCONT)
+    server.wait_log("generation 2 serves|worker .* gen 2.* is ready")
+    assert server.get("/").status == 200
 
 
 @pytest.mark.parametrize("signum", [SIGHUP, SIGUSR1, SIGUSR2, SIGINT, SIGWINCH])
