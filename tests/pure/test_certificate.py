@@ -53,3 +53,7 @@ def test_a_name_is_written_as_mod_ssl_does() -> None:
         "P_CN": "me",
         "P_1.2.3": "odd",
     }
+
+
+def test_a_space_at_either_end_of_a_value_is_escaped_once() -> None:
+    assert distinguished("P", ((("commonName", " x"),), (("commonName", " "),)))["P"] == "CN=\\ ,CN=\\ x"

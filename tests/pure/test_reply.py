@@ -257,6 +257,8 @@ def test_a_content_length_that_is_no_number_is_refused(value: str) -> None:
 def test_two_content_lengths_that_differ_are_refused() -> None:
     with pytest.raises(ApplicationFault):
         render([("Content-Length", "5"), ("content-length", "6")])
+    with pytest.raises(ApplicationFault):
+        render([("Content-Length", "0"), ("content-length", "6")])
 
 
 def test_a_content_length_is_never_sent_twice() -> None:

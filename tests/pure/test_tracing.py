@@ -26,6 +26,11 @@ def test_a_name_that_could_not_be_printed_is_replaced(given: str) -> None:
     assert tracing().name({"HTTP_X_REQUEST_ID": given}, "") == "ab-1"
 
 
+@pytest.mark.parametrize("given", ["4f1c-9a_b:1/=", "x" * ID_MOST])
+def test_a_name_may_have_signs_in_it(given: str) -> None:
+    assert tracing().name({"HTTP_X_REQUEST_ID": given}, "") == given
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [

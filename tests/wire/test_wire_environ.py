@@ -367,3 +367,19 @@ def test_each_request_is_one_line_of_the_access_log(serve, recorder, tmp_path, w
         '127.0.0.1 "HEAD /2 HTTP/1.1" 200 0',
         '127.0.0.1 "GET /\\"3 HTTP/1.1" 200 2',
     ]
+
+
+def test_the_bytes_in_the_access_log_are_those_of_the_body_that_went(serve, tmp_path, wait_until):
+    def app(environ, start_response):
+        if environ["PATH_INFO"] == "/fails":
+            raise ValueError
+        start_response("200 OK", [("Content-Length", "3")] if environ["PATH_INFO"] == "/more-than-said" else [])
+        yield b"some"
+        yield b"more"
+
+    path = tmp_path / "access.log"
+    server = serve(app, access=Output(str(path), 1), access_logformat="%(U)s %(B)s")
+    sizes = {target: len(server.ask(target).body) for target in ("/fails", "/more-than-said", "/chunked")}
+    assert (sizes["/more-than-said"], sizes["/chunked"]) == (3, 8) and sizes["/fails"]
+    wait_until(lambda: path.read_text().count("\n") == 3)
+    assert path.read_text().splitlines() == [f"{target} {size}" for target, size in sizes.items()]

@@ -72,6 +72,17 @@ def test_a_second_call_without_exc_info_is_an_error_in_the_application(serve):
     assert len(raised) == 1
 
 
+def test_exc_info_without_an_exception_is_none(serve):
+    def app(environ, start_response):
+        start_response("200 OK", [TEXT], sys.exc_info())
+        if environ["PATH_INFO"] == "/twice":
+            start_response("201 Created", [TEXT], sys.exc_info())
+        return [b"once"]
+
+    server = serve(app)
+    assert [server.ask(target).status for target in ("/", "/twice")] == [200, 500]
+
+
 def test_a_second_call_without_exc_info_behind_the_head_cuts_the_reply(serve):
     def app(environ, start_response):
         start_response("200 OK", [TEXT])
