@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from minicorn.figures.counters import BOUNDS, NOTHING, ROWS, TOOK, Counters
+from minicorn.figures.counters import ACCEPTED, BOUNDS, GIVEN, NOTHING, RECEIVED, REFUSED, ROWS, SENT, TOOK, Counters
 from minicorn.figures.metrics import NAMES, render
 from minicorn.figures.snapshot import Condition, QueueView, Snapshot, Usage, WorkerView
 from minicorn.figures.statsd import DATAGRAM_MOST, datagrams
@@ -143,6 +143,29 @@ def test_statsd_is_sent_what_was_added_and_how_things_are(snapshot: Snapshot) ->
     assert {"workers:2|g", "workers.busy:1|g", "connections.open:6|g"} <= set(sent)
     assert [line for line in sent if line.startswith("request.duration.p95:")]
     assert not [line for line in sent if "2xx" in line or "retired" in line]
+
+
+def test_statsd_has_a_name_for_each_figure(snapshot: Snapshot) -> None:
+    """Dashboards have them too."""
+    moved = {RECEIVED: 1, SENT: 2, ACCEPTED: 3, GIVEN: 4, REFUSED: 5}
+    gone = Counters(tuple(moved.get(place, value) for place, value in enumerate(NOTHING.values)))
+    sent = lines(snapshot, replace(snapshot, gone=snapshot.gone + gone + served(1, "2")))
+    assert [re.sub(r"(duration\S+):[\d.]+", r"\1", line) for line in sent] == [
+        "requests:1|c",
+        "requests.refused:5|c",
+        "connections:3|c",
+        "handoffs:4|c",
+        "bytes.received:1|c",
+        "bytes.sent:2|c",
+        "request.status.2xx:1|c",
+        "workers:2|g",
+        "workers.busy:1|g",
+        "workers.idle:1|g",
+        "connections.open:6|g",
+        "request.duration.p50|g",
+        "request.duration.p95|g",
+        "request.duration.p99|g",
+    ]
 
 
 def test_prefix_and_tags_are_on_each_line(snapshot: Snapshot) -> None:
