@@ -20,7 +20,7 @@ from minicorn.reload import page
 from minicorn.reload.failure import from_exception
 from minicorn.reload.imports import distrust_fresh_bytecode, mind_debuggers
 from minicorn.reload.page import Failure
-from minicorn.reload.showing import FailurePage, Front, WaitingPage, is_local
+from minicorn.reload.showing import FailurePage, Front, WaitingPage, is_local, name_code
 from minicorn.serving.connection import Connection
 from minicorn.serving.custody import Custody
 from minicorn.serving.loader import explain, load_app
@@ -106,13 +106,13 @@ class Development:
         if not self.app.sees or not self._settings.debug_page:
             return "text/plain", ""
         shown = from_exception(f"{request.method} {request.target}", error)
-        return page.render(shown, request.meta.get("HTTP_ACCEPT", ""), self._generation)
+        return page.render(shown, request.meta.get("HTTP_ACCEPT", ""), name_code(self._generation))
 
     def _answer_or_keep(self, connection: Connection) -> None:
         """Answer, but keep whoever asks for newer code than ours, until our successor has the connection."""
         request = connection.request
         assert request is not None
-        if request.target == f"{page.NEWER}{self._generation}":
+        if request.target == page.NEWER + name_code(self._generation):
             self._custody.dismiss_gone()  # pages that were left, or loaded again by hand
             self._custody.keep(connection)
             return

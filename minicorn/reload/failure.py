@@ -18,6 +18,7 @@ from minicorn.serving.loader import explain, find_place
 # Lines shown before and after the one that failed; most frames shown
 AROUND = 5
 FRAMES_MOST = 60
+HEADLINE_MOST = 500  # characters: a database's error has its whole statement in it
 
 
 def from_exception(doing: str, error: BaseException) -> Failure:
@@ -29,6 +30,7 @@ def from_exception(doing: str, error: BaseException) -> Failure:
     elif isinstance(error, ApplicationFault):
         headline = f"The application broke WSGI: {error}"
         text = headline + find_place(error)
+    headline = headline[:HEADLINE_MOST] + "…" * (len(headline) > HEADLINE_MOST)
     found = [_frame(each.filename, each.lineno, each.name) for each in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
         found.append(_frame(error.filename, error.lineno, ""))

@@ -11,7 +11,7 @@ from html import escape
 
 from minicorn.record import Value
 
-# A request for this and a generation's number is answered when a newer one serves
+# A request for this and the name of some code is answered when newer code serves
 NEWER = "/.minicorn/newer-than/"
 
 _STYLE = """
@@ -74,22 +74,25 @@ class Failure(Value):
     frames: tuple[Frame, ...] = ()
 
 
-def render(failure: Failure, accept: object, generation: int) -> tuple[str, str]:
-    """The media type and the content for a client that accepts `accept`, of which an application makes anything."""
+def render(failure: Failure, accept: object, code: str) -> tuple[str, str]:
+    """The media type and the content for a client that accepts `accept`, of which an application makes anything.
+
+    `code` names the code that is shown, for the page to ask for newer.
+    """
     accept = accept if isinstance(accept, str) else ""
     if "text/html" in accept:
-        return "text/html", _html(failure, generation)
+        return "text/html", _html(failure, code)
     if "json" in accept:
         return "application/json", _json(failure)
     return "text/plain", f"{failure.doing}: {failure.headline}\n\n{failure.text}\n"
 
 
-def render_waiting(generation: int) -> str:
+def render_waiting(code: str) -> str:
     """The page for whoever has waited long for new code."""
     body = (
         '<h1 class="calm">Still importing</h1><p>The application is being imported. This page loads itself again.</p>'
     )
-    return _document("Still importing", body, generation, '<meta http-equiv="refresh" content="5">')
+    return _document("Still importing", body, code, '<meta http-equiv="refresh" content="5">')
 
 
 def _json(failure: Failure) -> str:
@@ -98,7 +101,7 @@ def _json(failure: Failure) -> str:
     return json.dumps(content) + "\n"
 
 
-def _html(failure: Failure, generation: int) -> str:
+def _html(failure: Failure, code: str) -> str:
     """Render the page. The frame shown open is the innermost of the project's; without one, the innermost of all."""
     main = next((each for each in failure.frames if each.own), next(iter(failure.frames), None))
     parts = [f"<h1>{escape(failure.headline)}</h1><p>{escape(failure.doing)}</p>"]
@@ -113,7 +116,7 @@ def _html(failure: Failure, generation: int) -> str:
         f'<details{shown}><summary>As text</summary><pre class="text">{escape(failure.text)}</pre></details>'
         "<p>This page loads itself again when the code has been saved.</p>"
     )
-    return _document(failure.headline, "".join(parts), generation)
+    return _document(failure.headline, "".join(parts), code)
 
 
 def _place(frame: Frame) -> str:
@@ -131,10 +134,10 @@ def _source(frame: Frame) -> str:
     return f"<pre>{''.join(rows)}</pre>"
 
 
-def _document(title: str, body: str, generation: int, head: str = "") -> str:
+def _document(title: str, body: str, code: str, head: str = "") -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
         f"{head}<title>{escape(title)}</title><style>{_STYLE}</style></head><body><main>{body}</main>"
-        f"<script>{_SCRIPT % (NEWER + str(generation))}</script></body></html>"
+        f"<script>{_SCRIPT % (NEWER + code)}</script></body></html>"
     )

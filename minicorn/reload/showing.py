@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -9,8 +10,8 @@ from minicorn.http.peers import is_loopback, is_ours
 from minicorn.reload import page
 
 HIDDEN = page.Failure("the application", "Internal Server Error", "The log has the traceback.")
-
-
+# It tells pages of this server from those of one before it: the arbiter imports this, and forks the rest
+RUN = f"{time.time_ns():x}"
 # In environ: whether the client may see tracebacks
 SEES = "minicorn.sees_tracebacks"
 
@@ -35,11 +36,11 @@ class FailurePage:
 
     def __init__(self, failure: page.Failure, generation: int) -> None:
         self._failure = failure
-        self._generation = generation
+        self._code = name_code(generation)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         shown = self._failure if environ[SEES] else HIDDEN
-        kind, text = page.render(shown, environ.get("HTTP_ACCEPT", ""), self._generation)
+        kind, text = page.render(shown, environ.get("HTTP_ACCEPT", ""), self._code)
         return _reply("500 Internal Server Error", kind, text, start_response)
 
 
@@ -47,10 +48,15 @@ class WaitingPage:
     """Tells a browser that has waited long for new code, by a page that refreshes itself."""
 
     def __init__(self, generation: int) -> None:
-        self._text = page.render_waiting(generation)
+        self._text = page.render_waiting(name_code(generation))
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         return _reply("503 Service Unavailable", "text/html", self._text, start_response)
+
+
+def name_code(generation: int) -> str:
+    """What a page calls the code that it shows."""
+    return f"{generation}-{RUN}"
 
 
 def _reply(status: str, kind: str, text: str, start_response: StartResponse) -> Iterable[bytes]:

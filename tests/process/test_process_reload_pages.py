@@ -1,9 +1,10 @@
 """`--reload` and the pages of applications: theirs are left as they are; ours have one path, and only here."""
 
 import http.client
+import re
 
 import pytest
-from harness import Starter, descriptors, read, wait_until
+from harness import Server, Starter, descriptors, read, wait_until
 from reloading import HTML, get, serve, write
 
 FLASK = """
@@ -81,14 +82,31 @@ def test_the_path_that_waits_is_the_applications_without_reload(start: Starter) 
     assert server.get("/.minicorn/newer-than/1").text == "/.minicorn/newer-than/1"
 
 
+def asked_path(server: Server) -> str:
+    """The path at which the error page of `server` asks for newer code."""
+    found = re.search(r"/\.minicorn/newer-than/[^\"]+", get(server, "/boom", **HTML).text)
+    assert found is not None
+    return found[0]
+
+
+def test_a_page_of_a_server_that_was_started_again_loads_itself_again(start: Starter) -> None:
+    write(start, "one", extra="x = (")
+    server = serve(start)
+    path = asked_path(server)
+    server.stop()
+    write(start, "two")
+    assert get(serve(start), path).status == 204
+
+
 def test_pages_that_were_left_hold_no_connection(start: Starter) -> None:
     write(start, "one")
     server = serve(start)
     worker = int(server.wait_log(r"worker (\d+) \(slot")[1])
+    path = asked_path(server)
 
     def ask() -> http.client.HTTPConnection:
         connection = server.connect()
-        connection.request("GET", "/.minicorn/newer-than/1")
+        connection.request("GET", path)
         return connection
 
     before = len(descriptors(worker))

@@ -2,6 +2,7 @@
 
 import pytest
 
+from minicorn.reload.failure import HEADLINE_MOST, from_exception
 from minicorn.reload.showing import is_local
 
 
@@ -42,3 +43,9 @@ def test_a_proxy_on_this_machine_that_tells_of_it_is_no_hindrance(line: str) -> 
 )
 def test_another_machine_or_its_page_is_not(peer: str, line: str, host: str) -> None:
     assert not is_local(peer, (line,) if line else (), host)
+
+
+def test_a_long_message_is_no_headline() -> None:
+    failure = from_exception("GET /", ValueError("x" * 5000))
+    assert failure.headline == "ValueError: " + "x" * (HEADLINE_MOST - len("ValueError: ")) + "…"
+    assert "x" * 5000 in failure.text
