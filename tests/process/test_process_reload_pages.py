@@ -160,5 +160,4 @@ def test_what_breaks_wsgi_is_told_in_one_line_with_its_place(start: Starter) -> 
     for kind, told in FAULTS_TOLD.items():
         page = get(server, f"/{kind}", **HTML).text
         assert "<h1>The application broke WSGI: " in page
-        line = next(line for line in server.log.text.splitlines() if f"GET /{kind}:" in line)
-        assert told in line
+        assert told in server.wait_log(rf"GET /{kind}: .*\n")[0]
