@@ -97,6 +97,11 @@ class Offspring:
         """Make this process's surroundings those of the application that is about to be imported; each
         does so anew, so that a release behind a symlink is seen."""
         self._leave()
+        # What the arbiter has seen of directories and zip files, when it imported from beside the application.
+        # importlib.invalidate_caches() would do so as well, but imports importlib.metadata, which is dear
+        for finder in sys.path_importer_cache.values():
+            if finder is not None and hasattr(finder, "invalidate_caches"):
+                finder.invalidate_caches()
         directory = settings.directory(self._called_in)
         provide(settings, directory)
         os.chdir(directory)

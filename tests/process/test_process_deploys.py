@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import zipfile
 from pathlib import Path
 from signal import SIGHUP, SIGKILL
 
@@ -131,6 +132,24 @@ def test_the_release_that_the_server_began_with_may_be_removed(start: Starter, f
     *_, victim = re.findall(r"worker (\d+) .*is ready after", server.log.text)
     os.kill(int(victim), SIGKILL)
     assert server.get("/").text == "3 3"
+
+
+@pytest.mark.parametrize("flags", [(), ("--preload",)], ids=str)
+def test_new_code_in_a_zip_file_is_seen(start: Starter, flags: tuple[str, ...]) -> None:
+    """The arbiter has looked for its own imports there, and remembered where in the file each module was."""
+
+    def release(version: str) -> None:
+        with zipfile.ZipFile(start.cwd / "new.zip", "w") as archive:
+            archive.writestr("before.py", version * 100)
+            archive.writestr("zip_app.py", GOOD.format(version=version))
+        (start.cwd / "new.zip").replace(start.cwd / "site.zip")
+
+    release("old")
+    path = os.pathsep.join([str(CHECKOUT), str(start.cwd / "site.zip")])
+    server = start("zip_app:app", *flags, env={"PYTHONPATH": path})
+    release("newer")
+    server.hup()
+    assert server.get("/version").text == "newer"
 
 
 def test_the_directory_of_the_server_may_be_replaced(start: Starter) -> None:
