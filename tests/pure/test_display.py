@@ -208,7 +208,35 @@ def test_a_document_is_what_json_can_say(snapshot: Snapshot) -> None:
     assert (told["workers"][0]["shared"], told["workers"][0]["private"]) == (2**25, 2**23)
 
 
+def test_the_names_in_a_document_are_relied_upon(snapshot: Snapshot) -> None:
+    told = document(snapshot)
+    assert " ".join(told) == (
+        "pid version app title listeners stage ready reason age silent workers_wanted generation rolling last_roll "
+        "upgrades upgrade_error worker_exits signals totals usage memory accept_queues workers errors"
+    )
+    assert " ".join(told["totals"]) == (
+        "requests by_status refused connections handed_off received_bytes sent_bytes latency_ms latency_counts "
+        "latency_bounds queue_ms"
+    )
+    assert " ".join(told["workers"][1]) == (
+        "slot pid generation state age for request client connections requests latency_ms cpu rss pss shared private"
+    )
+    assert (told["age"], told["silent"], told["listeners"]) == (100.0, 0.5, ["http://127.0.0.1:80"])
+    assert (told["workers"][1]["age"], told["workers"][1]["for"], told["workers"][1]["state"]) == (60.0, 1.0, "busy")
+    assert told["totals"]["latency_ms"] == {"p50": 3.5, "p95": 4.85, "p99": 4.97}
+
+
+def test_errors_of_workers_are_among_those_of_the_arbiter_by_their_time(snapshot: Snapshot) -> None:
+    errors = [Complaint(at, f"at {at:g}") for at in (995.0, 980.0)]
+    workers = tuple(replace(worker(slot), error=error) for slot, error in enumerate(errors, start=1))
+    told = replace(snapshot, workers=(*workers, worker(3))).errors
+    assert [each.at for each in told] == [980.0, 990.0, 995.0]
+
+
 def test_a_server_is_ready_when_one_of_its_workers_is(snapshot: Snapshot) -> None:
     assert snapshot.unready == ""
     assert replace(snapshot, workers=()).unready == "no worker is ready"
+    for state in Condition:
+        unready = "" if state in (Condition.IDLE, Condition.BUSY) else "no worker is ready"
+        assert replace(snapshot, workers=(worker(1, state),)).unready == unready
     assert replace(snapshot, standing=replace(snapshot.standing, stage=Stage.DRAINING)).unready == "draining"
