@@ -135,12 +135,14 @@ def test_a_roll_replaces_every_worker_and_capacity_never_falls(world):
     assert world.pool.rolls.last == Rolled(2, 1, Ending.DONE)
     assert "rolling to generation 2" in world.said
     assert world.said[-1] == "generation 2 serves: 4 workers replaced in 4.1 s"
+    assert all(say.level is Level.INFO for say in world.done(Say))
 
 
 def test_the_canary_boots_alone(world):
     world.pool.reload()
     world.run(0.5)
     assert [generation for _, generation in world.forks[4:]] == [2]
+    assert not world.pool.retry_alone(max(world.pool.workers), world.now)  # which is for --reload
 
 
 def test_a_roll_never_has_more_than_a_quarter_beyond_the_number_booting():
@@ -561,6 +563,7 @@ def test_a_late_worker_is_not_waited_for(world):
     others = {worker.pid for worker in world.ready()}
     world.run(0.05)
     assert others <= {action.pid for action in world.done(Drain)}
+    assert Seal(pid) not in world.done(Seal)  # it is past all words
 
 
 def test_nobody_waits_long_for_a_worker_that_does_not_say_that_it_is_sealed(world):

@@ -276,6 +276,17 @@ def test_code_that_finds_an_address_in_use_is_tried_again_when_the_old_has_gone(
         world.plan()
 
 
+def test_an_address_in_use_at_the_first_boot_is_nobodys_old_code() -> None:
+    world = World()
+    world.plan()
+    assert not world.pool.retry_alone(1, world.now) and not world.pool.retry_alone(99999, world.now)
+    world.pool.exited(1, world.now)
+    world.pool.hold(world.now)
+    world.pool.reload()
+    world.plan()
+    assert world.pool.retry_alone(2, world.now) and not world.pool.retry_alone(2, world.now)
+
+
 def test_an_address_that_others_use_is_tried_a_few_times() -> None:
     world = serving()
     world.pool.hold(world.now)

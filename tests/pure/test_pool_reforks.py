@@ -228,6 +228,14 @@ def test_nobody_is_promoted_where_templates_are_without_the_application():
     assert world.promoted() == []
 
 
+def test_nobody_is_promoted_while_another_is_ordered():
+    world = Forest(2, 10)
+    world.deaf = True
+    world.pool.recycle(min(world.pool.workers), "it has served 100 requests")
+    world.answer(10, 10)
+    assert world.promoted() == []
+
+
 def test_nobody_is_promoted_while_one_backs_off():
     world = Forest(2, 10)
     for _ in range(2):
