@@ -105,7 +105,8 @@ class Worker(Record):
     dismissed: bool = False  # its end is wanted
     wish: str = ""  # why it should be replaced when its turn comes
     memory: int = 0  # bytes, last seen
-    max_memory: int = 0  # bytes that it may use; 0: as many as it likes
+    max_memory: int = 0  # --max-worker-memory, in bytes; 0: no limit
+    allowed_memory: int = 0  # bytes above which it is replaced; more than that where it began above it
     fatal_memory: float = math.inf  # bytes above which it is killed
     answered: int = 0  # requests, last seen
     asked: int = 0  # how many they were when it was last asked to fork a template

@@ -175,13 +175,15 @@ class Pool:
 
     def allow(self, pid: int, most: int, memory: int) -> None:
         """The worker may use `most` bytes, and begins with `memory`. One that begins above them would be ended again
-        and again: it is replaced once it has grown to twice that, and never killed."""
+        and again: it is replaced once it has grown to twice that, and never killed; but as any other, once it was
+        seen below, as one that had no siblings yet to share its memory with."""
         worker = self.workers[pid]
-        worker.max_memory, worker.fatal_memory = most, HARD * most
+        worker.max_memory = worker.allowed_memory = most
+        worker.fatal_memory = HARD * most
         if memory > most:
-            worker.max_memory, worker.fatal_memory = HARD * memory, math.inf
+            worker.allowed_memory, worker.fatal_memory = HARD * memory, math.inf
             uses = f"uses {memory >> 20} MiB as it begins, {most >> 20} are allowed"
-            self._agenda.say(Level.WARNING, f"{worker} {uses}: it is replaced above {worker.max_memory >> 20}")
+            self._agenda.say(Level.WARNING, f"{worker} {uses}: it is replaced above {worker.allowed_memory >> 20}")
         self.weighed(pid, memory)
 
     def weighed(self, pid: int, memory: int) -> None:
@@ -190,9 +192,11 @@ class Pool:
             return
         worker = self.workers[pid]
         worker.memory = memory
-        worker.samples_above = worker.samples_above + 1 if memory > worker.max_memory > 0 else 0
+        if memory <= worker.max_memory:
+            worker.allowed_memory, worker.fatal_memory = worker.max_memory, HARD * worker.max_memory
+        worker.samples_above = worker.samples_above + 1 if memory > worker.allowed_memory > 0 else 0
         if worker.samples_above >= SAMPLES:
-            self.recycle(pid, f"it uses {memory >> 20} MiB, {worker.max_memory >> 20} are allowed")
+            self.recycle(pid, f"it uses {memory >> 20} MiB, {worker.allowed_memory >> 20} are allowed")
 
     def answered(self, pid: int, requests: int) -> None:
         """Take note of how many requests the worker has answered by now."""

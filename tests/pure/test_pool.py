@@ -714,6 +714,17 @@ def test_a_worker_that_begins_above_its_limit_is_told_of_and_replaced_at_twice_i
     assert pid not in world.pool.workers and not world.done(Kill)
 
 
+def test_a_worker_that_was_above_its_limit_while_it_shared_with_nobody_is_one_as_any_other():
+    world = World(2)
+    world.run(2)
+    pid = next(iter(world.pool.workers))
+    world.pool.allow(pid, 80 << 20, 103 << 20)
+    for memory in (26, *[120] * SAMPLES):
+        world.pool.weighed(pid, memory << 20)
+    world.run(5)
+    assert pid not in world.pool.workers and not world.done(Kill)
+
+
 def test_too_many_failed_boots_in_a_row_give_up_where_that_is_wanted():
     world = World(2, max_boot_failures=3)
     world.run(2)
