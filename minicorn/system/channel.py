@@ -58,7 +58,7 @@ class Channel:
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
-        self._received = b""
+        self._received = self._unsent = b""
         self.descriptors: deque[int] = deque()  # that have come along with messages, in their order
         self.sender = 0  # the pid of who has sent the last of them, if that is asked for
         self.fd = end.fileno()
@@ -66,13 +66,17 @@ class Channel:
     def send(self, word: str, value: object = "", descriptors: Sequence[int] = ()) -> bool:
         """Say `word`; whether it was taken. A peer that has gone is no error: its end is told elsewhere.
 
-        What in `value` JSON does not know is told as its text."""
-        data = f"{word} {json.dumps(value, default=str)}\n".encode()
+        What in `value` JSON does not know is told as its text. A long message may have room for its beginning alone:
+        the rest of it goes before the next."""
+        data, sent = self._unsent + f"{word} {json.dumps(value, default=str)}\n".encode(), 0
         try:
             sent = self._socket.sendmsg([data], rights.pack(descriptors))
-            self._socket.sendall(data[sent:])
-        except OSError:
-            return False  # EPIPE: the reaper knows; EAGAIN on the arbiter's side: the worker is being judged late
+            while sent < len(data):
+                sent += self._socket.send(data[sent:])
+        except OSError:  # EPIPE: the reaper knows; EAGAIN on the arbiter's side: the worker is being judged late
+            if not sent:
+                return False
+        self._unsent = data[sent:]
         return True
 
     def receive(self) -> tuple[list[Message], bool]:

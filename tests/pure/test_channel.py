@@ -37,3 +37,21 @@ def test_what_json_does_not_know_arrives_as_text(ends: tuple[Channel, Channel]) 
     ours, theirs = ends
     ours.send("record", {"args": ValueError("odd"), "set": (1, 2)})
     assert theirs.wait() == ([Message("record", {"args": "odd", "set": [1, 2]})], True)
+
+
+def test_a_message_that_is_longer_than_the_line_has_room_for_spoils_no_other(ends: tuple[Channel, Channel]) -> None:
+    ours, theirs = ends
+    said = [Message("long", "x" * 1_000_000), *(Message("short", number) for number in range(20))]
+    heard = []
+    for message in said:
+        assert ours.send(message.word, message.value)
+        heard += theirs.receive()[0]
+    assert heard == said
+
+
+def test_what_was_taken_arrives_and_what_was_not_does_not(ends: tuple[Channel, Channel]) -> None:
+    ours, theirs = ends
+    taken = 0
+    while ours.send("again", taken):
+        taken += 1
+    assert theirs.receive()[0] == [Message("again", number) for number in range(taken)]
