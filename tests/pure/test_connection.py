@@ -104,6 +104,18 @@ def test_with_reload_a_body_beyond_measure_stays_and_is_not_kept_in_memory(welco
     assert connection.held < 2 * MEMORY_MOST
 
 
+def test_what_is_held_for_a_client_is_counted_wherever_it_is(welcome: Welcome) -> None:
+    connection, client = welcome(Settings())
+    head = post(10)
+    send(connection, client, head[:20])
+    assert connection.held == 20
+    send(connection, client, head[20:] + b"12345")
+    assert connection.held == len(head) + 5 + 5  # as it came, for another worker, and what the application will read
+    send(connection, client, b"67890GET")
+    assert connection.state is APP
+    assert connection.held == len(head) + 13 + 10 + 3  # the next request's beginning would travel with it
+
+
 def test_without_reload_a_half_read_body_stays(welcome: Welcome) -> None:
     connection, client = welcome(Settings())
     send(connection, client, post(10) + b"12345")
