@@ -59,9 +59,9 @@ def survey() -> Imported:
         own.add(top)
         top_path = getattr(sys.modules.get(top), "__file__", None) or ""
         is_package = os.path.basename(top_path).startswith("__init__.")
-        # Edits are seen where the file is, not where a symlink to it or to its directory is
-        at = os.path.dirname(os.path.realpath(top_path if is_package else path))
-        places.add((at, is_package))
+        # Edits are seen where the file is, not where a symlink to it or to its directory is; that may lead elsewhere
+        file = top_path if is_package else path
+        places |= {(os.path.dirname(each), is_package) for each in (os.path.realpath(file), file)}
     return Imported(sorted(places), sorted(own), others)
 
 

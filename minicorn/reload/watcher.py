@@ -62,6 +62,7 @@ class Watcher:
         given = (os.path.realpath(os.path.join(here, path)) for path in settings.reload_dir)
         self._roots = dict.fromkeys(outermost([here, *given]), True)  # each with whether what is below counts
         self._identities: dict[str, Identity] = {}  # of the roots when they were begun to be watched
+        self._links: dict[str, str] = {}  # symlinked places that were imported from, and where they led then
         self._began = int(began * 1e9)
         self._fingerprints: dict[str, Fingerprint] = {}
         self._due: dict[str, float] = {}  # paths to look at, and when
@@ -129,6 +130,9 @@ class Watcher:
     def _widen(self, places: Iterable[tuple[str, bool]]) -> None:
         """The application has been imported, from these places too (and below them): read what has not been read."""
         for directory, recursive in places:
+            if (leads := os.path.realpath(directory)) != directory:
+                self._links.setdefault(directory, leads)
+                continue
             if self._is_reached(directory):
                 continue
             self._roots = {**self._roots, directory: recursive}  # a new one, as watchdog's threads read it
@@ -184,7 +188,7 @@ class Watcher:
         return come
 
     def _identify(self) -> None:
-        """Take up the roots that are others than those that are watched."""
+        """Take up the roots that are others than those that are watched, and the links that lead elsewhere."""
         now = time.monotonic()
         self._next_identifying = now + POLL_INTERVAL
         for root in sorted(self._places):
@@ -198,6 +202,10 @@ class Watcher:
                     self._due[root] = now + HALF
             else:
                 LOGGER.warning("%s has gone: it is looked for every %g s", root, POLL_INTERVAL)
+        for link, led in self._links.items():
+            if (leads := os.path.realpath(link)) != led:
+                self._links[link] = leads
+                self._due[link] = now + HALF
 
     def _is_reached(self, directory: str) -> bool:
         """Whether it is a root, or below one of which that counts."""
@@ -238,6 +246,8 @@ class Watcher:
         """How the file has changed: "modified", "created", "deleted", or "" for not at all."""
         if path == self._here:
             return "created"
+        if path in self._links:
+            return "modified"
         known, now = self._fingerprints.get(path), read_fingerprint(path)
         if now is None:
             return "deleted" if self._fingerprints.pop(path, None) else ""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from harness import CHECKOUT, MINICORN, Starter, wait_until
-from reloading import await_status, await_word, get, serve, settle, write
+from reloading import await_status, await_word, get, rolls, serve, settle, write
 
 USES = """
 import library
@@ -42,6 +42,25 @@ def test_a_package_behind_a_symlink_is_watched_where_it_is(start: Starter, elsew
     await_word(server, "one")
     (elsewhere / "library" / "__init__.py").write_text("WORD = 'two'\n")
     await_word(server, "two")
+
+
+def test_a_link_that_leads_to_another_package_is_an_edit(start: Starter, elsewhere: Path) -> None:
+    for word in ("one", "two"):
+        (elsewhere / word).mkdir()
+        (elsewhere / word / "library.py").write_text(f"WORD = {word!r}\n")
+    shutil.rmtree(elsewhere / "library")
+    current, following = elsewhere / "current", elsewhere / "following"
+    current.symlink_to("one")
+    start.write("project.py", USES)
+    server = serve(start, env=path(current))
+    await_word(server, "one")
+    settle(server, start)
+    wait_until(lambda: rolls(server) == server.log.text.count("Detected"), "the old one serves")
+    following.symlink_to("two")
+    following.replace(current)
+    await_word(server, "two")
+    (elsewhere / "two" / "library.py").write_text("WORD = 'three'\n")
+    await_word(server, "three")
 
 
 def test_a_package_beside_a_module_is_watched_below_too(start: Starter, elsewhere: Path) -> None:
