@@ -13,6 +13,7 @@ from minicorn.serving.connection import (
     APP,
     BODY,
     CLOSED,
+    HEAD,
     IDLE,
     KEPT,
     LINGER,
@@ -102,6 +103,51 @@ def test_with_reload_a_body_beyond_measure_stays_and_is_not_kept_in_memory(welco
     assert connection.state is BODY
     assert connection.parcel() is None
     assert connection.held < 2 * MEMORY_MOST
+
+
+# Between requests, and with one of which nothing is done
+
+
+def test_a_request_that_travels_waits_since_it_was_whole_and_no_less_long(welcome: Welcome) -> None:
+    giver, client = welcome(Settings())
+    giver.served = 3
+    client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert giver.receive(5.0)
+    parcel = giver.parcel()
+    taker, _ = welcome(Settings())
+    assert parcel is not None and taker.resume(parcel, 9.0)
+    assert (taker.state, taker.served, taker.since, taker.received) == (APP, 3, 5.0, len(parcel.input))
+
+
+@pytest.mark.parametrize(("served", "state"), [(0, HEAD), (3, IDLE)])
+def test_a_silent_connection_that_travels_has_no_longer_than_it_had(
+    welcome: Welcome, served: int, state: State
+) -> None:
+    giver, _ = welcome(Settings())
+    giver.served, giver.state, giver.deadline = served, state, 7.5
+    parcel = giver.parcel()
+    taker, _ = welcome(Settings())
+    assert parcel is not None and not taker.resume(parcel, 5.0)
+    assert (taker.state, taker.served, taker.deadline) == (state, served, 7.5)
+
+
+def test_a_head_that_is_half_here_waits_since_it_goes_on_and_a_long_one_stays(welcome: Welcome) -> None:
+    settings = Settings(max_header_size=4 * INPUT_MOST)
+    giver, client = welcome(settings)
+    send(giver, client, b"GET / HTTP/1.1\r\nX-A: ")
+    parcel = giver.parcel()
+    taker, _ = welcome(settings)
+    assert parcel is not None and not taker.resume(parcel, 9.0)
+    assert (taker.state, taker.begun, taker.unparsed) == (HEAD, 9.0, parcel.input)
+    send(giver, client, b"x" * INPUT_MOST)
+    assert giver.state is HEAD and giver.parcel() is None
+
+
+def test_a_connection_whose_reply_is_not_all_sent_stays(welcome: Welcome) -> None:
+    giver, _ = welcome(Settings())
+    giver.state, giver.served = IDLE, 1
+    giver.outbox.send(b"x" * 2**20)
+    assert giver.outbox.size and giver.parcel() is None
 
 
 def test_what_is_held_for_a_client_is_counted_wherever_it_is(welcome: Welcome) -> None:
