@@ -146,7 +146,8 @@ class HookLine:
 
 def _serve(channel: Channel, settings: Settings, address: list[str]) -> int:
     """Run hooks as they are called for, in the hooks process, until its channel ends; the exit code."""
-    from minicorn.serving.hooks import format_traceback, make_server, make_worker, run_file, run_hook
+    from minicorn.logs.tracebacks import format_traceback
+    from minicorn.serving.hooks import make_server, make_worker, run_file, run_hook
 
     os.environ.update(settings.variables)
     arbiter = os.getppid()

@@ -11,9 +11,9 @@ import logging
 import os
 import select
 import time
-import traceback
 from contextlib import suppress
 
+from minicorn.logs.tracebacks import format_headline
 from minicorn.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -86,8 +86,7 @@ def report(what: str, error: BaseException) -> None:
     if now < _told.get(what, 0.0):
         return
     _told[what] = now + _TELL_EVERY
-    cause = " ".join(traceback.format_exception_only(error)[-1].split())
-    line = f"ERROR:    {what} has failed, which is told once a minute: {cause}"[:_LINE_MOST]
+    line = f"ERROR:    {what} has failed, which is told once a minute: {format_headline(error)}"[:_LINE_MOST]
     with suppress(OSError):  # it is closed
         if select.select((), (2,), (), 0)[1]:
             os.write(2, f"{line}\n".encode("utf-8", "backslashreplace"))

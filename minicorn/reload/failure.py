@@ -11,6 +11,7 @@ import traceback
 
 from minicorn.errors import AppLoadError
 from minicorn.http.reply import ApplicationFault
+from minicorn.logs.tracebacks import format_headline
 from minicorn.reload.imports import is_installed
 from minicorn.reload.page import Failure, Frame
 from minicorn.serving.loader import explain, find_place
@@ -24,7 +25,7 @@ HEADLINE_MOST = 500  # characters: a database's error has its whole statement in
 def from_exception(doing: str, error: BaseException) -> Failure:
     """The failure that `error` is; `doing`: what was going on, such as "GET /" or "importing main:app"."""
     text = explain(error)
-    headline = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    headline = format_headline(error)
     if isinstance(error, AppLoadError):  # whose type is ours, and says nothing more
         headline = str(error)
     elif isinstance(error, ApplicationFault):

@@ -9,7 +9,6 @@ hooks in the wild use, not all of gunicorn's.
 from __future__ import annotations
 
 import os
-import traceback
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -17,6 +16,7 @@ from minicorn.config import configfile
 from minicorn.config.settings import NAMES, OPTIONS, Settings
 from minicorn.errors import AppLoadError
 from minicorn.logs.logger import LOGGER
+from minicorn.logs.tracebacks import format_traceback
 from minicorn.system.cgroup import count_workers
 from minicorn.typed import TYPE_CHECKING
 
@@ -90,11 +90,6 @@ def run_hook(name: str, hook: Callable[..., object], *args: object) -> bool:
         beyond = error.__traceback__ and error.__traceback__.tb_next  # without our own frame
         LOGGER.error("hook %s raised\n%s", name, format_traceback(error.with_traceback(beyond)))
         return False
-
-
-def format_traceback(error: BaseException) -> str:
-    """The traceback of an error, as Python prints it."""
-    return "".join(traceback.format_exception(error)).rstrip()
 
 
 def _takes(hook: Callable[..., object], most: int) -> int:

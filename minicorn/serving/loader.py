@@ -15,6 +15,7 @@ from types import FunctionType, ModuleType, TracebackType
 
 from minicorn.errors import AppLoadError, ConfigError, ExitCode
 from minicorn.logs.logger import LOGGER
+from minicorn.logs.tracebacks import format_traceback
 from minicorn.system import spawn
 from minicorn.typed import TYPE_CHECKING
 
@@ -263,7 +264,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, (AppLoadError, ConfigError)):
         return str(error).strip() or type(error).__name__
     error.__traceback__ = _outside(error.__traceback__)
-    return "".join(traceback.format_exception(error)).rstrip()
+    return format_traceback(error)
 
 
 def find_place(error: BaseException) -> str:

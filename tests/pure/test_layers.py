@@ -18,7 +18,8 @@ LAYERS = {
         arbiter config errors figures http logs memo pool record reload serving system typed version arbiter.regimes
         config.address config.gunicorn config.kinds config.layers config.settings figures.counters figures.display
         figures.document figures.metrics figures.snapshot figures.statsd http.body http.forwarded http.grammar
-        http.heads http.mould http.peers http.proxy http.quoting http.reply http.request http.tracing pool.actions
+        http.heads http.mould http.peers http.proxy http.quoting http.reply http.request http.tracing logs.tracebacks
+        pool.actions
         pool.backoff pool.notifier pool.life pool.forking pool.exits pool.pool pool.reforks pool.rolls
         pool.shutdown pool.slow pool.standing pool.waiting reload.changes reload.page serving.certificate
         serving.batchsize serving.deadlines serving.holdings serving.pace serving.stance
