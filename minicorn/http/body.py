@@ -88,7 +88,7 @@ class ChunkedDecoder:
         """The length of the line at `position` with its CRLF, or 0 when its end has not come."""
         end = self._buffer.find(b"\n", position, position + most)
         if end >= 0:
-            if self._buffer[end - 1 : end] != b"\r" or end == position:
+            if self._buffer[end - 1 : end] != b"\r":
                 raise ProtocolError(400, "bare LF in a chunked body")
             return end + 1 - position
         if len(self._buffer) - position >= most:

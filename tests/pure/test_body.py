@@ -118,6 +118,8 @@ def test_trailers_are_ignored(trailers: bytes) -> None:
     "wire",
     [
         b"5\nhello\r\n0\r\n\r\n",
+        b"52\nhello\r\n0\r\n\r\n",  # nor is what stands before it the end of a line
+        b"5\r\nhello\r\n\n0\r\n\r\n",
         b"5;a\nhello\r\n0\r\n\r\n",
         b"5\r\nhello\n0\r\n\r\n",
         b"\n5\r\nhello\r\n0\r\n\r\n",
