@@ -29,8 +29,10 @@ then from MINICORN_* and MINICORN_CMD_ARGS, then from the command line; HUP read
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Raise UsageError with one line, not the usage before it, and with the flag that may have been meant."""
+        """Raise UsageError with one line, not the usage before it, and with what may have been meant."""
         near = ""
+        if found := re.match(r"unrecognized arguments: ([^-]\S*)", message):
+            message = f"one APP is served, and {found[1]} is an argument too many: there is no command before it"
         if found := re.match(r"unrecognized arguments: (--[^ =]+)", message):
             near = gunicorn.nearest(found[1], [flag for flag in self._option_string_actions if flag != found[1]])
         raise UsageError(f"{message}{near} (see {self.prog} --help)")

@@ -222,6 +222,7 @@ bad_argv("m:app --user 4294967295", "--user 4294967295: there is no such user", 
 bad_argv("m:app --group 99999999999999999999", "there is no such group", 1)
 bad_argv("m:app --log-syslog --log-syslog-to udp://a..b:1", "--log-syslog-to: cannot take 'udp://a..b:1'", 1)
 bad_argv("m:app --log-syslog --log-syslog-to udp://a:99999", "--log-syslog-to: cannot take 'udp://a:99999'", 1)
+bad_argv("run m:app", "one APP is served, and m:app is an argument too many: there is no command before it (see")
 bad_argv("m:app --nope", "unrecognized arguments: --nope (see")
 bad_argv("m:app -c missing.py", "missing.py: cannot be read", 1)
 bad_argv("m:app -c .", "cannot be read", 1)
