@@ -69,7 +69,7 @@ def _open(address: Address, kept: dict[str, Passed], settings: Settings, manager
     if before is not None and _has_its_path(address):
         del kept[name]
         return Listener(socket.socket(fileno=before.fd), path=_path(address))
-    listener = listeners.bind(address, settings.backlog, settings.reuse_port)
+    listener = listeners.bind(address, settings.backlog, settings.reuse_port, settings.addresses)
     if manager.keeps and not isinstance(address, Descriptor):
         listener.made = None  # its path outlives us with it
         if before is not None:

@@ -80,13 +80,14 @@ def adopt(fd: int, host: str, made: tuple[int, int] | None, number: int) -> List
     return listener
 
 
-def bind(address: Address, backlog: int, reuse_port: bool = False) -> Listener:
+def bind(address: Address, backlog: int, reuse_port: bool = False, others: tuple[Address, ...] = ()) -> Listener:
     """A listener on `address`; BindError, in one line, when it cannot be had.
 
-    `reuse_port`: another server may listen on the same port (SO_REUSEPORT)."""
+    `reuse_port`: another server may listen on the same port (SO_REUSEPORT). `others`: addresses that we listen on
+    too; where one of them has IPv4's clients of the same port, IPv6's alone are taken (IPV6_V6ONLY)."""
     try:
         if isinstance(address, Tcp):
-            return _bind_tcp(address, backlog, reuse_port)
+            return _bind_tcp(address, backlog, reuse_port, others)
         if isinstance(address, Unix):
             return _bind_unix(address, backlog)
         if isinstance(address, Named):
@@ -126,7 +127,7 @@ def bind_all(addresses: tuple[Address, ...], backlog: int, reuse_port: bool = Fa
     listeners: list[Listener] = []
     try:
         for address in addresses:
-            listeners.append(bind(address, backlog, reuse_port))
+            listeners.append(bind(address, backlog, reuse_port, addresses))
             listeners[-1].number = len(listeners) - 1
     except BindError:
         close_all(listeners)
@@ -154,8 +155,8 @@ def resolve(address: Tcp) -> tuple[socket.AddressFamily, tuple[object, ...]]:
     return family, name
 
 
-def _bind_tcp(address: Tcp, backlog: int, reuse_port: bool) -> Listener:
-    listening = _open_tcp(address, reuse_port)
+def _bind_tcp(address: Tcp, backlog: int, reuse_port: bool, others: tuple[Address, ...]) -> Listener:
+    listening = _open_tcp(address, reuse_port, others)
     try:
         listening.listen(backlog)
     except OSError:
@@ -164,7 +165,7 @@ def _bind_tcp(address: Tcp, backlog: int, reuse_port: bool) -> Listener:
     return Listener(listening)
 
 
-def _open_tcp(address: Tcp, reuse_port: bool = False) -> socket.socket:
+def _open_tcp(address: Tcp, reuse_port: bool = False, others: tuple[Address, ...] = ()) -> socket.socket:
     """A socket that is bound, and does not listen yet."""
     family, name = resolve(address)
     opened = socket.socket(family, socket.SOCK_STREAM)
@@ -172,6 +173,9 @@ def _open_tcp(address: Tcp, reuse_port: bool = False) -> socket.socket:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if reuse_port:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        ports = [other.port for other in others if isinstance(other, Tcp) and ":" not in other.host]
+        if family == socket.AF_INET6 and address.port in ports:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         opened.bind(name)
     except OSError:
         opened.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 from signal import SIGUSR1
 
 import pytest
-from harness import ANY_PORT, MINICORN, Server, Starter
+from harness import ANY_PORT, MINICORN, Server, Starter, free_port
 from test_process_configuration import PLAIN_USER
 
 
@@ -65,6 +65,18 @@ def test_an_ipv6_address_is_served(start: Starter) -> None:
     with socket.create_connection(("::1", port), timeout=10) as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: [::1]\r\nConnection: close\r\n\r\n")
         assert client.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
+@pytest.mark.parametrize("order", [1, -1])
+def test_all_addresses_of_ipv6_go_beside_one_of_ipv4_with_the_same_port(order: int, start: Starter) -> None:
+    port = free_port()
+    first, second = [f"127.0.0.1:{port}", f"[::]:{port}"][::order]
+    start("plain:app", "--bind", first, "--bind", second, bind=False)
+    for host in ("127.0.0.1", "::1"):
+        with socket.create_connection((host, port), timeout=10) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert client.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 def test_one_bad_address_among_several_leaves_nothing_behind(start: Starter, place: Path) -> None:
