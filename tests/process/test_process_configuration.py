@@ -455,7 +455,7 @@ def test_settings_that_no_worker_can_live_by_are_no_ones(start: Starter, bad: st
         os.kill(pid, SIGKILL)
     server.wait_log(r"\(slot \d, gen 1\) is ready after", count=4)
     assert server.get("/").status == 200
-    assert len(server.workers()) == len(before)
+    wait_until(lambda: len(server.workers()) == len(before), "all have been replaced")
     start.write("minicorn.conf.py", f"{SERVING}\nworkers = 3")
     server.signal(SIGHUP)
     server.wait_log("generation 3 serves: 3 workers replaced")
