@@ -102,6 +102,7 @@ def test_pages_that_were_left_hold_no_connection(start: Starter) -> None:
     write(start, "one")
     server = serve(start)
     worker = int(server.wait_log(r"worker (\d+) \(slot")[1])
+    before = len(descriptors(worker))
     path = asked_path(server)
 
     def ask() -> http.client.HTTPConnection:
@@ -109,7 +110,6 @@ def test_pages_that_were_left_hold_no_connection(start: Starter) -> None:
         connection.request("GET", path)
         return connection
 
-    before = len(descriptors(worker))
     for _ in range(20):
         asking = ask()
         assert get(server).status == 200  # by the same worker, which has kept the other
