@@ -114,7 +114,9 @@ def test_a_start_with_few_descriptors_serves_with_as_many_workers_as_it_gets(sta
     assert 0 < len(server.workers()) < 6
     assert server.get("/").status == 200
     serving = server.workers()
+    server.wait_ready(len(serving))
     os.kill(min(serving), SIGKILL)
+    server.wait_ready(len(serving) + 1)
     wait_until(lambda: min(serving) not in server.workers() and len(server.workers()) == len(serving), "replaced")
     assert server.get("/").status == 200
     assert server.stop() == 0

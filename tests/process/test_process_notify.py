@@ -199,7 +199,7 @@ def test_a_name_selects_the_monitors_which_serves_no_client(start: Starter, list
     server = activate(start, "public:private", [fd, fd2], "--monitor", "fd://private")
     server.wait_ready()
     server.wait_log(f"Monitor on http://127.0.0.1:{private}")
-    assert server.get("/ready", at=private).text == "ready\n"
+    wait_until(lambda: server.get("/ready", at=private).text == "ready\n", "the monitor knows that it serves")
     assert server.port == public
     assert len(server.log.text.split("Listening on")) == 2
 
