@@ -21,7 +21,7 @@ function init(args)
       "Sec-Fetch-Dest: document",
       "Sec-Fetch-Mode: navigate",
    }
-   for extra = #lines + 2, headers do lines[extra - 1] = "X-Forwarded-Part-" .. extra .. ": of what a proxy adds" end
+   for extra = #lines + 2, headers do lines[extra - 1] = "X-Part-" .. extra .. ": of what a proxy adds" end
    local rest = table.concat(lines, "\r\n", 4, headers - 1) .. "\r\n" .. close
    before = lines[1] .. "\r\n" .. lines[2]
    between = "\r\n" .. lines[3]
