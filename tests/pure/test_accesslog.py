@@ -164,7 +164,7 @@ def test_a_client_cannot_end_the_quotes_around_its_text(text: str) -> None:
         assert rendered == f'"{quoted_field(rendered)}" END'
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.text(st.characters(codec="latin-1"), max_size=20) | st.text(st.sampled_from('a"\\ %\n'), max_size=10))
 def test_whatever_a_client_sends_is_one_quoted_field_of_one_line(text: str) -> None:
     for atom in SHOWN:
@@ -220,7 +220,7 @@ EVERY_ATOM = " ".join(f"%({atom})s" for atom in [*ATOMS, *(f"{{{name}}}x" for na
 EVERY_ATOM += " ".join(f" %({{{key}}}e)s" for key in ENVIRON) + " %({Content-Length}i)s %({X-Cache}o)s %({x}o)9s"
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     st.dictionaries(KEYS | st.integers() | st.none(), ANYTHING, max_size=12),
     st.sets(st.sampled_from([*ENVIRON])),
@@ -394,7 +394,7 @@ def test_json_names_the_user() -> None:
     assert parsed(entry(HTTP_AUTHORIZATION=basic(b'a"nn:secret')))["user.name"] == 'a"nn'
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.text(st.characters(codec="latin-1"), max_size=20) | st.text(st.sampled_from('a"\\ %\n\x00\x85'), max_size=10))
 def test_json_survives_whatever_a_client_sends(text: str) -> None:
     found = parsed(hostile(text))

@@ -314,7 +314,7 @@ def test_the_limit_reaches_the_chunked_decoder() -> None:
 
 # Any content at all
 
-any_case = settings(deadline=None, max_examples=75)
+any_case = settings(max_examples=75)
 extensions = st.sampled_from([b"", b";a", b" ;a=b", b';x="y"'])
 sizes = st.sampled_from([b"%x", b"%X", b"00%x"])
 chunks = st.lists(st.tuples(st.binary(min_size=1, max_size=40), extensions, sizes), max_size=8)

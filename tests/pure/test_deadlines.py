@@ -124,7 +124,7 @@ moves = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(moves, max_size=40))
 def test_whatever_moves_no_deadline_is_missed_early_or_told_twice(steps: list[tuple[str, int, float]]) -> None:
     book: Deadlines[Thing] = Deadlines()

@@ -49,7 +49,7 @@ def test_what_we_accept_of_many_mutated_messages_others_frame_alike(seed: int) -
 PIECES = st.one_of(st.sampled_from(BITS), st.sampled_from(CORPUS), st.binary(max_size=4))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.sampled_from(CORPUS), st.lists(st.tuples(st.integers(0, 120), st.integers(0, 6), PIECES), max_size=4))
 def test_whatever_is_put_where_others_frame_alike_what_we_accept(
     data: bytes, wounds: list[tuple[int, int, bytes]]
@@ -65,7 +65,7 @@ _VALUES = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     st.sampled_from(["GET / HTTP/1.1", "POST /x HTTP/1.0", "PUT http://h HTTP/1.1"]),
     st.lists(st.tuples(_NAMES, st.sampled_from([":", ": ", " :", ":\t"]), _VALUES), max_size=4),

@@ -165,7 +165,7 @@ starts = st.sampled_from(
 
 
 @hasty
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(starts, st.lists(lines, max_size=4))
 def test_whatever_lines_a_kind_of_head_has_none_is_lost(start: str, names: list[tuple[str, bool]]) -> None:
     def make(number: int) -> bytes:
@@ -329,7 +329,7 @@ def test_a_mould_stays_in_use_among_ever_new_kinds(parsed: list[bytes]) -> None:
 
 
 @hasty
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.sampled_from(sorted(SAMPLES)), st.integers(0, 99), edits)
 def test_a_mutated_head_means_what_it_means_line_by_line(
     kind: str, number: int, changes: list[tuple[float, int, bytes]]
@@ -339,7 +339,7 @@ def test_a_mutated_head_means_what_it_means_line_by_line(
 
 
 @hasty
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from(sorted(SAMPLES)), st.integers(0, 20), edits | st.just([])), max_size=60))
 def test_no_head_changes_what_another_means(
     readings: list[tuple[str, int, list[tuple[float, int, bytes]]]],

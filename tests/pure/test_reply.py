@@ -296,7 +296,7 @@ def of_the_application(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in headers if name.lower() not in shared]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.sampled_from(["GET", "HEAD"]), statuses, header_lists, st.integers(-1, 5), st.booleans())
 def test_a_head_has_the_fields_it_was_given_and_the_servers_own_or_is_refused(
     method: str, status: str, headers: list[tuple[str, str]], known: int, willing: bool

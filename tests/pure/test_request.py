@@ -837,7 +837,7 @@ values = st.text(st.characters(codec="latin-1", exclude_characters="".join(map(c
 targets = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="#")).map(lambda t: "/" + t)
 blanks = st.text(" \t", max_size=3)
 fields = st.lists(st.tuples(names, blanks, values, blanks), max_size=8)
-any_case = settings(deadline=None, max_examples=75)
+any_case = settings(max_examples=75)
 
 
 def as_wsgi_wants(lines: list[tuple[str, str, str, str]]) -> dict[str, str]:

@@ -473,7 +473,7 @@ def said_of(name: str) -> st.SearchStrategy[tuple[str, list[str]]]:
     return st.tuples(st.just(name), st.lists(texts, min_size=1, max_size=2))
 
 
-@hypothesis.settings(deadline=None, max_examples=40)
+@hypothesis.settings(max_examples=40)
 @hypothesis.given(st.lists(st.sampled_from(list(OPTIONS)).flatmap(said_of), max_size=4).map(dict))
 def test_what_is_printed_is_a_file_with_the_same_settings(values: dict[str, list[str]]) -> None:
     if "refork_after" in values:
