@@ -1,6 +1,7 @@
 """Heads that moulds read: what they mean is what they mean line by line, whatever was read before."""
 
 import gc
+import random
 import weakref
 from collections.abc import Callable
 from unittest import mock
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from test_request import edits, head, meaning, mutated, outcome
 
 from minicorn.config.settings import DEFAULTS
+from minicorn.errors import ProtocolError
 from minicorn.http import heads as heads_module
+from minicorn.http import mould as mould_module
 from minicorn.http.heads import ENOUGH, KINDS, LONGEST, SAMPLE, Heads
 from minicorn.http.request import Request, parse_head
 from minicorn.record import replace
@@ -36,6 +39,8 @@ SAMPLES: dict[str, Callable[[int], bytes]] = {
     "bare": lambda number: head(start=b"GET /%d HTTP/1.1" % number),
     "form": lambda number: head(b"Content-Length: %d" % (number + 1), b"Accept: */*", start=b"POST / HTTP/1.1"),
     "fixed form": lambda number: head(b"Content-Length: 5", b"A: %d" % number, start=b"POST / HTTP/1.1"),
+    "form, then more": lambda number: head(b"Content-Length: %d" % (number + 1), b"A: %d" % number),
+    "chunked for several hosts": lambda number: head(b"Transfer-Encoding: chunked", host=b"Host: h%d" % number),
     "chunked": lambda number: head(b"Transfer-Encoding: chunked", b"A: %d" % number, start=b"PUT /a HTTP/1.1"),
     "closing": lambda number: head(b"Connection: close", b"A: %d" % number),
     "choosing": lambda number: head(b"Connection: " + (b"close", b"keep-alive")[number % 2]),
@@ -135,6 +140,48 @@ def test_a_line_that_begins_to_vary_becomes_a_gap(parsed: list[bytes]) -> None:
     assert len(parsed) == 2 * LESSON
     assert meaning(heads.read(make(77, 99))) == plain(make(77, 99))
     assert len(parsed) == 2 * LESSON
+
+
+def test_a_line_that_varied_once_is_a_gap(parsed: list[bytes]) -> None:
+    heads = taught(lambda number: head(b"A: %d" % (number == 2 * SAMPLE - 1), b"B: %d" % number))
+    assert heads.read(head(b"A: other", b"B: b")) is not None
+    assert len(parsed) == LESSON
+
+
+def test_what_is_known_of_a_kind_is_cast_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mould costs as much as many heads: none is made again for those that it can never fit."""
+    made = mock.Mock(wraps=mould_module.Mould)
+    monkeypatch.setattr(heads_module, "Mould", made)
+    heads = taught(lambda number: head(b"A: caf\xe9%d" % number))
+    for number in range(2 * LESSON):
+        assert heads.read(head(b"A: caf\xe9%d" % number)) is not None
+    assert made.call_count == 1
+
+
+def test_what_is_the_same_in_all_is_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = taught(browser)
+    monkeypatch.setattr(mould_module, "judge", mock.Mock(side_effect=AssertionError))
+    assert meaning(heads.read(browser(99))) == plain(browser(99))
+
+
+def test_heads_of_other_names_are_of_another_kind(parsed: list[bytes]) -> None:
+    heads = Heads(DEFAULTS, {})
+    for number in range(LESSON):
+        heads.read(head(b"%c: a" % b"AB"[number // SAMPLE % 2]))
+    assert heads.read(head(b"A: a")) is not None
+    assert len(parsed) == LESSON + 1
+
+
+def test_the_mould_that_was_of_use_stays_when_there_is_another_for_as_many_lines(parsed: list[bytes]) -> None:
+    heads = taught(lambda number: head(b"A: %d" % number))
+    assert heads.read(head(b"A: a")) is not None
+    for number in range(LESSON):
+        assert heads.read(head(b"B: %d" % number)) is not None
+    assert heads.read(head(b"C: c")) is not None
+    parsed.clear()
+    assert heads.read(head(b"A: a")) is not None
+    assert heads.read(head(b"B: b")) is not None
+    assert not parsed
 
 
 @pytest.mark.parametrize("start", [b"GET /%d HTTP/1.0", b"HEAD /%d HTTP/1.1"])
@@ -348,6 +395,98 @@ def test_no_head_changes_what_another_means(
     for kind, number, changes in readings:
         data = mutated(SAMPLES[kind](number), changes)
         assert outcome(lambda data=data: heads.read(data)) == plain(data)  # type: ignore[misc]
+
+
+# What clients say that decides where a request ends and whom it is for; of each the first two are in order
+SAID = {
+    b"host": [b"h", b"h:80", b"", b"[::1]", b"[::g]", b"h h", b"h,h", b"a@b", b"%41", b"h:999999"],
+    b"content-length": [b"0", b"5", b"+5", b"5, 5", b"", b"05", b"1" * 18, b"1" * 19, b"\xb2", b"5 5"],
+    b"transfer-encoding": [b"chunked", b"Chunked", b"gzip, chunked", b"identity", b"", b"chunked,", b"xchunked"],
+    b"connection": [b"close", b"keep-alive", b"keep-alive, close", b"", b"Upgrade", b"close\t"],
+    b"expect": [b"100-continue", b"100-Continue", b"", b"x", b",", b"100-continue, x"],
+}
+FRAMING = [b"Content-Length", b"content-length", b"Transfer-Encoding"]
+NAMES = [b"Connection", b"connection", b"Expect", b"A", b"a", b"B", b"Cookie", b"Content-Type", b"Content-length"]
+NAMES += [b"X_Y", b"_", b"Content_Length", b"Transfer_Encoding", b"X-Forwarded-For", b"Proxy", b"A!", b"aside0"]
+ANY = [b"x", b"a b", *VALUES, b"a\r\nContent-Length: 3", b"a\r\nTransfer-Encoding: chunked", b"\xa0", b"\x0b", b"\x1f"]
+PATHS = [b"/", b"/a?b", b"/%41", b"http://h/", b"https://i?x", *TARGETS, b"/" + b"a" * 60, b"http://:80/", b"h:443"]
+BITS = [bytes([octet]) for octet in range(256)] + [b"\r\n", b"\r\n\r\n", b"\r\n ", b" :", b"HTTP/1.0", b"\r\nHost: i"]
+BOUNDS = {
+    "max_header_size": [60, 100],
+    "limit_request_line": [16, 30],
+    "limit_request_field_size": [9, 24],
+    "limit_request_fields": [2, 4],
+}
+BASE = {"SCRIPT_NAME": "", "wsgi.url_scheme": "http", "PATH_INFO": ""}
+
+
+class Client:
+    """Says the same names again and again, with other values and targets; at times what it ought not to."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
+        self.start = chance.choice([b"GET", b"POST", b"OPTIONS"]) + b" %s HTTP/1." + chance.choice([b"1", b"1", b"0"])
+        names = [*chance.sample(FRAMING, chance.randrange(2)), *chance.sample(NAMES, chance.randrange(4))]
+        self.lines = [(name, self.value(name, 0)) for name in [b"Host", *names]]
+
+    def value(self, name: bytes, folly: float) -> bytes:
+        values = SAID.get(name.lower(), ANY)
+        return self.chance.choice(values if self.chance.random() < folly else values[:2])
+
+    def say(self, folly: float) -> bytes:
+        """A head; `folly`, how likely each part is not in order."""
+        chance, lines = self.chance, []
+        for name, value in self.lines:
+            colon = chance.choice([b" :", b":\t", b":  ", b"", b":"]) if chance.random() < folly / 10 else b": "
+            lines.append(name + colon + (self.value(name, folly) if chance.random() < 0.4 else value))
+        target = chance.choice(PATHS if chance.random() < folly else PATHS[:5])
+        data = head(*lines, start=self.start % target, host=None)
+        if chance.random() < folly / 3:
+            at = chance.randrange(len(data))
+            data = data[:at] + chance.choice(BITS) + data[at + chance.randrange(3) :]
+        return data + chance.choice([b"", b"", b"hello", b"GET / HTTP/1.1\r\n\r\n"])
+
+
+def answer(parse: Callable[[], tuple[Request, int] | None]) -> object:
+    """All that a request means, or what refuses it."""
+    try:
+        return meaning(parse())
+    except ProtocolError as error:
+        return error.status, str(error)
+
+
+def converse(chance: random.Random) -> None:
+    """Some clients take turns: whatever was learnt of them, each head is answered as a first one."""
+    limits = {name: chance.choice(sizes) for name, sizes in BOUNDS.items() if chance.random() < 0.08}
+    given = replace(DEFAULTS, **limits)
+    most = given.limit_request_fields, given.limit_request_line, given.limit_request_field_size
+    heads, clients = Heads(given, BASE), [Client(chance) for _ in range(2)]
+
+    def first(data: bytes) -> tuple[Request, int] | None:
+        parsed = parse_head(data, given.max_header_size, 0, *most)
+        if parsed is not None:
+            parsed[0].meta = BASE | parsed[0].meta
+        return parsed
+
+    for turn in range(30):
+        data = chance.choice(clients).say(0 if turn < 10 else 0.2)
+        assert answer(lambda data=data: heads.read(data)) == answer(lambda data=data: first(data)), data  # type: ignore[misc]
+
+
+@hasty
+def test_whatever_was_learnt_each_head_is_answered_as_a_first_one(parsed: list[bytes]) -> None:
+    for seed in range(200):
+        converse(random.Random(seed))
+    assert len(parsed) < 4000  # of 6000: else little was learnt
+
+
+@hasty
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_was_learnt_each_of_many_heads_is_answered_as_a_first_one(seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(5000):
+        converse(chance)
 
 
 @pytest.mark.parametrize(
