@@ -116,7 +116,7 @@ def parse_head(
     start = 2 if data[:2] == b"\r\n" else 0
     end = data.find(b"\r\n\r\n", start if searched < 5 else searched - 3) + 4
     if end < 4 or end - start > limit:
-        if end >= 4 or len(data) - start > limit:
+        if len(data) - start > limit:
             raise _too_large(data, start, limit)
         _check_first_line(data, start, searched)
         if grammar.NOT_IN_HEADS.search(data, max(start, searched - 1)):
@@ -256,7 +256,7 @@ def _parse_line(line: str) -> tuple[str, str]:
     key = _NAMES[name]
     if not colon:
         raise ProtocolError(400, "field line without a colon")
-    if value.isascii() and value.isprintable():
+    if value.isprintable():  # which no control character is
         value = value.strip()  # of spaces: nothing else that is white is printable
     elif grammar.FIELD_VALUE.fullmatch(value):
         value = value.strip(" \t")

@@ -102,7 +102,7 @@ def test_a_plain_head_is_parsed_whole() -> None:
         "QUERY_STRING": "q=%20a&b",
     }
     assert (request.framing, request.content_length) == (Framing.LENGTH, 12)
-    assert (request.keep_alive, request.expects_continue) == (True, False)
+    assert (request.keep_alive, request.expects_continue, request.secure) == (True, False, False)
     assert request.aside == ("X-Forwarded-For: 1.2.3.4",)
     assert fields_of(request) == {
         "HTTP_HOST": "example.com:8000",
@@ -136,6 +136,9 @@ def test_anything_else_before_the_request_line_is_refused(before: bytes) -> None
     [
         b"GET /",
         b"GET  / HTTP/1.1",
+        b"GET  HTTP/1.1",
+        b"GET / ",
+        b" / HTTP/1.1",
         b"GET /  HTTP/1.1",
         b"GET / HTTP/1.1 ",
         b" GET / HTTP/1.1",
@@ -234,6 +237,7 @@ def test_the_path_is_percent_decoded_once_to_latin_1_and_the_query_is_not(target
         ("http://other", "other", "/", ""),
         ("http://other?q", "other", "/", "q"),
         ("https://other/p", "other", "/p", ""),
+        ("HTTPS://other/p", "other", "/p", ""),
         ("HTTP://other/%41", "other", "/A", ""),
         ("http://[::1]:80/p", "[::1]:80", "/p", ""),
     ],
@@ -241,7 +245,7 @@ def test_the_path_is_percent_decoded_once_to_latin_1_and_the_query_is_not(target
 def test_the_authority_of_an_absolute_target_replaces_host(target: str, host: str, path: str, query: str) -> None:
     request = accepted(head(start=f"GET {target} HTTP/1.1".encode(), host=b"Host: first"))
     assert (request.meta["HTTP_HOST"], request.meta["PATH_INFO"], request.meta["QUERY_STRING"]) == (host, path, query)
-    assert request.target == target
+    assert (request.target, request.secure) == (target, target[4] in "sS")
 
 
 @pytest.mark.parametrize(
@@ -480,6 +484,13 @@ def test_an_underscore_name_never_overrides_its_hyphenated_twin() -> None:
     assert request.aside == ("Content_Length: 99", "Transfer_Encoding: chunked")
 
 
+def test_what_is_set_aside_hides_no_second_line() -> None:
+    assert refused(head(b"X_Y: z", b"Content-Length: 5", b"Content-Length: 6")) == 400
+    assert refused(head(b"Content-Length: 5", b"Content-Length: 6", b"X_Y: z", b"X_Y: z")) == 400
+    assert refused(head(b"X_Y: z", host=b"Host: h\r\nHost: i")) == 400
+    assert fields_of(accepted(head(b"X_Y: z", b"A: a", b"A: b")))["HTTP_A"] == "a, b"
+
+
 @pytest.mark.parametrize(
     "name", [b"Forwarded", b"fORWARDED", b"X-Forwarded-For", b"x-forwarded-anything", b"X-Real-IP"], ids=labels
 )
@@ -526,7 +537,9 @@ def test_http_1_1_needs_a_host_and_1_0_does_not() -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["", "h", "h:", "h:80", "1.2.3.4:5", "[::1]", "[::1]:80", "a-b.c_d~", "EXAMPLE.com", "%C3%A9.example"]
+    "host",
+    ["", "h", "h:", "h:80", "1.2.3.4:5", "[::1]", "[::1]:80", "a-b.c_d~", "EXAMPLE.com", "%C3%A9.example"]
+    + ["h" * 255 + ":65535"],
 )
 def test_a_valid_host_is_kept_as_it_came(host: str) -> None:
     assert accepted(head(host=f"Host: {host}".encode())).meta["HTTP_HOST"] == host
@@ -677,7 +690,8 @@ def test_a_second_transfer_encoding_counts_as_one_list() -> None:
 
 
 def test_a_request_without_framing_has_no_body() -> None:
-    assert accepted(head(start=b"POST / HTTP/1.1")).framing is Framing.NONE
+    request = accepted(head(start=b"POST / HTTP/1.1"))
+    assert (request.framing, request.content_length) == (Framing.NONE, 0)
 
 
 # Persistence and expectations
@@ -811,6 +825,9 @@ def test_an_unfinished_line_that_is_too_long_is_refused_at_once() -> None:
     assert outcome(lambda: parse_head(line[:-1], LIMIT, 0, 0, **LINES)) is None
     assert outcome(lambda: parse_head(line[:-2] + b"\r", LIMIT, 0, 0, **LINES)) is None
     assert outcome(lambda: parse_head(line, LIMIT, 0, 0, **LINES)) == 414
+    assert outcome(lambda: parse_head(line[:-12] + b" HTTP/1.1\r\nHost", LIMIT, 0, 0, longest_line=38)) == 414
+    assert outcome(lambda: parse_head(b"GET", LIMIT, 0, 0, longest_line=1)) == 414
+    assert outcome(lambda: parse_head(b"GET / HTTP/1.1\r\nA", LIMIT, 0, 0, longest_field=1)) == 431
     assert outcome(lambda: parse_head(field[:-1], LIMIT, 0, 0, **LINES)) is None
     assert outcome(lambda: parse_head(field[:-2] + b"\r", LIMIT, 0, 0, **LINES)) is None
     assert outcome(lambda: parse_head(field, LIMIT, 0, 0, **LINES)) == 431
@@ -823,6 +840,14 @@ def test_each_limit_of_a_line_is_for_itself(step: int) -> None:
     assert fed(data, step, longest_line=400) == 414
     assert fed(data, step, longest_field=505) == "GET"
     assert fed(data, step, longest_field=300) == 431
+    assert (fed(data, step, longest_line=1), fed(data, step, longest_field=1)) == (414, 431)
+
+
+def test_field_lines_are_counted_whatever_they_are() -> None:
+    lines = [b"A: a", b"A: b", b"X_Y: z"]
+    assert parse_head(head(*lines), LIMIT, 0, 0) is not None
+    assert parse_head(head(*lines), LIMIT, 0, 4) is not None
+    assert outcome(lambda: parse_head(head(*lines), LIMIT, 0, 3)) == 431
 
 
 # Any head at all
