@@ -1,9 +1,5 @@
 """One client: its buffers, its state, its deadline. No WSGI, no waiting.
 
-    (PREFACE ──►)
-    HEAD ──► BODY ──► APP ──► REPLY ──► IDLE ──► HEAD ...
-      └────────┴───── a doubt: error reply, LINGER, CLOSED
-
 The server calls `receive` when there is something to read, `flush` when there is room to
 write, `expire` when `deadline` has passed, and polls for what `interest` says. Whoever holds
 the connection in APP owns it until `finish`. An error ends it: nothing behind it is parsed.
@@ -13,8 +9,6 @@ from __future__ import annotations
 
 import io
 import socket
-from collections.abc import Mapping
-from enum import IntEnum
 
 from minicorn.errors import ClientGone, ProtocolError
 from minicorn.http.reply import CONTINUE, render_error
@@ -23,6 +17,7 @@ from minicorn.serving.deadlines import UNFILED
 from minicorn.serving.handoff import INPUT_MOST, Parcel
 from minicorn.serving.ingress import Ingress
 from minicorn.serving.outbox import Outbox
+from minicorn.serving.state import APP, BODY, CLOSED, HEAD, IDLE, KEPT, LINGER, MOVES, PREFACE, REPLY, State
 from minicorn.serving.upload import Upload
 from minicorn.system import poller, rights, sockets
 from minicorn.system.listeners import Listener
@@ -32,37 +27,7 @@ from minicorn.typed import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import IO
 
-
-class State(IntEnum):
-    """What a connection waits for, and the deadline that belongs to it."""
-
-    HEAD = 0  # reading a request's head; `recv_timeout` for the whole of it
-    BODY = 1  # reading its body; `recv_timeout` for each wait
-    APP = 2  # the request is whole: it is the application's
-    REPLY = 3  # the application is done, the client is not; `send_timeout` without progress
-    IDLE = 4  # between requests; `keep_alive`
-    LINGER = 5  # our side is closed, the client's unread input is thrown away for a moment
-    CLOSED = 6
-    PREFACE = 7  # before the first byte of HTTP: a PROXY header, a TLS handshake; the head's deadline
-    KEPT = 8  # the request is whole, and nobody's yet: newer code shall answer it
-
-    __hash__ = int.__hash__  # Enum's own is Python, and `_move` wants it twice a request
-
-
-HEAD, BODY, APP, REPLY, IDLE, LINGER, CLOSED, PREFACE, KEPT = State
 NO_BODY, SIZED = Framing.NONE, Framing.LENGTH  # looked up once: dear in an enumeration, up to Python 3.11
-
-MOVES: Mapping[State, frozenset[State]] = {
-    HEAD: frozenset({BODY, APP, REPLY, LINGER, CLOSED}),
-    BODY: frozenset({APP, REPLY, LINGER, CLOSED}),
-    APP: frozenset({REPLY, IDLE, HEAD, LINGER, CLOSED, KEPT}),
-    REPLY: frozenset({IDLE, HEAD, LINGER, CLOSED}),
-    IDLE: frozenset({HEAD, BODY, APP, REPLY, LINGER, CLOSED}),
-    LINGER: frozenset({CLOSED}),
-    CLOSED: frozenset(),
-    PREFACE: frozenset({HEAD, REPLY, LINGER, CLOSED}),
-    KEPT: frozenset({APP, CLOSED}),
-}
 
 RECEIVE = 65536
 LINGER_TIME = 2.0

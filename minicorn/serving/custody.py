@@ -11,9 +11,10 @@ import time
 
 from minicorn.config.settings import Settings
 from minicorn.errors import ClientGone
-from minicorn.serving.connection import APP, HEAD, IDLE, KEPT, Connection
+from minicorn.serving.connection import Connection
 from minicorn.serving.loop import Loop
 from minicorn.serving.stance import CLOSING, HOLDING, LEAVING, MOVES, SERVING, Stance
+from minicorn.serving.state import APP, HEAD, IDLE, KEPT
 
 
 class Custody:

@@ -20,7 +20,7 @@ from minicorn.figures.heartbeat import IdleMap, Page
 from minicorn.http.reply import http_date
 from minicorn.logs.logger import LOGGER
 from minicorn.serving import room
-from minicorn.serving.connection import APP, CLOSED, HEAD, IDLE, KEPT, REPLY, Connection
+from minicorn.serving.connection import Connection
 from minicorn.serving.deadlines import TICK, Deadlines
 from minicorn.serving.handoff import Handoff, Parcel
 from minicorn.serving.holdings import Holdings
@@ -29,6 +29,7 @@ from minicorn.serving.loader import explain
 from minicorn.serving.pace import SLOW, Pace
 from minicorn.serving.reception import Reception
 from minicorn.serving.stance import CLOSING, HOLDING, LEAVING, SERVING
+from minicorn.serving.state import APP, CLOSED, HEAD, IDLE, KEPT, REPLY
 from minicorn.system import poller
 from minicorn.system.listeners import Listener
 

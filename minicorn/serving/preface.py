@@ -12,9 +12,10 @@ from minicorn.errors import ClientGone
 from minicorn.http.proxy import parse_proxy
 from minicorn.http.request import Request
 from minicorn.record import replace
-from minicorn.serving.connection import HEAD, PREFACE, Connection
+from minicorn.serving.connection import Connection
 from minicorn.serving.handoff import Parcel
 from minicorn.serving.ingress import Ingress
+from minicorn.serving.state import HEAD, PREFACE
 
 # Bytes of the largest PROXY header, of version 2
 _HEADER_MOST = 16 + 65535

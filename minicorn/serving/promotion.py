@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 
 from minicorn.server import Server
 from minicorn.serving import order
-from minicorn.serving.connection import BODY, REPLY
 from minicorn.serving.forksafety import Watch
 from minicorn.serving.post import Post
+from minicorn.serving.state import BODY, REPLY
 from minicorn.serving.template import fork_twice
 from minicorn.system import channel, signals
 from minicorn.system.channel import Message

@@ -14,7 +14,8 @@ from minicorn.logs.accesslog import Entry, Origin, compile_format, tells_inside
 from minicorn.logs.output import Sink
 from minicorn.logs.unanswered import environ_of, read_request
 from minicorn.serving.claims import Claims
-from minicorn.serving.connection import APP, Connection
+from minicorn.serving.connection import Connection
+from minicorn.serving.state import APP
 from minicorn.serving.wsgi import Exchange, Gateway
 
 
@@ -92,7 +93,7 @@ class RequestLog:
         body = len(line) + 1 if connection.request is None or request.method != "HEAD" else 0
         entry = Entry(environ, line, [], body, 0.0, self._origin)
         entry.request_id = self._tracing.name(request.meta, connection.peer)
-        whole = connection.since if connection.state == APP else now
+        whole = connection.since if connection.state is APP else now
         entry.reading = whole - connection.begun
         if whole < now:  # in our queue, and unread
             entry.queued = max(now - whole, connection.quiet)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import resource
 from collections.abc import Collection
 
-from minicorn.serving.connection import IDLE, Connection
+from minicorn.serving.connection import Connection
+from minicorn.serving.state import IDLE
 
 # Descriptors left to the application
 SPARE_DESCRIPTORS = 64

@@ -11,9 +11,9 @@ import ssl
 
 from minicorn.errors import ClientGone
 from minicorn.logs.logger import LOGGER
-from minicorn.serving.connection import HEAD, LINGER, PREFACE, REPLY
 from minicorn.serving.ingress import Ingress
 from minicorn.serving.preface import PrefacedConnection
+from minicorn.serving.state import HEAD, LINGER, PREFACE, REPLY
 from minicorn.serving.tls import TlsOutbox, TlsSocket, describe
 from minicorn.system import poller
 

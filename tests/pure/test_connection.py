@@ -9,21 +9,10 @@ from costs import FACTOR, growth
 
 from minicorn.config.settings import Settings
 from minicorn.errors import ClientGone
-from minicorn.serving.connection import (
-    APP,
-    BODY,
-    CLOSED,
-    HEAD,
-    IDLE,
-    KEPT,
-    LINGER,
-    LINGER_BYTES,
-    RELOAD_MOST,
-    Connection,
-    State,
-)
+from minicorn.serving.connection import LINGER_BYTES, RELOAD_MOST, Connection
 from minicorn.serving.handoff import INPUT_MOST
 from minicorn.serving.reception import Reception
+from minicorn.serving.state import APP, BODY, CLOSED, HEAD, IDLE, KEPT, LINGER, State
 from minicorn.serving.upload import MEMORY_MOST
 from minicorn.system.listeners import Listener
 

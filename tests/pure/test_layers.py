@@ -22,7 +22,7 @@ LAYERS = {
         pool.actions
         pool.backoff pool.notifier pool.life pool.forking pool.exits pool.pool pool.reforks pool.rolls
         pool.shutdown pool.slow pool.standing pool.waiting reload.changes reload.page serving.certificate
-        serving.batchsize serving.deadlines serving.holdings serving.pace serving.stance
+        serving.batchsize serving.deadlines serving.holdings serving.pace serving.stance serving.state
     """,
     "one fact of the operating system each": """
         arbiter.succession config.configfile config.configuration figures.endpoint figures.directory figures.heartbeat
