@@ -14,9 +14,10 @@ from minicorn.errors import AppLoadError
 from minicorn.logs.logger import LOGGER
 from minicorn.logs.logs import Logs
 from minicorn.pool.life import PLACEHOLDER
-from minicorn.server import Seat, Server
+from minicorn.server import Server
 from minicorn.serving.loader import load_app, mount
 from minicorn.serving.post import Post
+from minicorn.serving.seat import Seat
 from minicorn.serving.worker import Worker
 from minicorn.system import channel, spawn
 from minicorn.system.surroundings import provide

@@ -15,21 +15,20 @@ from collections.abc import Callable, Collection
 from minicorn.config.address import Tcp
 from minicorn.config.settings import DEFAULTS, Settings
 from minicorn.errors import ClientGone, ProtocolError
-from minicorn.figures.heartbeat import Identity, IdleMap, Page, private_idle_map, private_page
+from minicorn.figures.heartbeat import private_page
 from minicorn.http.request import Request
 from minicorn.http.tracing import Tracing
 from minicorn.logs.logger import LOGGER
 from minicorn.logs.output import Sink
-from minicorn.record import Value, fresh
 from minicorn.serving.claims import Claims
 from minicorn.serving.connection import Connection
 from minicorn.serving.custody import Custody
 from minicorn.serving.deadlines import TICK
-from minicorn.serving.handoff import Handoff
 from minicorn.serving.helper import Helper
 from minicorn.serving.loader import end_fork, load_app
 from minicorn.serving.loop import Loop
 from minicorn.serving.reception import Reception
+from minicorn.serving.seat import Identity, Seat
 from minicorn.serving.stance import CLOSING, SERVING
 from minicorn.serving.wsgi import Exchange, Gateway, base_environ
 from minicorn.system import listeners, poller
@@ -57,16 +56,6 @@ GIVE_AGAIN = 0.02
 STALE = 1.0
 
 
-class Seat(Value):
-    """A server's place among its siblings; by default it has none."""
-
-    slot: int = 1
-    generation: int = 1
-    page: Page = fresh(private_page)
-    idle_map: IdleMap = fresh(private_idle_map)
-    handoff: Handoff | None = None
-
-
 class Server:
     """A WSGI server in this process. All methods but `signal_exit` belong to the thread that serves."""
 
@@ -89,6 +78,9 @@ class Server:
         self.after_request: Callable[[WSGIEnvironment, str, list[tuple[str, str]], int], object] | None = None
         self.errors: IO[str] | None = None  # `wsgi.errors`, where that is not standard error
         self._settings = settings = settings or DEFAULTS
+        seat = seat or Seat()
+        self._page = seat.page
+        self._identity = Identity(seat)
         # A connection that has served fewer requests is kept; none is, once we end
         self._share = (settings.max_keepalive_requests or sys.maxsize) - 1 if settings.keep_alive else 0
         self._queue_timeout = settings.queue_timeout
@@ -100,40 +92,35 @@ class Server:
         self._drain = True
         self._limit = 0
         self._at_limit: Callable[[], object] | None = None
-        self._take_seat(seat or Seat(), access)
-        self._dispatch: Callable[[Connection], None] = self._answer
-        self.development: Development | None = None
-        if settings.reload:
-            from minicorn.reload.development import Development
-
-            self.development = Development(app, settings, self._generation, self._custody, self._answer)
-            self.app, self._dispatch = self.development.app, self.development.dispatch
-
-    def _take_seat(self, seat: Seat, access: Sink | None) -> None:
-        """Make what depends on our place among siblings: who we are there, and the loop over what all share."""
-        self._page, self._generation = seat.page, seat.generation
-        self._identity = Identity(seat.slot, seat.generation, seat.page)
-        self._reception = Reception(self._settings)
-        self._loop = Loop(self._settings, self._reception, seat.page, seat.slot, seat.idle_map, seat.handoff)
-        self._custody = Custody(self._loop, self._settings)
-        patience = self._settings.handoff_after / 1000
-        self._helper = Helper(patience, self._loop.help) if patience else None
+        self._reception = Reception(settings)
+        self._loop = Loop(settings, self._reception, seat)
+        self._custody = Custody(self._loop, settings)
+        self._helper = Helper(settings.handoff_after / 1000, self._loop.help) if settings.handoff_after else None
         # Called on the way into the application, where the connections are the helper's, and on the way back
         self.release: Callable[[], None] = self._helper.release if self._helper else lambda: None
         self.acquire: Callable[[], None] = self._helper.acquire if self._helper else lambda: None
-        self._log: RequestLog | None = None
-        self._gateway: Gateway = self
-        if access is not None:
-            from minicorn.logs.accesslog import Origin
-            from minicorn.serving.requestlog import RequestLog
-
-            origin = Origin(seat.slot, seat.generation, os.getpid())
-            self._log = RequestLog(access, self._settings, origin, self._tracing, self._claims, self)
-            self._loop.on_refusal = self._log.refused
-            self._gateway = self._log.gateway
+        self._log = self._open_log(access, seat) if access is not None else None
+        self._gateway: Gateway = self._log.gateway if self._log is not None else self
         self._wakeup = Wakeup()
         self._soon: list[Callable[[], object]] = []
         self._loop.watch(self._wakeup.fd, self._wake_up)
+        self.development: Development | None = None
+        self._dispatch: Callable[[Connection], None] = self._answer
+        if settings.reload:
+            from minicorn.reload.development import Development
+
+            self.development = Development(app, settings, seat.generation, self._custody, self._answer)
+            self.app, self._dispatch = self.development.app, self.development.dispatch
+
+    def _open_log(self, sink: Sink, seat: Seat) -> RequestLog:
+        """Make the access log, with the loop's refusals in it."""
+        from minicorn.logs.accesslog import Origin
+        from minicorn.serving.requestlog import RequestLog
+
+        origin = Origin(seat.slot, seat.generation, os.getpid())
+        log = RequestLog(sink, self._settings, origin, self._tracing, self._claims, self)
+        self._loop.on_refusal = log.refused
+        return log
 
     # The public face
 

@@ -17,8 +17,9 @@ import stat
 import time
 
 from minicorn.errors import ConfigError
-from minicorn.figures import heartbeat, ledger
-from minicorn.figures.heartbeat import IdleMap, Page
+from minicorn.figures import heartbeat, idlemap, ledger
+from minicorn.figures.heartbeat import Page
+from minicorn.figures.idlemap import IdleMap
 from minicorn.figures.ledger import Ledger
 from minicorn.system import scratch
 
@@ -56,7 +57,7 @@ class Directory:
             os.fchmod(self.lock_fd, 0o644)
             fcntl.lockf(self.lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.rename(f"{self.path}/{LOCK}.new", f"{self.path}/{LOCK}")
-            self.idle_fd = self._create("idle", os.O_RDWR, heartbeat.SIZE)
+            self.idle_fd = self._create("idle", os.O_RDWR, idlemap.SIZE)
             self.ledger_fd = self._create(LEDGER, os.O_RDWR, ledger.SIZE)
         except OSError as error:
             self.remove()
@@ -97,7 +98,7 @@ class Directory:
 
     def idle_map(self, slots: int) -> IdleMap:
         """The map that all workers share."""
-        return IdleMap(mmap.mmap(self.idle_fd, heartbeat.SIZE), slots)
+        return IdleMap(mmap.mmap(self.idle_fd, idlemap.SIZE), slots)
 
     def ledger(self) -> Ledger:
         """The ledger, which is the arbiter's own page."""

@@ -9,7 +9,6 @@ are made by the arbiter before the fork (see `directory`), and mapped by both.
 from __future__ import annotations
 
 import mmap
-import os
 import struct
 from bisect import bisect_left
 from enum import IntEnum
@@ -256,45 +255,6 @@ class Page:
         return self._times[_ERROR_AT], self._memory[_ERROR : _ERROR + length].decode("utf-8", "replace")
 
 
-class IdleMap:
-    """Which workers wait for work, in memory that all share.
-
-    `marks`: a byte a slot, True or False. Set by the slot's worker; cleared by the arbiter when it has gone.
-    """
-
-    def __init__(self, memory: mmap.mmap, slots: int) -> None:
-        """`slots`: the highest number that is looked at."""
-        self.marks = memory
-        self._slots = min(slots + 1, SIZE)
-
-    def count(self) -> int:
-        """How many workers wait for work. It may have changed by now: nothing but speed may depend on it."""
-        return self.marks[: self._slots].count(1)
-
-
-def private_idle_map() -> IdleMap:
-    """A map for a server without siblings."""
-    return IdleMap(mmap.mmap(-1, SIZE), 1)
-
-
 def private_page() -> Page:
     """A page that nobody else sees, for a server without an arbiter."""
     return Page(mmap.mmap(-1, SIZE))
-
-
-class Identity:
-    """`environ["minicorn.worker"]`: which worker answers."""
-
-    def __init__(self, slot: int, generation: int, page: Page) -> None:
-        self.slot = slot
-        self.generation = generation
-        self.pid = os.getpid()
-        self._page = page
-
-    @property
-    def requests(self) -> int:
-        """Requests answered before this one."""
-        return self._page.requests
-
-    def __repr__(self) -> str:
-        return f"<worker {self.slot} gen {self.generation} pid {self.pid}>"

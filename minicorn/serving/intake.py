@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from minicorn.figures.heartbeat import IdleMap
 from minicorn.logs.logger import LOGGER
 from minicorn.serving.batchsize import BatchSize
 from minicorn.serving.connection import Connection
-from minicorn.serving.handoff import Handoff, Parcel
+from minicorn.serving.handoff import Parcel
 from minicorn.serving.pace import Pace
 from minicorn.serving.reception import Reception
+from minicorn.serving.seat import Seat
 from minicorn.system import poller
 from minicorn.system.listeners import Listener
 
@@ -34,8 +34,7 @@ class Intake:
         self,
         poller: poller.Poller,
         reception: Reception,
-        handoff: Handoff | None,
-        idle_map: IdleMap,
+        seat: Seat,
         pace: Pace,
         has_room: Callable[[], bool],
         make_room: Callable[[], bool],
@@ -47,8 +46,8 @@ class Intake:
         """
         self._poller = poller
         self._reception = reception
-        self._handoff = handoff
-        self._idle_map = idle_map
+        self._handoff = seat.handoff
+        self._idle_map = seat.idle_map
         self._pace = pace
         self._has_room = has_room
         self._make_room = make_room

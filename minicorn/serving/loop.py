@@ -16,18 +16,18 @@ from functools import partial
 
 from minicorn.config.settings import Settings
 from minicorn.errors import ClientGone, ProtocolError
-from minicorn.figures.heartbeat import IdleMap, Page
 from minicorn.http.reply import http_date
 from minicorn.logs.logger import LOGGER
 from minicorn.serving import room
 from minicorn.serving.connection import Connection
 from minicorn.serving.deadlines import TICK, Deadlines
-from minicorn.serving.handoff import Handoff, Parcel
+from minicorn.serving.handoff import Parcel
 from minicorn.serving.holdings import Holdings
 from minicorn.serving.intake import Intake
 from minicorn.serving.loader import explain
 from minicorn.serving.pace import SLOW, Pace
 from minicorn.serving.reception import Reception
+from minicorn.serving.seat import Seat
 from minicorn.serving.stance import CLOSING, HOLDING, LEAVING, SERVING
 from minicorn.serving.state import APP, CLOSED, HEAD, IDLE, KEPT, REPLY
 from minicorn.system import poller
@@ -43,21 +43,11 @@ _WRITE = poller.WRITE
 class Loop:
     """The connections of one process, and how they move."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        reception: Reception,
-        page: Page,
-        slot: int,
-        idle_map: IdleMap,
-        handoff: Handoff | None,
-    ) -> None:
-        """`handoff` is the queue shared with sibling workers, where there are any."""
-        self._settings = settings
-        self._page = page
-        self._slot = slot
-        self._idle_map = idle_map
-        self._handoff = handoff
+    def __init__(self, settings: Settings, reception: Reception, seat: Seat) -> None:
+        self._page = seat.page
+        self._slot = seat.slot
+        self._idle_map = seat.idle_map
+        self._handoff = seat.handoff
         self._poller = poller.Poller()
         self._callbacks: dict[int, Callable[[], object]] = {}
         self._urgent: set[int] = set()
@@ -76,9 +66,7 @@ class Loop:
         self.on_refusal: Callable[[Connection, int, float], object] = lambda connection, status, now: None
         self.took = 0.0  # seconds that the last request was in the application
         self._pace = Pace()
-        self.intake = Intake(
-            self._poller, reception, handoff, idle_map, self._pace, self._has_room, self._make_room, self._admit
-        )
+        self.intake = Intake(self._poller, reception, seat, self._pace, self._has_room, self._make_room, self._admit)
         self.stance = SERVING  # changed by `Custody`
 
     def watch(self, fd: int, callback: Callable[[], object], urgent: bool = False) -> None:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import mmap
 import os
 
-from minicorn.figures.heartbeat import SIZE, IdleMap, Page
+from minicorn.figures.heartbeat import SIZE, Page
+from minicorn.figures.idlemap import IdleMap
 from minicorn.serving.handoff import Handoff
 from minicorn.serving.post import Post
 from minicorn.system import channel, listeners

@@ -12,7 +12,8 @@ import os
 import sys
 
 from minicorn.errors import AppLoadError
-from minicorn.figures.heartbeat import IdleMap, Page
+from minicorn.figures.heartbeat import Page
+from minicorn.figures.idlemap import IdleMap
 from minicorn.logs import complaints
 from minicorn.record import Value, fresh
 from minicorn.serving.handoff import Handoff

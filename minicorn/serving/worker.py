@@ -24,9 +24,10 @@ from minicorn.logs.logger import LOGGER
 from minicorn.logs.logs import Logs
 from minicorn.pool.life import PLACEHOLDER
 from minicorn.record import as_dict
-from minicorn.server import Seat, Server
+from minicorn.server import Server
 from minicorn.serving.loader import explain, load_app, mount
 from minicorn.serving.post import Post
+from minicorn.serving.seat import Seat
 from minicorn.system import channel, signals, spawn
 from minicorn.system.privileges import find_owner
 from minicorn.system.signals import Signals

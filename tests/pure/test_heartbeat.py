@@ -5,8 +5,9 @@ import os
 import pytest
 
 from minicorn.figures.counters import BOUNDS, NOTHING
-from minicorn.figures.heartbeat import SIZE, Activity, Identity, Occupant, Page, private_page
+from minicorn.figures.heartbeat import SIZE, Activity, Occupant, Page, private_page
 from minicorn.pool.life import State
+from minicorn.serving.seat import Identity, Seat
 
 
 @pytest.fixture
@@ -148,7 +149,7 @@ def test_a_time_from_the_future_is_no_negative_duration(page: Page) -> None:
 
 
 def test_an_identity_tells_who_answers_and_how_many_came_before(page: Page) -> None:
-    identity = Identity(3, 2, page)
+    identity = Identity(Seat(3, 2, page))
     assert (identity.slot, identity.generation, identity.pid, identity.requests) == (3, 2, os.getpid(), 0)
     page.end(1.0, 11.0, "200 OK", 1.0, 0.0, 0, 0)
     assert identity.requests == 1

@@ -22,7 +22,8 @@ import pytest
 from minicorn.config.settings import Settings
 from minicorn.figures.heartbeat import Page
 from minicorn.logs.output import Output
-from minicorn.server import Seat, Server
+from minicorn.server import Server
+from minicorn.serving.seat import Seat
 from minicorn.system.listeners import Listener
 
 ROOT = Path(__file__).parents[2]
