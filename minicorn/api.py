@@ -16,9 +16,10 @@ from minicorn.logs.logger import LOGGER
 from minicorn.logs.logs import open_logs
 from minicorn.server import Server
 from minicorn.serving.loader import load_app, mount
-from minicorn.system import listeners, spawn
+from minicorn.system import activation, listeners, spawn
 from minicorn.system.signals import Signals
 from minicorn.system.surroundings import extend_path, set_up_process, set_variables
+from minicorn.system.systemd import ServiceManager
 from minicorn.system.title import set_title
 
 
@@ -78,7 +79,7 @@ def _serve_here(load: Callable[[], WSGIApplication], settings: Settings) -> None
         from minicorn.logs import logconfig
 
         logconfig.apply(settings)
-    bound = listeners.bind_all(settings.addresses, settings.backlog, settings.reuse_port)
+    bound = activation.open_all(settings, ServiceManager({}))
     server = Server(application, settings.host, settings.port, settings=settings, bound=bound, access=logs.access)
     taken = Signals((signal.SIGINT, signal.SIGTERM)) if threading.current_thread() is threading.main_thread() else None
     if taken is not None:

@@ -32,7 +32,7 @@ from minicorn.serving.seat import Identity, Seat
 from minicorn.serving.stance import CLOSING, SERVING
 from minicorn.serving.wsgi import Exchange, Gateway, base_environ
 from minicorn.system import listeners, poller
-from minicorn.system.listeners import Listener
+from minicorn.system.listeners import Listener, SocketOptions
 from minicorn.system.wakeup import Wakeup
 from minicorn.typed import TYPE_CHECKING
 
@@ -210,7 +210,7 @@ class Server:
 
     def _open(self) -> None:
         if self._bound is None:
-            self._listeners = [listeners.bind(Tcp(self.host, self.port), self._settings.backlog)]
+            self._listeners = [listeners.bind(Tcp(self.host, self.port), SocketOptions(self._settings.backlog))]
             self.port = self._listeners[0].port
             LOGGER.info("Started server process [%d]", os.getpid())
             LOGGER.info("Listening on %s", self._listeners[0].url(self._settings.scheme))

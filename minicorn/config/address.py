@@ -48,7 +48,8 @@ class Named(Value):
         return f"fd://{self.name}"
 
 
-Address = Tcp | Unix | Descriptor | Named
+Bindable = Tcp | Unix | Descriptor  # without a service manager
+Address = Bindable | Named
 
 
 def parse_port(text: str) -> int:

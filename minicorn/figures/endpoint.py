@@ -10,8 +10,6 @@ from minicorn.system import activation, listeners
 from minicorn.system.listeners import Listener
 from minicorn.system.systemd import ServiceManager
 
-BACKLOG = 64
-
 
 def open_endpoint(
     settings: Settings, manager: ServiceManager, left: list[tuple[int, str, tuple[int, int] | None]]
@@ -25,7 +23,7 @@ def open_endpoint(
         listeners.close_all(before)
         return None
     try:
-        endpoint = before[0] if before else activation.open_endpoint(settings.monitor, manager, BACKLOG)
+        endpoint = before[0] if before else activation.open_endpoint(settings.monitor, manager)
     except ConfigError as error:
         raise ConfigError(f"--monitor: {error}") from error
     if not (settings.monitor_allow or _is_private(endpoint)):

@@ -12,11 +12,11 @@ import os
 import socket
 import stat
 
-from minicorn.config.address import Address, Descriptor, Named, Unix
+from minicorn.config.address import Address, Bindable, Descriptor, Named, Tcp, Unix
 from minicorn.config.settings import Settings
 from minicorn.errors import ConfigError
 from minicorn.system import listeners, systemd
-from minicorn.system.listeners import Listener
+from minicorn.system.listeners import Listener, SocketOptions
 from minicorn.system.systemd import Passed, ServiceManager
 
 # Most listeners: a connection that is handed off tells in one byte by which it came
@@ -49,11 +49,11 @@ def open_all(settings: Settings, manager: ServiceManager) -> list[Listener]:
     return opened
 
 
-def open_endpoint(address: Address, manager: ServiceManager, backlog: int) -> Listener:
+def open_endpoint(address: Address, manager: ServiceManager) -> Listener:
     """The monitor's listener; BindError or ConfigError when it cannot be had."""
     if isinstance(address, Named):
         return _adopt_unit(_find(address, manager.passed)[0])
-    return listeners.bind(address, backlog)
+    return listeners.bind(address)
 
 
 def _is_served(passed: Passed, settings: Settings) -> bool:
@@ -62,14 +62,14 @@ def _is_served(passed: Passed, settings: Settings) -> bool:
     return not monitors and not passed.name.startswith(systemd.KEPT)
 
 
-def _open(address: Address, kept: dict[str, Passed], settings: Settings, manager: ServiceManager) -> Listener:
+def _open(address: Bindable, kept: dict[str, Passed], settings: Settings, manager: ServiceManager) -> Listener:
     """The listener that was kept for `address`, or else a new one, to be kept from now on."""
     name = systemd.kept_name(str(address)) if kept or manager.keeps else ""
     before = kept.get(name)
     if before is not None and _has_its_path(address):
         del kept[name]
         return Listener(socket.socket(fileno=before.fd), path=_path(address))
-    listener = listeners.bind(address, settings.backlog, settings.reuse_port, settings.addresses)
+    listener = listeners.bind(address, _socket_options(address, settings))
     if manager.keeps and not isinstance(address, Descriptor):
         listener.made = None  # its path outlives us with it
         if before is not None:
@@ -79,11 +79,17 @@ def _open(address: Address, kept: dict[str, Passed], settings: Settings, manager
     return listener
 
 
-def _path(address: Address) -> str:
+def _socket_options(address: Bindable, settings: Settings) -> SocketOptions:
+    """How to listen on `address`: where another has IPv4's clients of the same port, for those of IPv6 alone."""
+    ports = [other.port for other in settings.addresses if isinstance(other, Tcp) and ":" not in other.host]
+    return SocketOptions(settings.backlog, settings.reuse_port, isinstance(address, Tcp) and address.port in ports)
+
+
+def _path(address: Bindable) -> str:
     return os.path.abspath(address.path) if isinstance(address, Unix) else ""
 
 
-def _has_its_path(address: Address) -> bool:
+def _has_its_path(address: Bindable) -> bool:
     """Whether clients still find the socket: somebody may have removed a Unix socket's name."""
     try:
         return not isinstance(address, Unix) or stat.S_ISSOCK(os.stat(address.path).st_mode)

@@ -11,8 +11,9 @@ import os
 import socket
 import stat
 
-from minicorn.config.address import Address, Descriptor, Named, Tcp, Unix
+from minicorn.config.address import Address, Bindable, Descriptor, Tcp, Unix
 from minicorn.errors import ConfigError
+from minicorn.record import Value
 from minicorn.system import rights
 
 
@@ -20,6 +21,17 @@ class BindError(ConfigError, OSError):
     """An address that cannot be listened on."""
 
     __str__ = Exception.__str__  # OSError's would print an errno
+
+
+class SocketOptions(Value):
+    """How a socket listens."""
+
+    backlog: int = 64  # connections that the system queues for us, as listen(2) is told
+    reuse_port: bool = False  # another server may listen on the same port (SO_REUSEPORT)
+    ipv6_only: bool = False  # an IPv6 address takes no client of IPv4 (IPV6_V6ONLY)
+
+
+DEFAULT = SocketOptions()
 
 
 class Listener:
@@ -80,19 +92,14 @@ def adopt(fd: int, host: str, made: tuple[int, int] | None, number: int) -> List
     return listener
 
 
-def bind(address: Address, backlog: int, reuse_port: bool = False, others: tuple[Address, ...] = ()) -> Listener:
-    """A listener on `address`; BindError, in one line, when it cannot be had.
-
-    `reuse_port`: another server may listen on the same port (SO_REUSEPORT). `others`: addresses that we listen on
-    too; where one of them has IPv4's clients of the same port, IPv6's alone are taken (IPV6_V6ONLY)."""
+def bind(address: Bindable, options: SocketOptions = DEFAULT) -> Listener:
+    """A listener on `address`; BindError, in one line, when it cannot be had."""
     try:
         if isinstance(address, Tcp):
-            return _bind_tcp(address, backlog, reuse_port, others)
+            return _bind_tcp(address, options)
         if isinstance(address, Unix):
-            return _bind_unix(address, backlog)
-        if isinstance(address, Named):
-            raise BindError(f"cannot listen on {address}: no service manager has passed it")
-        return _inherit(address, backlog)
+            return _bind_unix(address, options)
+        return _inherit(address, options)
     except BindError:
         raise
     except OSError as error:
@@ -104,7 +111,7 @@ def check(address: Address) -> None:
     what a service manager would pass is not looked for."""
     try:
         if isinstance(address, Tcp):
-            _open_tcp(address).close()
+            _open_tcp(address, DEFAULT).close()
         elif isinstance(address, Unix):
             temporary = _beside(_place(address))
             with socket.socket(socket.AF_UNIX) as trial:
@@ -120,19 +127,6 @@ def check(address: Address) -> None:
 def _fault(address: Address, error: OSError) -> BindError:
     reason = "the address is in use" if error.errno == errno.EADDRINUSE else error.strerror or error
     return BindError(f"cannot listen on {address}: {reason}")
-
-
-def bind_all(addresses: tuple[Address, ...], backlog: int, reuse_port: bool = False) -> list[Listener]:
-    """Listeners on all `addresses`, or none and a BindError."""
-    listeners: list[Listener] = []
-    try:
-        for address in addresses:
-            listeners.append(bind(address, backlog, reuse_port, addresses))
-            listeners[-1].number = len(listeners) - 1
-    except BindError:
-        close_all(listeners)
-        raise
-    return listeners
 
 
 def close_all(listeners: list[Listener]) -> None:
@@ -155,26 +149,25 @@ def resolve(address: Tcp) -> tuple[socket.AddressFamily, tuple[object, ...]]:
     return family, name
 
 
-def _bind_tcp(address: Tcp, backlog: int, reuse_port: bool, others: tuple[Address, ...]) -> Listener:
-    listening = _open_tcp(address, reuse_port, others)
+def _bind_tcp(address: Tcp, options: SocketOptions) -> Listener:
+    listening = _open_tcp(address, options)
     try:
-        listening.listen(backlog)
+        listening.listen(options.backlog)
     except OSError:
         listening.close()
         raise
     return Listener(listening)
 
 
-def _open_tcp(address: Tcp, reuse_port: bool = False, others: tuple[Address, ...] = ()) -> socket.socket:
+def _open_tcp(address: Tcp, options: SocketOptions) -> socket.socket:
     """A socket that is bound, and does not listen yet."""
     family, name = resolve(address)
     opened = socket.socket(family, socket.SOCK_STREAM)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse_port:
+        if options.reuse_port:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        ports = [other.port for other in others if isinstance(other, Tcp) and ":" not in other.host]
-        if family == socket.AF_INET6 and address.port in ports:
+        if family == socket.AF_INET6 and options.ipv6_only:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         opened.bind(name)
     except OSError:
@@ -183,7 +176,7 @@ def _open_tcp(address: Tcp, reuse_port: bool = False, others: tuple[Address, ...
     return opened
 
 
-def _bind_unix(address: Unix, backlog: int) -> Listener:
+def _bind_unix(address: Unix, options: SocketOptions) -> Listener:
     """Probe by connect, bind a temporary name, rename: no moment without a socket at the path."""
     path = _place(address)
     if os.path.lexists(path):
@@ -194,7 +187,7 @@ def _bind_unix(address: Unix, backlog: int) -> Listener:
     listening = socket.socket(socket.AF_UNIX)
     try:
         listening.bind(temporary)
-        listening.listen(backlog)
+        listening.listen(options.backlog)
         os.rename(temporary, path)
     except OSError:
         listening.close()
@@ -218,11 +211,11 @@ def _beside(path: str) -> str:
     return f"{path}.{os.getpid()}"
 
 
-def _inherit(address: Descriptor, backlog: int) -> Listener:
+def _inherit(address: Descriptor, options: SocketOptions) -> Listener:
     if address.fd <= 2:
         raise BindError(f"cannot listen on {address}: that is a standard stream")
     inherited = socket.socket(fileno=address.fd)
     if not inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        inherited.listen(backlog)
+        inherited.listen(options.backlog)
     inherited.set_inheritable(False)
     return Listener(inherited)

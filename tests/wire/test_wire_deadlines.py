@@ -166,7 +166,7 @@ def test_who_reads_slowly_gets_everything(serve):
 def test_who_reads_steadily_is_not_dropped_though_the_system_has_no_room_for_more(serve, tmp_path, monkeypatch, answer):
     """Of a Unix socket's buffer three quarters must be free, which takes this client 2.5 s."""
     monkeypatch.setattr(outbox, "FULL", 2**20)
-    server = serve(answer, bound=listeners.bind(Unix(str(tmp_path / "socket")), 16), send_timeout=0.7)
+    server = serve(answer, bound=listeners.bind(Unix(str(tmp_path / "socket"))), send_timeout=0.7)
     client = server.connect()
     client.send(client.render("/large", version="HTTP/1.0"))
     pause = threading.Event()

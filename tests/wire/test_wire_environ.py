@@ -226,7 +226,7 @@ def test_an_ipv6_listener(serve, recorder):
 
 @pytest.fixture
 def unix(serve, recorder, tmp_path):
-    listener = listeners.bind(Unix(str(tmp_path / "socket")), 16)
+    listener = listeners.bind(Unix(str(tmp_path / "socket")))
     return serve(recorder, bound=listener)
 
 
@@ -247,7 +247,7 @@ def test_server_name_and_port_are_never_empty(unix, recorder):
 
 def test_a_worker_leaves_the_path_and_the_queue_to_the_one_who_bound_them(serve, recorder, tmp_path):
     path = str(tmp_path / "socket")
-    listener = listeners.bind(Unix(path), 16)
+    listener = listeners.bind(Unix(path))
     with listener.socket.dup() as parents:
         server = serve(recorder, bound=listener)
         assert server.ask().status == 200

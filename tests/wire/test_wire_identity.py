@@ -118,7 +118,7 @@ def test_contradictions_and_nonsense_are_refused_and_nothing_behind_them_is_read
 
 def test_a_unix_socket_is_trusted_by_default_and_by_name(serve, app, environs, tmp_path):
     for number, trusted in enumerate(["127.0.0.1,::1,unix", "127.0.0.1"]):
-        listener = listeners.bind(Unix(str(tmp_path / f"{number}.sock")), 16)
+        listener = listeners.bind(Unix(str(tmp_path / f"{number}.sock")))
         serve(app, bound=listener, forwarded_allow_ips=trusted).ask("/", *SAID)
     assert [environ["REMOTE_ADDR"] for environ in environs] == ["203.0.113.7", ""]
 

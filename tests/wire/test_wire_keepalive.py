@@ -215,7 +215,7 @@ def test_two_pipelines_take_turns(serve):
 
 def test_what_is_pipelined_beyond_measure_stays_with_the_client(serve):
     """Nothing else bounds the memory that a client which does not wait can take."""
-    listener = listeners.bind(Tcp("127.0.0.1", 0), 16)
+    listener = listeners.bind(Tcp("127.0.0.1", 0))
     listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
     pause = threading.Event()
 

@@ -115,7 +115,7 @@ def test_a_connection_that_is_taken_over_is_secure_still(serve):
     from minicorn.serving.reception import Reception
     from minicorn.system.listeners import bind
 
-    listener = bind(Tcp("127.0.0.1", 0), 1)
+    listener = bind(Tcp("127.0.0.1", 0))
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     settings = Settings(proxy_protocol="auto")
