@@ -129,7 +129,8 @@ class Server:
         try:
             self._open()
             _SERVERS.add(self)
-            self.acquire()
+            if self._helper is not None:
+                self._helper.begin()
             try:
                 while not self.should_exit:
                     self._loop.step(TICK, self._dispatch)
@@ -289,8 +290,10 @@ class Server:
             began, unsent = time.monotonic(), connection.unsent
             self._page.extend(patience)
             self.release()
-            writable = poller.wait(connection.fd, poller.WRITE, patience)
-            self.acquire()
+            try:
+                writable = poller.wait(connection.fd, poller.WRITE, patience)
+            finally:
+                self.acquire()
             if not writable and connection.unsent >= unsent:
                 raise ClientGone(f"it took nothing of its reply for {patience:g} s")
             connection.outbox.flush()

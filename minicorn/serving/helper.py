@@ -30,7 +30,7 @@ class Helper:
         with the lock held."""
         self._patience = patience
         self._help = help
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # which no other thread than its holder can release
         self._call = threading.Lock()  # held by nobody else: to wait on it is to sleep
         self._call.acquire()
         self._left_at = 0.0  # when the main thread went into the application; 0: it is here
@@ -42,6 +42,10 @@ class Helper:
 
     # The main thread
 
+    def begin(self) -> None:
+        """The main thread is here, outside the application: the connections are its own."""
+        self._lock.acquire()
+
     def release(self) -> None:
         """The application is about to be called: hands off the connections."""
         self._left_at = time.monotonic()
@@ -50,10 +54,20 @@ class Helper:
             self._wake()
 
     def acquire(self) -> None:
-        """The application has returned: the connections are ours again."""
+        """The application has returned: the connections are ours again.
+
+        What a handler of the application's raises for a signal on the way may leave us without: then this is called
+        again. It does nothing where they are ours.
+        """
+        if not self._left_at:
+            return
         try:
             self._lock.acquire()
-        except BaseException:  # a signal's handler of the application's has raised as we waited for the helper
+        except BaseException:
+            try:
+                self._lock.release()  # the handler was called just after we had it
+            except RuntimeError:
+                pass  # as we waited for the helper
             self._lock.acquire()
             raise
         finally:

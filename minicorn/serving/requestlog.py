@@ -36,7 +36,9 @@ class Stopwatch:
 
     def acquire(self) -> None:
         self._gateway.acquire()
-        self.inside += time.monotonic() - self._left
+        if self._left:  # else we have been asked again, as after an error
+            self.inside += time.monotonic() - self._left
+            self._left = 0.0
 
 
 class RequestLog:

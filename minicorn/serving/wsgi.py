@@ -200,6 +200,7 @@ class Exchange:
         except ClientGone:
             raise
         except BaseException as error:  # SystemExit and its kin are an application's error, no order to us
+            gateway.acquire()  # if what a signal's handler has raised has kept us from it
             if isinstance(error, KeyboardInterrupt) and _is_interruptible():
                 raise
             self._fail(error)

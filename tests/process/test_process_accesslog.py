@@ -250,6 +250,7 @@ def test_the_error_page_of_an_application_that_has_raised_has_its_size(start: St
     (found,) = entries(log, 1)
     size = len("500 Internal Server Error\n") if method == "GET" else 0
     assert (found["http.response.status_code"], found["http.response.body.size"]) == (500, size)
+    assert float(str(found["minicorn.duration.write"])) >= 0, "what it took before it raised counts once"
 
 
 @pytest.mark.parametrize("path", ["/", "/missing"])

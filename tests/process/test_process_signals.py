@@ -32,6 +32,17 @@ def give_up(signum, frame):
     raise TimeoutError("too late")
 
 signal.signal(signal.SIGALRM, give_up)
+BLOCK = bytes(1_000_000)
+
+def app(environ, start_response, plain=app):
+    # As plain.py, and a reply without an end, with half a second to be sent
+    if environ["PATH_INFO"] not in ("/given", "/written"):
+        return plain(environ, start_response)
+    write = start_response("200 OK", [])
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    while environ["PATH_INFO"] == "/written":
+        write(BLOCK)
+    return iter(lambda: BLOCK, None)
 """
 DEMO = ("minicorn.demo:app", "--bind", "127.0.0.1:0")
 
@@ -376,6 +387,19 @@ def test_a_signal_handler_of_the_applications_that_raises_between_requests_costs
     )
     connection.request("GET", "/")
     assert int(read(connection).text) == worker
+
+
+@pytest.mark.parametrize("path", ["/given", "/written"])
+def test_nor_does_one_that_raises_while_a_reply_waits_for_its_client(start: Starter, path: str) -> None:
+    start.write("alarmed.py", ALARMED)
+    server = start("alarmed:app")
+    server.send(path)
+    server.wait_log(rf"^ERROR: +GET {path}: the application raised\n(.+\n)+TimeoutError: too late$")
+    connection = server.connect()
+    for _ in range(3):
+        connection.request("GET", "/")
+        assert read(connection).status == 200
+    assert server.log.text.count("ERROR") == 1
 
 
 def test_hup_soon_after_winch_brings_the_workers_back(start: Starter) -> None:
