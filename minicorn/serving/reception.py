@@ -32,7 +32,7 @@ class Reception:
         self._plain = not (prefaced or self.secure)
         self._context: ssl.SSLContext | None = None
         self._kind: type[PrefacedConnection]  # of connections that are not plain
-        if self.secure or settings.keyfile:
+        if self.secure or settings.keyfile or settings.cert_reqs != "none":
             from minicorn.serving import secured, tls  # OpenSSL, for those who use it
 
             self._context = tls.load(settings)

@@ -71,6 +71,8 @@ def load(settings: Settings) -> ssl.SSLContext:
     certificates, keys = settings.certfile, settings.keyfile
     if keys and len(keys) != len(certificates):
         raise ConfigError(f"{len(certificates)} --certfile and {len(keys)} --keyfile: give one key for each, or none")
+    if not certificates:
+        raise ConfigError("--cert-reqs needs --certfile: without TLS nobody shows a certificate")
     if settings.cert_reqs != "none" and settings.ca_certs is None:
         raise ConfigError("--cert-reqs needs --ca-certs: the authorities whose clients are let in")
     pairs = zip(certificates, keys or certificates, strict=True)

@@ -362,6 +362,7 @@ def test_a_server_that_stops_ends_with_close_notify(serve, pair):
         ({"certfile": ()}, "0 --certfile and 1 --keyfile"),
         ({"ciphers": "nonsense"}, "--ciphers 'nonsense'"),
         ({"cert_reqs": "required"}, "--cert-reqs needs --ca-certs"),
+        ({"cert_reqs": "optional", "certfile": (), "keyfile": ()}, "--cert-reqs needs --certfile"),
         ({"ca_certs": "none.pem"}, "--ca-certs none.pem: No such file"),
         ({"ca_certs": "{key}"}, "no certificates in PEM form"),
     ],
