@@ -73,6 +73,8 @@ def parse_address(text: str) -> Address:
         if not re.fullmatch(_NAME, number) or number[0] in "+-.0123456789":
             raise ValueError(text)
         return Named(number)
+    if not text:
+        raise ValueError("a variable that was not set is no wish to listen everywhere")
     host, colon, port = text.rpartition(":")
     if re.fullmatch(r"[0-9]+", text):
         raise ValueError("a port alone is written :8000")

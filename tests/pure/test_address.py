@@ -31,6 +31,8 @@ def test_an_address_is_what_it_names(text: str, address: Address) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "",
+        "tcp://",
         "h:",
         "h:x",
         "h:-1",

@@ -181,7 +181,7 @@ def test_a_good_value_is_taken(name: str, text: str, value: object) -> None:
 WRONG: dict[str, list[str]] = {
     "host": ["", "a\0b"],
     "port": ["", "-1", "65536", "http", "+80", "8_0", "80 ", "٣", "1e3", "99999999"],
-    "bind": ["nonsense:port", "::1:80", "unix:", "fd://", "fd://-x", "h:70000", "http://h:80"],
+    "bind": ["", "nonsense:port", "::1:80", "unix:", "fd://", "fd://-x", "h:70000", "http://h:80"],
     "workers": ["", "0", "-1", "1001", "two", "1.5", "AUTOMATIC"],
     "timeout": ["", "-1", "nan", "inf", "-inf", "soon", "30s", "1e10"],
     "boot_timeout": ["0", "-1", "nan", "never"],
