@@ -117,17 +117,17 @@ class ChunkedDecoder:
 
     def _content(self, position: int, content: bytearray) -> int:
         available = len(self._buffer) - position
-        if self._left > 2 and available:
+        if self._left > 2:
             step = min(available, self._left - 2)
             content += memoryview(self._buffer)[position : position + step]
             self._left -= step
             return step
-        if self._left == 2 and available >= 2:
-            if self._buffer[position : position + 2] != b"\r\n":
-                raise ProtocolError(400, "chunk longer than its size")
-            self._left = -1
-            return 2
-        return 0
+        if available < 2:
+            return 0
+        if self._buffer[position : position + 2] != b"\r\n":
+            raise ProtocolError(400, "chunk longer than its size")
+        self._left = -1
+        return 2
 
     def _trailer(self, position: int) -> int:
         length = self._line(position, grammar.MAX_TRAILERS)

@@ -52,7 +52,7 @@ VERSION = Rare(r"HTTP/([0-9])\.[0-9]")
 NOT_IN_HEADS = Rare(rb"(?<!\r)\n|\r(?=[^\n])|[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 # RFC 9110 8.6: ASCII digits alone, so neither "+10" nor "1_0"; 18 digits are beyond any body
-CONTENT_LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
+CONTENT_LENGTH = re.compile(r"[0-9]{1,18}")
 
 # RFC 9110 7.2, RFC 3986 3.2.2 and 3.2.3: host [":" port], without userinfo; an empty host is legal
 HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]++\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*+)(?::[0-9]{0,5})?")

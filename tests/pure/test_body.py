@@ -97,7 +97,7 @@ def test_chunks_are_joined(wire: bytes, content: bytes) -> None:
 
 @pytest.mark.parametrize(
     "extension",
-    [b";a", b";a=b", b';a="b; c"', b" ; a = b", b"\t;a;b;c=d", b';a="\\"\xe9"'],
+    [b";a", b";a=b", b';a="b; c"', b" ; a = b", b"\t;a;b;c=d", b';a="\\"\xe9"', b';a="\t !\\\t"'],
     ids=labels,
 )
 def test_chunk_extensions_are_ignored(extension: bytes) -> None:
@@ -183,6 +183,8 @@ def test_a_bare_carriage_return_in_a_chunked_body_is_refused(wire: bytes) -> Non
         b"5;\xe9",
         b"5;\0",
         b"5;a=\x7f",
+        b'5;a="\x7f"',
+        b'5;a="\\\x7f"',
         b"5;a\x0bb",
         b"5\xa0",
         b"\x855",
@@ -251,12 +253,25 @@ def test_a_chunk_line_is_bounded() -> None:
         ChunkedDecoder(0).feed(b"1;" + b"e" * (grammar.MAX_CHUNK_LINE - 2))
 
 
+def test_a_chunk_line_is_measured_from_its_beginning() -> None:
+    wire = b"3e8\r\n" + b"x" * 1000 + b"\r\n1\r\ny\r\n0\r\n\r\n"
+    assert feed(ChunkedDecoder(0), wire[:1009], wire[1009:]) == (b"x" * 1000 + b"y", b"")
+    assert feed(ChunkedDecoder(0), wire[:-3], wire[-3:]) == (b"x" * 1000 + b"y", b"")
+
+
 def test_all_chunk_extensions_together_are_bounded() -> None:
     one = extended(1003) + b"x\r\n"  # 1,000 bytes of extension
     allowed = grammar.MAX_CHUNK_EXTENSIONS // 1000
     assert feed(ChunkedDecoder(0), one * allowed + b"0\r\n\r\n") == (b"x" * allowed, b"")
     with pytest.raises(ProtocolError, match="400"):
         ChunkedDecoder(0).feed(one * (allowed + 1))
+    left = grammar.MAX_CHUNK_EXTENSIONS % 1000
+    assert feed(ChunkedDecoder(0), one * allowed + extended(left + 3) + b"x\r\n0\r\n\r\n") == (
+        b"x" * (allowed + 1),
+        b"",
+    )
+    with pytest.raises(ProtocolError, match="400"):
+        ChunkedDecoder(0).feed(one * allowed + extended(left + 4))
 
 
 def test_all_trailers_together_are_bounded() -> None:
@@ -265,6 +280,10 @@ def test_all_trailers_together_are_bounded() -> None:
     assert feed(ChunkedDecoder(0), b"0\r\n" + line * allowed + b"\r\n") == (b"", b"")
     with pytest.raises(ProtocolError, match="400"):
         ChunkedDecoder(0).feed(b"0\r\n" + line * (allowed + 1))
+    last = b"X: " + b"x" * (grammar.MAX_TRAILERS % len(line) - 5)
+    assert feed(ChunkedDecoder(0), b"0\r\n" + line * allowed + last + b"\r\n\r\n") == (b"", b"")
+    with pytest.raises(ProtocolError, match="400"):
+        ChunkedDecoder(0).feed(b"0\r\n" + line * allowed + last + b"x\r\n")
     with pytest.raises(ProtocolError, match="400"):
         ChunkedDecoder(0).feed(b"0\r\nX: " + b"x" * grammar.MAX_TRAILERS)
 
