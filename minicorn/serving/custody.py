@@ -79,7 +79,6 @@ class Custody:
                 if connection.wake(now):
                     self._loop.turns.append(connection)
                 self._loop.poll_for(connection)
-                self._loop.deadlines.note(connection)
 
     # Let go
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 from collections.abc import Iterator
 
 from minicorn.typed import TYPE_CHECKING
@@ -38,14 +37,12 @@ class FileWrapper:
             return None
         try:
             fd = self.filelike.fileno()
-            status = os.fstat(fd)
+            size = os.fstat(fd).st_size
             offset = self.filelike.tell()
-        except (OSError, ValueError):
+        except OSError:
             return None
-        # A size of 0 may be wrong: of files that are made as they are read (/proc) the system tells none
-        if not stat.S_ISREG(status.st_mode) or not status.st_size:
-            return None
-        return fd, offset, max(0, status.st_size - offset)
+        # Devices have none, and a size of 0 may be wrong: of what is made as it is read (/proc) the system tells none
+        return (fd, offset, max(0, size - offset)) if size else None
 
 
 class BlockWrapper(FileWrapper):

@@ -140,12 +140,13 @@ def test_what_has_a_files_descriptor_and_reads_otherwise_is_sent_as_it_reads(ser
     assert serve(serving(unpacked)).ask().body == CONTENT
 
 
-def test_a_file_class_of_the_applications_own_is_sent_as_it_reads(serve, path):
-    class Reversed(io.FileIO):
+@pytest.mark.parametrize(("kind", "source"), [(io.FileIO, str), (io.BufferedReader, io.FileIO)])
+def test_a_file_class_of_the_applications_own_is_sent_as_it_reads(serve, path, kind, source):
+    class Reversed(kind):
         def read(self, size=-1):
             return super().read(size)[::-1]
 
-    assert serve(serving(lambda: Reversed(path), block_size=len(CONTENT))).ask().body == CONTENT[::-1]
+    assert serve(serving(lambda: Reversed(source(path)), block_size=len(CONTENT))).ask().body == CONTENT[::-1]
 
 
 def test_an_object_with_read_alone_will_do(serve):
