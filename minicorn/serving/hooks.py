@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 
 from minicorn.config import configfile
@@ -84,7 +85,7 @@ def make_request(environ: WSGIEnvironment) -> SimpleNamespace:
 def run_hook(name: str, hook: Callable[..., object], *args: object) -> bool:
     """Call it; whether it went well. What it raises is logged with its name."""
     try:
-        hook(*args[: _takes(hook, len(args))])
+        hook(*args)
         return True
     except BaseException as error:  # SystemExit too: a hook does not end a server
         beyond = error.__traceback__ and error.__traceback__.tb_next  # without our own frame
@@ -92,10 +93,16 @@ def run_hook(name: str, hook: Callable[..., object], *args: object) -> bool:
         return False
 
 
-def _takes(hook: Callable[..., object], most: int) -> int:
-    """How many arguments to give: gunicorn's post_request may take two, three or four."""
-    code = getattr(hook, "__code__", None)
-    return min(most, code.co_argcount) if code and not code.co_flags & 0x04 else most
+def _count_arguments(hook: Callable[..., object]) -> int:
+    """How many arguments to give to post_request: gunicorn's may take two, three or four."""
+    import inspect  # dear: for this hook alone
+
+    signature = inspect.signature(hook)  # of what a decorator has wrapped; of a method without its self
+    for count in (4, 3):
+        with suppress(TypeError):
+            signature.bind(*range(count))
+            return count
+    return 2
 
 
 def run_file(settings: Settings) -> dict[str, object]:
@@ -118,6 +125,7 @@ class WorkerHooks:
         self.worker = make_worker(settings, os.getpid(), slot, os.getppid())
         self._request: SimpleNamespace | None = None
         self._answered = 0
+        self._told = _count_arguments(self._hooks["post_request"]) if "post_request" in self._hooks else 0
 
     def guard(self, name: str, *args: object) -> None:
         """Run the hook, if there is one; HookFailed when it raises."""
@@ -150,4 +158,4 @@ class WorkerHooks:
         self.worker.nr = self._answered  # which a hook may have made anything
         request, self._request = self._request or make_request(environ), None
         response = SimpleNamespace(status=status, status_code=int(status[:3]), headers=headers, sent=sent)
-        self.call("post_request", self.worker, request, environ, response)
+        self.call("post_request", *(self.worker, request, environ, response)[: self._told])
