@@ -24,7 +24,6 @@ _HEAD = struct.Struct("=BB?IddBB")
 _RECEIVE = INPUT_MOST + 1024
 # Datagrams where there is no sequenced packet (macOS)
 _KIND = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
-_FLAGS = socket.MSG_DONTWAIT | rights.CLOEXEC
 
 
 class Parcel(Value, quick=True):
@@ -48,10 +47,8 @@ class Parcel(Value, quick=True):
 
     @classmethod
     def unpack(cls, data: bytes) -> Parcel:
-        """Read what `pack` has written. ValueError for a message of another version."""
-        version, listener, secure, served, deadline, since, peer_size, port_size = _HEAD.unpack_from(data)
-        if version != VERSION:
-            raise ValueError(f"message of version {version}")
+        """Read what `pack` has written, in this version."""
+        _, listener, secure, served, deadline, since, peer_size, port_size = _HEAD.unpack_from(data)
         peer_end = _HEAD.size + peer_size
         port_end = peer_end + port_size
         peer, port = data[_HEAD.size : peer_end].decode(), data[peer_end:port_end].decode()
@@ -86,10 +83,11 @@ class Handoff:
         """Put it into the queue with a file beside it that has the input."""
         try:
             with open_scratch(buffering=0) as file:
-                file.write(parcel.input)
+                if file.write(parcel.input) < len(parcel.input):
+                    return False  # no room for all of it
                 return self._send([fd, file.fileno()], replace(parcel, input=b""))
         except OSError:
-            return False  # no room for it
+            return False  # no room for any
 
     def _send(self, fds: list[int], parcel: Parcel) -> bool:
         try:
@@ -103,22 +101,22 @@ class Handoff:
         while True:
             os.close(os.dup(self.fd))  # else it would be taken from the queue, and lost (MSG_CTRUNC)
             try:
-                data, ancillary, _, _ = self._taking.recvmsg(_RECEIVE, rights.room(2), _FLAGS)
+                data, ancillary, flags, _ = self._taking.recvmsg(_RECEIVE, rights.room(2), rights.CLOEXEC)
             except BlockingIOError:
                 return None
             descriptors = rights.unpack(ancillary)
-            if not descriptors:
-                continue  # MSG_CTRUNC: a thread of the application's was faster, and the connection is gone
-            sock = rights.as_socket(descriptors[0])
-            try:
-                parcel = Parcel.unpack(data)
-                if len(descriptors) > 1:
-                    with os.fdopen(descriptors[1], "rb") as file:
-                        file.seek(0)
-                        parcel = replace(parcel, input=file.read())
-                return sock, parcel
-            except ValueError:
-                sock.close()
+            # MSG_CTRUNC: a thread of the application's was faster, and the connection is gone, or what it has said.
+            # A message of another version may have any form
+            if flags & socket.MSG_CTRUNC or data[0] != VERSION:
+                for fd in descriptors:
+                    os.close(fd)
+                continue
+            sock, parcel = rights.as_socket(descriptors[0]), Parcel.unpack(data)
+            if len(descriptors) > 1:
+                with os.fdopen(descriptors[1], "rb") as file:
+                    file.seek(0)
+                    parcel = replace(parcel, input=file.read())
+            return sock, parcel
 
     def close(self) -> None:
         """Close this process's copies: the queue lives on in the others."""
