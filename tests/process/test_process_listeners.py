@@ -1,5 +1,6 @@
 """Addresses: several at once, Unix sockets, inherited descriptors, the environment; and the pid file."""
 
+import json
 import os
 import re
 import socket
@@ -189,7 +190,7 @@ def test_an_inherited_socket_is_served_and_neither_shut_down_nor_closed(start: S
         fd, port = ours.fileno(), ours.getsockname()[1]
         server = start("plain:app", "--bind", f"fd://{fd}", "--workers", "2", bind=False, pass_fds=(fd,))
         assert server.port == port
-        assert server.get("/").status == 200
+        assert json.loads(server.get("/child").text)["descriptors"] == [0, 1, 2]  # it came as one that is inherited
         server.hup()
         assert server.stop() == 0
         with socket.create_connection(("127.0.0.1", port), timeout=10):
