@@ -248,6 +248,14 @@ def test_process_titles_tell_who_is_who(start: Starter) -> None:
     wait_until(lambda: titles() == expected, "the titles are set")
 
 
+def test_the_arbiter_has_one_thread_whatever_is_on(start: Starter) -> None:
+    """A fork copies that thread alone, with whatever others had locked."""
+    start.write("minicorn.conf.py", "def child_exit(server, worker): pass")
+    server = start("plain:app", "--reload", "--monitor", "127.0.0.1:0", "--capture-output", "--access-logfile", "-")
+    assert server.get("/").status == 200
+    assert psutil.Process(server.pid).num_threads() == 1
+
+
 def test_a_retiring_worker_says_so_in_its_title(start: Starter) -> None:
     pytest.importorskip("setproctitle")
     server = start()
