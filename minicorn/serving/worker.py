@@ -89,7 +89,6 @@ class Worker:
         # After the handlers: faulthandler takes SIGABRT, and shows all stacks even when C code holds the GIL
         self._post.take_up()
         faulthandler.register(signals.STACKS, self._post.trace_fd, all_threads=True)
-        signal.siginterrupt(signals.STACKS, False)  # faulthandler does not ask for it
         self._set_title("booting")
         try:
             self._boot()

@@ -45,6 +45,18 @@ def app(environ, start_response, plain=app):
         write(BLOCK)
     return iter(lambda: BLOCK, None)
 """
+QUERY = """
+import ctypes, os
+from plain import ROUTES, app
+os.path.exists("answers") or os.mkfifo("answers")
+
+def query(environ):
+    answers = os.open("answers", os.O_RDWR)
+    open("asked", "w").close()
+    return str(ctypes.CDLL(None).read(answers, ctypes.create_string_buffer(1), 1))
+
+ROUTES["/query"] = query
+"""
 # An arbiter in small. It is not woken by what a child of its takes without handlers of its own; and each child that
 # has them hears of a TERM that is sent as soon as it is there
 FORKING = """
@@ -451,6 +463,21 @@ def test_other_signals_to_a_worker_are_harmless(start: Starter, signum: signal.S
     os.kill(worker, signum)
     assert server.get("/").text == str(worker)
     assert server.workers() == {worker}
+
+
+def test_signals_to_a_worker_cancel_nothing_that_a_c_library_waits_for(start: Starter) -> None:
+    """Most of them, as libpq, give up upon EINTR: the kernel is told to go on instead."""
+    start.write("query.py", QUERY)
+    server = start("query:app")
+    connection, worker = server.begin("/query")
+    wait_until((start.cwd / "asked").exists, "it asks")
+    process = psutil.Process(worker)
+    for signum in (SIGHUP, SIGUSR2, SIGUSR1, SIGUSR2, SIGTERM):  # USR2 is faulthandler's
+        slept = process.num_ctx_switches().voluntary
+        os.kill(worker, signum)
+        wait_until(lambda slept=slept: process.num_ctx_switches().voluntary > slept, "it goes on waiting")
+    (start.cwd / "answers").write_bytes(b".")
+    assert read(connection).text == "1"
 
 
 def test_quit_to_a_worker_ends_it_and_it_is_replaced(start: Starter) -> None:
