@@ -9,6 +9,7 @@ import tempfile
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -94,6 +95,7 @@ def test_what_the_socket_takes_is_not_kept(pair: Pair) -> None:
     outbox.send(b"hello")
     outbox.send(memoryview(b" world"))
     assert outbox.size == 0
+    assert not outbox._queue
     assert client.take_all(outbox) == b"hello world"
 
 
@@ -202,9 +204,31 @@ def test_small_blocks_beyond_a_mebibyte_lie_on_disk_too(pair: Pair) -> None:
         outbox.send(data := pattern(1000, seed=number))
         expected += data
         assert outbox.memory <= MEMORY_MOST + GATHERED
-    assert outbox.size > outbox.memory
+    assert outbox.size > outbox.memory > MEMORY_MOST - 2 * GATHERED
     assert client.take_all(outbox) == expected
     assert outbox.memory == 0
+
+
+def test_small_blocks_are_written_together(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox, client = pair
+    monkeypatch.setattr(os, "pwrite", write := mock.Mock(wraps=os.pwrite))
+    blocks = [pattern(MEMORY_MOST), *[pattern(1000, seed) for seed in range(500)]]
+    for block in blocks:
+        outbox.send(block)
+    assert 0 < write.call_count <= 500_000 / GATHERED
+    assert client.take_all(outbox) == b"".join(blocks)
+
+
+def test_what_is_written_in_part_is_sent_from_memory(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox, client = pair
+    data, write = pattern(2 * MIB), os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, piece, at: write(fd, piece[:1000], at))
+    outbox.send(data)
+    assert outbox.memory == outbox.size
+    monkeypatch.undo()
+    outbox.send(data[::-1])
+    assert outbox.size - outbox.memory == len(data)
+    assert client.take_all(outbox) == data + data[::-1]
 
 
 def test_an_emptied_outbox_holds_no_file(pair: Pair) -> None:
@@ -342,7 +366,17 @@ def test_whatever_is_sent_and_read_in_whatever_turn_the_order_is_kept(seed: int,
     assert client.take_all(outbox) == expected
 
 
-def test_a_file_that_was_cut_short_ends_the_reply(pair: Pair, tmp_path: Path) -> None:
+def without_sendfile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on some file systems."""
+    monkeypatch.setattr(os, "sendfile", mock.Mock(side_effect=OSError(errno.EINVAL, os.strerror(errno.EINVAL))))
+
+
+@pytest.mark.parametrize("read", [False, True], ids=["sent", "read"])
+def test_a_file_that_was_cut_short_ends_the_reply(
+    read: bool, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if read:
+        without_sendfile(monkeypatch)
     outbox, client = pair
     path = tmp_path / "shrinking"
     path.write_bytes(pattern(200_000))
@@ -356,10 +390,7 @@ def test_a_file_that_was_cut_short_ends_the_reply(pair: Pair, tmp_path: Path) ->
 def test_a_file_of_a_file_system_without_sendfile_is_read(
     pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*args: object) -> int:
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-
-    monkeypatch.setattr(os, "sendfile", refuse)
+    without_sendfile(monkeypatch)
     outbox, client = pair
     path = tmp_path / "file"
     path.write_bytes(pattern(200_000))
@@ -420,5 +451,6 @@ def test_a_closed_outbox_holds_nothing(pair: Pair, file: int) -> None:
     assert descriptors() == before
     assert outbox.size == 0
     assert not outbox.full
+    assert not outbox.flush()
     outbox.close()
     assert descriptors() == before
