@@ -248,15 +248,14 @@ class Exchange:
 
     def _send_whole(self, body: bytes) -> None:
         """Send all of the body; most are small and as long as their head says, and go with it in one piece."""
-        size = len(body)
-        if isinstance(body, bytes) and size < PIECE:
+        if isinstance(body, bytes) and (size := len(body)) < PIECE:
             head = self._begin(size)
             if size == head.length:
                 self._produced = size
                 self._hand_over(head.data + body)
                 self.broken, self.keep_alive = False, head.keep_alive
                 return
-        self._send(body, size)
+        self._send(body, len(body) if isinstance(body, bytes) else -1)
         self._conclude()
 
     def _send(self, data: bytes, known: int) -> None:
