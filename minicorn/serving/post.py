@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import sys
 
-from minicorn.errors import AppLoadError
+from minicorn.errors import AppLoadError, ExitCode
 from minicorn.figures.heartbeat import Page
 from minicorn.figures.idlemap import IdleMap
 from minicorn.logs import complaints
@@ -37,10 +38,25 @@ class Post(Value):
     failure: str = ""  # why the code of its generation cannot be loaded: it shows that, and does not try
 
     def take_up(self) -> None:
-        """Begin, in the child: its stack and its errors go where the arbiter looks, and it leads a process group."""
+        """Begin, in the child: its stack and its errors go where the arbiter looks, it leads a process group, and until
+        it is `ready` it ends with the arbiter: an import that hangs would keep the address from whoever starts next."""
         self.take_stack()
         complaints.collect(self.page.erred)
         spawn.lead_group()
+        signal.signal(signal.SIGIO, lambda signum, frame: self._end_with_arbiter())
+        signal.siginterrupt(signal.SIGIO, False)
+        self.channel.alert(True)
+        self._end_with_arbiter()  # which may have gone before
+
+    def ready(self) -> None:
+        """Say that it serves, or can fork; from now on it hears by itself when the arbiter has gone."""
+        self.channel.alert(False)
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
+        self.channel.send(channel.READY)
+
+    def _end_with_arbiter(self) -> None:
+        if self.channel.is_severed:
+            os._exit(ExitCode.APP)
 
     def take_stack(self) -> None:
         """Let faulthandler write where the arbiter looks; again after an import, since many applications enable it.

@@ -57,7 +57,7 @@ class Template:
         gc.freeze()  # a collection in a worker would write into every object it looks at, and copy its page
         self._post.page.idle(time.monotonic())
         self._post.page.promise(math.inf)  # whether it forks is seen by who is born
-        self._post.channel.send(channel.READY)
+        self._post.ready()
         self._obey(boot)
         return ExitCode.OK
 

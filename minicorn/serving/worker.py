@@ -103,7 +103,7 @@ class Worker:
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         self._set_title("ready")
         self._post.page.idle(time.monotonic())
-        self._post.channel.send(channel.READY)
+        self._post.ready()
         self._listen()  # whoever was told to retire while it booted takes no connection
         if not self._server.should_exit:
             self._server.serve()

@@ -8,7 +8,10 @@ Routine wishes go this way and not by signal, which could cancel a query in a C 
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import select
 import socket
 from collections import deque
 from collections.abc import Sequence
@@ -115,6 +118,19 @@ class Channel:
     def ask_sender(self) -> None:
         """Have the kernel say in `sender`, from now on, who sends."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+
+    def alert(self, wanted: bool) -> None:
+        """Have the kernel send this process SIGIO when something comes or the peer goes, or no more of that."""
+        fcntl.fcntl(self.fd, fcntl.F_SETOWN, os.getpid())
+        flags = fcntl.fcntl(self.fd, fcntl.F_GETFL)
+        fcntl.fcntl(self.fd, fcntl.F_SETFL, flags | os.O_ASYNC if wanted else flags & ~os.O_ASYNC)
+
+    @property
+    def is_severed(self) -> bool:
+        """Whether the peer has gone; nothing is read."""
+        poll = select.poll()
+        poll.register(self.fd, 0)
+        return bool(poll.poll(0))
 
     def open_gate(self) -> None:
         """Let a child go on that waits in `pass_gate`."""

@@ -117,6 +117,16 @@ def test_a_new_server_binds_while_an_orphan_is_busy(start: Starter) -> None:
     assert len(read(connection).body) == 500_000
 
 
+def test_a_new_server_binds_while_an_orphan_hangs_at_its_import(start: Starter) -> None:
+    """Nobody is left who would kill it for that."""
+    flags = ("--bind", f"127.0.0.1:{free_port()}")
+    start.write("site_app.py", "open('importing', 'w').close()" + HANGS_ON_IMPORT)
+    server = start("site_app:app", *flags, bind=False, ready=0)
+    wait_until((start.cwd / "importing").exists, "the worker imports")
+    server.kill_arbiter()
+    assert start("plain:app", *flags, bind=False).get("/").status == 200
+
+
 # Crashes
 
 
