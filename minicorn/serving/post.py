@@ -43,7 +43,7 @@ class Post(Value):
         self.take_stack()
         complaints.collect(self.page.erred)
         spawn.lead_group()
-        signal.signal(signal.SIGIO, lambda signum, frame: self._end_with_arbiter())
+        signal.signal(signal.SIGIO, self._end_with_arbiter)
         signal.siginterrupt(signal.SIGIO, False)
         self.channel.alert(True)
         self._end_with_arbiter()  # which may have gone before
@@ -51,10 +51,11 @@ class Post(Value):
     def ready(self) -> None:
         """Say that it serves, or can fork; from now on it hears by itself when the arbiter has gone."""
         self.channel.alert(False)
-        signal.signal(signal.SIGIO, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGIO) == self._end_with_arbiter:  # else it is the application's by now
+            signal.signal(signal.SIGIO, signal.SIG_DFL)
         self.channel.send(channel.READY)
 
-    def _end_with_arbiter(self) -> None:
+    def _end_with_arbiter(self, *_: object) -> None:
         if self.channel.is_severed:
             os._exit(ExitCode.APP)
 
