@@ -43,15 +43,16 @@ class Post(Value):
         self.take_stack()
         complaints.collect(self.page.erred)
         spawn.lead_group()
-        signal.signal(signal.SIGIO, self._end_with_arbiter)
-        signal.siginterrupt(signal.SIGIO, False)
-        self.channel.alert(True)
+        if signal.getsignal(signal.SIGIO) == signal.SIG_DFL:  # else it is the application's, which a template has
+            signal.signal(signal.SIGIO, self._end_with_arbiter)
+            signal.siginterrupt(signal.SIGIO, False)
+            self.channel.alert(True)
         self._end_with_arbiter()  # which may have gone before
 
     def ready(self) -> None:
         """Say that it serves, or can fork; from now on it hears by itself when the arbiter has gone."""
         self.channel.alert(False)
-        if signal.getsignal(signal.SIGIO) == self._end_with_arbiter:  # else it is the application's by now
+        if signal.getsignal(signal.SIGIO) == self._end_with_arbiter:  # else the import has set its own
             signal.signal(signal.SIGIO, signal.SIG_DFL)
         self.channel.send(channel.READY)
 

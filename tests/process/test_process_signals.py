@@ -465,13 +465,14 @@ def test_other_signals_to_a_worker_are_harmless(start: Starter, signum: signal.S
     assert server.workers() == {worker}
 
 
-def test_the_applications_own_handler_of_sigio_stays(start: Starter) -> None:
+@pytest.mark.parametrize("flags", [(), ("--preload",)])
+def test_the_applications_own_handler_of_sigio_stays(start: Starter, flags: tuple[str, ...]) -> None:
     """Until it is ready, a worker hears by that signal that the arbiter has gone."""
     start.write("notified.py", "import signal\nfrom plain import app\nsignal.signal(signal.SIGIO, lambda *_: None)\n")
-    server = start("notified:app")
-    (worker,) = server.workers()
-    os.kill(worker, signal.SIGIO)
-    assert server.get("/").text == str(worker)
+    server = start("notified:app", *flags)
+    worker = server.get("/").text
+    os.kill(int(worker), signal.SIGIO)
+    assert server.get("/").text == worker
 
 
 def test_signals_to_a_worker_cancel_nothing_that_a_c_library_waits_for(start: Starter) -> None:
