@@ -96,6 +96,16 @@ def test_the_template_holds_neither_port_nor_queue(start: Starter) -> None:
     wait_until(lambda: sockets() == 1, "its channel alone is left, the last order is carried out")
 
 
+def test_what_the_import_starts_has_its_signals(start: Starter) -> None:
+    """What a terminal sends means nothing to a template, but must not be ignored by others for that."""
+    start.write(
+        "starts.py",
+        "import plain\nTOLD = plain.tell_child({})\nplain.ROUTES['/told'] = lambda _: TOLD\napp = plain.app",
+    )
+    told = json.loads(start("starts:app", "--preload").get("/told").text)
+    assert (told["blocked"], told["ignored"]) == ("0" * 16, "0" * 16)
+
+
 def test_workers_differ_in_what_must_not_be_shared(start: Starter) -> None:
     start.write("state_app.py", STATE)
     check_that_they_differ(preloaded(start, "state_app:app", 3), 3)
