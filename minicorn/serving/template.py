@@ -18,6 +18,7 @@ import contextlib
 import gc
 import math
 import os
+import signal
 import time
 from collections.abc import Callable
 
@@ -52,6 +53,9 @@ class Template:
         except BaseException as error:  # SystemExit too: `exit(3)` at import is a failed boot
             self._post.fail(explain(error))
             return ExitCode.APP
+        # TERM to all at once, as systemd sends it by default and Heroku does, is the arbiter's to obey. Not before:
+        # what multiprocessing forks in the import is ended by it
+        signal.signal(signal.SIGTERM, lambda signum, frame: None)
         self._set_title("ready")
         gc.collect()
         gc.freeze()  # a collection in a worker would write into every object it looks at, and copy its page

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from signal import SIGHUP, SIGKILL, SIGSTOP, SIGUSR1, SIGUSR2
+from signal import SIGHUP, SIGKILL, SIGSTOP, SIGTERM, SIGUSR1, SIGUSR2
 
 import pytest
 from harness import Server, Starter, descriptors, is_alive, read, wait_until
@@ -297,6 +297,16 @@ def test_killing_templates_and_workers_again_and_again_ends_well(start: Starter)
     wait_until(lambda: len(workers(server)) == 3 and template(server) in server.workers(), "it converges", 30)
     wait_until(lambda: server.get().status == 200, "it answers")
     wait_until(lambda: server.family() == {server.pid, template(server), *workers(server)}, "nobody else is left")
+
+
+def test_term_to_all_processes_is_an_ordinary_end(start: Starter) -> None:
+    """As systemd sends it where a unit does not say KillMode=mixed, and Heroku in any order."""
+    server = preloaded(start)
+    for pid in (template(server), *workers(server)):
+        os.kill(pid, SIGTERM)
+    server.wait_log("has retired")  # before the arbiter hears of it
+    assert server.stop() == 0
+    assert "ERROR" not in server.log.finish()
 
 
 def test_a_stopped_template_does_not_hold_up_the_end(start: Starter) -> None:
