@@ -366,7 +366,7 @@ class Server:
             connection.close()
         if self.process.poll() is None:
             assert self.stop() == 0, self.log.text
-        wait_until(lambda: not self.family(), f"no process survives:\n{self.log.text}", 5)
+        wait_until(lambda: not self.family(), f"no process survives:\n{self.log.text}")
         if self.process.returncode >= 0 and self._heartbeats is not None:
             assert not self._heartbeats.exists(), "the heartbeat directory is left"
 

@@ -13,7 +13,7 @@ from signal import SIGKILL, SIGUSR1
 
 import pytest
 from cages import cage
-from harness import Server, Starter, wait_until
+from harness import Server, Starter, read, wait_until
 
 # All atoms but those that tell of time and process
 SAME = "|".join(f"%({atom})s" for atom in ["h", "l", "u", "r", "s", "m", "U", "q", "H", "b", "B", "f", "a"])
@@ -324,12 +324,12 @@ def test_who_is_refused_is_told_by_a_trusted_proxy(start: Starter) -> None:
 
 def test_a_request_that_waits_too_long_for_a_worker_has_its_line(start: Starter) -> None:
     log = start.cwd / "access.log"
-    server = serve(start, log, "--queue-timeout", "0.5")
-    held = server.send("/nap?1.5")
-    pages = server.heartbeats()
-    wait_until(lambda: b"/nap" in (pages / "1").read_bytes(), "the application has it in hand")
-    assert server.get("/late").status == 503
-    assert held.getresponse().status == 200
+    flags = ("--access-logfile", str(log), "--access-logformat", "json", "--queue-timeout", "0.5")
+    server = start("plain:app", *flags)
+    held, late = server.hold(), server.send("/late")
+    time.sleep(0.7)  # what it waits, at least
+    server.release()
+    assert (read(held).status, read(late).status) == (200, 503)
     found = next(each for each in entries(log, 2) if each["url.path"] == "/late")
     assert (found["http.response.status_code"], found["error.type"]) == (503, "503")
     assert float(str(found["minicorn.duration.queue"])) > 0.5

@@ -112,6 +112,7 @@ def test_reload_while_a_roll_runs_waits_for_the_next(start: Starter) -> None:
     first = subprocess.Popen([*CTL, "--pid", str(server.pid), "reload", "--wait"], env=environment())
     second = ctl(server, "reload", "--wait")
     assert (first.wait(), second.returncode) == (0, 0)
+    server.wait_log("workers replaced")
     assert server.log.text.count("workers replaced") in (1, 2)
 
 
@@ -307,5 +308,6 @@ def look_and_tell(server: Server) -> None:
     assert ctl_as(0, "reload", "--wait").stdout == "generation 2 serves\n"
     assert "no minicorn of yours has the pid" in ctl_as(STRANGER, "status").stderr
     monitor = int(server.wait_log(r"Monitor on http://127\.0\.0\.1:(\d+)")[1])
-    assert server.get("/ready", at=monitor).text == "ready\n"
-    assert 'minicorn_workers{state="idle"} 2' in server.get("/metrics", at=monitor).text
+    wait_until(lambda: server.get("/ready", at=monitor).text == "ready\n", "the monitor sees that it serves")
+    idle = 'minicorn_workers{state="idle"} 2'
+    wait_until(lambda: idle in server.get("/metrics", at=monitor).text, "the monitor sees the new workers")

@@ -6,9 +6,9 @@ import re
 import time
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 
-import psutil
 import pytest
 from harness import Starter, free_port, read, wait_until
+from test_process_counting import look
 
 # Hangs in the way its path says: the function, and the text of the line or lines
 HANGS = {
@@ -50,7 +50,7 @@ def test_a_worker_that_is_killed_while_idle_is_said_to_have_been_idle(start: Sta
         server.get("/")
     (worker,) = server.workers()
     # Its client has the reply before it has made its note of it
-    wait_until(lambda: psutil.Process(worker).status() == psutil.STATUS_SLEEPING, "it waits for clients")
+    wait_until(lambda: look(server).totals.requests == requests, "it has counted them")
     os.kill(worker, SIGKILL)
     line = server.wait_log(rf"^.*worker {worker} .*SIGKILL.*$")[0]
     assert "idle for" in line

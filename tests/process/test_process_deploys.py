@@ -193,7 +193,7 @@ def test_a_first_start_of_broken_code_ends_with_3_and_one_traceback(start: Start
     source, expected = BROKEN[name]
     start.write("site_app.py", source)
     server = start("site_app:app", "--workers", workers, ready=0)
-    assert server.wait(10) == 3
+    assert server.wait() == 3
     log = server.log.finish()
     assert len(re.findall(expected, log, re.MULTILINE)) == 1, log
     assert log.count("Traceback") <= 1, log

@@ -264,7 +264,7 @@ def test_an_arbiter_without_descriptors_tries_again(start: Starter, free: int) -
 def test_without_descriptors_a_monitor_that_has_died_comes_back_later(start: Starter) -> None:
     server = start(APP, "--monitor", "127.0.0.1:0")
     port = int(server.wait_log(r"Monitor on http://127\.0\.0\.1:(\d+)")[1])
-    assert server.get("/ready", at=port).status == 200
+    wait_until(lambda: server.get("/ready", at=port).status == 200, "the monitor knows that it serves")
     (monitor,) = server.workers() - {int(server.wait_log(r"worker (\d+) \(slot")[1])}
     leave_free(server.pid, 0)
     os.kill(monitor, SIGKILL)
@@ -303,8 +303,8 @@ def test_an_arbiter_that_cannot_fork_backs_off_and_tries_again(ordinary: Server)
     forbid_processes(ordinary.pid)
     ordinary.signal(SIGHUP)
     for delay in ("0.25", "0.5", "1"):
-        ordinary.wait_log(rf"the next try in {delay} s")
-    assert ordinary.log.text.count("cannot start a worker: Resource temporarily unavailable") == 4
+        told = ordinary.wait_log(rf"the next try in {delay} s")
+    assert told.string[: told.end()].count("cannot start a worker: Resource temporarily unavailable") == 4
     assert int(ordinary.get("/").text) in old
     assert len(descriptors(ordinary.pid)) <= len(before) + 4  # page, stack and trace of the slot
     allow_processes(ordinary.pid)

@@ -96,7 +96,7 @@ def test_cleaning_up_after_a_killed_tree_spares_a_live_servers_heartbeats(start:
     tree = killed.family()
     killed.kill_all()
     killed.wait()
-    wait_until(lambda: all(is_gone(pid) for pid in tree), "no zombie is left", 5)
+    wait_until(lambda: all(is_gone(pid) for pid in tree), "no zombie is left")
     assert left.exists()
     successor = start(APP, *flags)
     assert set(beats.iterdir()) == {spared, successor.heartbeats()}

@@ -39,7 +39,7 @@ def on_unix(start: Starter, path: Path, **options: object) -> Server:
 
 def refused(server: Server) -> str:
     """The line that a start which fails leaves."""
-    assert server.wait(10) == 1, server.log.text
+    assert server.wait() == 1, server.log.text
     (line,) = server.log.finish().splitlines()
     return line
 
@@ -255,7 +255,7 @@ def test_the_pid_file_stands_while_the_server_runs(start: Starter) -> None:
 def test_no_pid_file_is_written_when_the_address_is_in_use(start: Starter) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         flags = ("--bind", f"127.0.0.1:{taken.getsockname()[1]}", "--pid", "server.pid")
-        assert start("plain:app", *flags, ready=0, bind=False).wait(10) == 1
+        assert start("plain:app", *flags, ready=0, bind=False).wait() == 1
     assert not (start.cwd / "server.pid").exists()
 
 

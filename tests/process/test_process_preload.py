@@ -260,6 +260,7 @@ def test_an_upgrade_takes_template_and_workers_over_and_rolls(start: Starter) ->
     server.wait_log(r"generation 2 serves: .* replaced")
     server.wait_log(rf"template {first} \(gen 1\) has ended")
     assert server.get().text.startswith("new")
+    wait_until(lambda: len(workers(server)) == 2, "the arbiter has adopted its workers")
     os.kill(min(workers(server)), SIGKILL)
     server.wait_ready(5)
     assert server.get().text.startswith("new")
@@ -327,7 +328,7 @@ def test_a_stop_during_the_import_is_not_held_up(start: Starter) -> None:
     start.write("slow.py", "import pathlib, time\npathlib.Path('importing').touch()\ntime.sleep(60)\n")
     server = start("slow:app", "--preload", ready=0)
     wait_until(lambda: (Path(start.cwd) / "importing").exists(), "the import has begun")
-    assert server.stop(timeout=5) in (0, 3)
+    assert server.stop() in (0, 3)
 
 
 # What does not survive a fork

@@ -65,11 +65,13 @@ def ask_all(server: Server, path: str, count: int) -> dict[int, str]:
 
 
 def refork(server: Server) -> None:
-    """Ask until a worker is warm enough, then wait until all are new."""
+    """Ask until a worker is warm enough, then wait until all are new, and the arbiter's children."""
+    count = len(workers(server))
     while "is promoted after" not in server.log.text:
         server.get()
     server.wait_log("generation 2 serves: ")
     server.wait_log(r"template \d+ \(gen 1\) has ended")
+    wait_until(lambda: len(workers(server)) == count, "the arbiter has adopted its workers")
 
 
 def pipes_of(pid: int) -> set[str]:

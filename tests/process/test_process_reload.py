@@ -196,7 +196,7 @@ def test_the_first_boot_waits_for_the_fix(start: Starter) -> None:
     write(start, "one", extra="x = (")
     server = serve(start)
     assert get(server).status == 500
-    assert "to show the error until" in server.log.text
+    server.wait_log("to show the error until")
     write(start, "two")
     wait_until(lambda: get(server).text == "two", "the fix is served")
 

@@ -117,7 +117,7 @@ def test_a_directory_that_another_one_takes_the_place_of_is_left_for_it(start: S
     (start.cwd / renamed).rename(start.cwd / "old")
     (start.cwd / renamed.replace("project", "new")).rename(start.cwd / renamed)
     await_word(server, "two")
-    assert f"created: {place}" in server.log.text
+    server.wait_log(f"created: {place}")
     write(start, "three", name="project/below/project.py")
     await_word(server, "three")
 

@@ -412,7 +412,7 @@ def test_term_to_a_worker_retires_it_and_it_is_replaced(start: Starter) -> None:
     server.release()
     assert len(read(connection).body) == 500_000
     server.wait_log(rf"worker {busy} .* has retired")
-    server.wait_log("is ready after", count=3, timeout=5)
+    server.wait_log("is ready after", count=3)
     assert len(server.workers() - {busy}) == 2
 
 

@@ -43,7 +43,7 @@ UNUSABLE = {
 
 def complaint(server: Server, code: int) -> str:
     """The one line that a failed start leaves besides what it had begun."""
-    assert server.wait(10) == code, server.log.text
+    assert server.wait() == code, server.log.text
     log = server.log.finish()
     lines = [line for line in log.splitlines() if not line.startswith("INFO:")]
     assert len(lines) == 1, log

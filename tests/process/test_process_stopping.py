@@ -200,7 +200,7 @@ def test_a_worker_that_cannot_listen_does_not_keep_the_others_from_leaving_well(
     with took(3.9):
         term(server)
         assert read(connection).text == HELD
-        wait_until(lambda: server.workers() == {deaf}, "the others have gone", 3.5)
+        wait_until(lambda: server.workers() == {deaf}, "the others have gone")
         assert server.wait() == 0
     assert busy in others
     assert all((start.cwd / f"exit-{pid}").exists() for pid in others)
