@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from minicorn.config.settings import Settings
-from minicorn.figures.heartbeat import private_idle_map, private_page
+from minicorn.figures.heartbeat import private_page
+from minicorn.figures.idlemap import private_idle_map
 from minicorn.serving.connection import APP, BODY, HEAD, IDLE, KEPT, REPLY, Connection
 from minicorn.serving.custody import Custody
 from minicorn.serving.handoff import Handoff
