@@ -1,5 +1,6 @@
 """The loop waits for clients so that nobody else has to: crowds, back-pressure, descriptors."""
 
+import errno
 import os
 import tempfile
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from minicorn.figures.heartbeat import private_page
+from minicorn.system.listeners import Listener
 
 BLOCK = os.urandom(65536)
 MIB = 2**20
@@ -96,6 +98,23 @@ def test_those_who_vanish_in_the_accept_queue_are_passed_over(serve):
     go.set()
     assert first.reply().body == b"ok"
     assert last.reply().body == b"ok"
+
+
+@pytest.mark.parametrize("code", [errno.ECONNABORTED, errno.EPROTO, errno.EMFILE])
+def test_an_accept_that_fails_is_tried_again(serve, monkeypatch, code):
+    """accept(2): a client may have gone before, or the system have no room; nobody else has to suffer for that."""
+    failed = []
+    accept = Listener.accept
+
+    def fail_once(listener):
+        if not failed:
+            failed.append(code)
+            raise OSError(code, os.strerror(code))
+        return accept(listener)
+
+    monkeypatch.setattr(Listener, "accept", fail_once)
+    assert serve(app).ask().body == b"ok"
+    assert failed
 
 
 # Back-pressure
