@@ -25,6 +25,7 @@ from minicorn.figures.usage import with_usage
 from minicorn.pool.rolls import Ending
 from minicorn.pool.standing import Stage, Standing
 from minicorn.record import Value
+from minicorn.system import process
 from minicorn.version import VERSION
 
 # Seconds between two looks at what becomes of a wish: what the arbiter stores in its page wakes nobody
@@ -60,6 +61,8 @@ class Target(Value):
         """Send a signal to the arbiter; gives where the server stood before. CommandFailed where that fails."""
         before = self.look().standing
         self.check()
+        if process.is_stopped(self.pid):  # it would obey later, at a SIGCONT, which takes TTIN and TTOU back
+            raise CommandFailed(f"the arbiter {self.pid} is stopped, and hears nothing: kill -CONT {self.pid}")
         try:
             os.kill(self.pid, signum)
         except OSError as error:

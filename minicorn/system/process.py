@@ -79,6 +79,14 @@ def read_parent(pid: int) -> int:
         return 0
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether it is held by SIGSTOP or its like, or by a debugger; False when the system does not tell."""
+    try:
+        return _read_stat(pid)[0] in ("T", "t")
+    except OSError:
+        return False
+
+
 def read_children(pid: int) -> set[int]:
     """The pids of its children; none where the system does not tell."""
     try:

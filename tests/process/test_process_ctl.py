@@ -17,6 +17,7 @@ from load import Load
 from minicorn.figures import survey
 from minicorn.figures.directory import Directory
 from minicorn.pool.standing import Standing
+from minicorn.system.process import is_stopped
 
 CTL = (sys.executable, "-m", "minicorn.ctl")
 
@@ -138,6 +139,17 @@ def test_scale_goes_up_and_down(start: Starter) -> None:
     assert len(server.workers()) == 1
     none = ctl(server, "scale", "0")
     assert (none.returncode, "'0' is no number from 1 to 1000" in none.stderr) == (2, True)
+
+
+def test_a_stopped_arbiter_is_told_of_at_once_and_not_signalled(start: Starter) -> None:
+    server = start("plain:app")
+    server.signal(SIGSTOP)
+    wait_until(lambda: is_stopped(server.pid), "it is stopped")
+    for words in ("scale 2", "stop"):
+        done = ctl(server, *words.split())
+        assert (done.returncode, f"kill -CONT {server.pid}" in done.stderr) == (1, True)
+    server.signal(SIGCONT)
+    assert ctl(server, "scale", "2").returncode == 0
 
 
 def test_reopen_logs_follows_a_rotation(start: Starter) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from minicorn.system.process import Memory, read_cpu, read_memory, read_parent
+from minicorn.system.process import Memory, is_stopped, read_cpu, read_memory, read_parent
 
 
 def test_what_is_shared_and_private_makes_up_what_is_resident() -> None:
@@ -26,7 +26,7 @@ def test_a_process_has_used_cpu_and_has_a_parent() -> None:
     sum(range(1_000_000))
     assert 0 < read_cpu(os.getpid()) < 3600
     assert read_parent(os.getpid()) == os.getppid()
-    assert (read_cpu(2**22 + 1), read_parent(2**22 + 1)) == (0.0, 0)
+    assert (read_cpu(2**22 + 1), read_parent(2**22 + 1), is_stopped(2**22 + 1)) == (0.0, 0, False)
     subprocess.run([sys.executable, "-S", "-c", "sum(range(5_000_000))"], check=True)
     times = os.times()
     assert read_cpu(os.getpid()) == pytest.approx(times.user + times.system, abs=0.05)
