@@ -21,10 +21,11 @@ from minicorn.errors import ConfigError, ExitCode
 from minicorn.figures.directory import Directory
 from minicorn.figures.endpoint import check_endpoint, open_endpoint
 from minicorn.logs import errorlog
+from minicorn.logs.explanation import explain
 from minicorn.logs.logger import LOGGER
 from minicorn.logs.logs import Logs, open_logs
 from minicorn.offspring import Offspring
-from minicorn.serving.loader import explain, load_app
+from minicorn.serving.loader import load_app
 from minicorn.serving.reception import Reception
 from minicorn.system import activation, listeners, shell, spawn, systemd, terminal
 from minicorn.system.cgroup import count_workers

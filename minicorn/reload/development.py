@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from minicorn.config.settings import Settings
 from minicorn.http.request import Request
+from minicorn.logs.explanation import explain
 from minicorn.pool.life import PLACEHOLDER
 from minicorn.reload import page
 from minicorn.reload.failure import from_exception
@@ -23,7 +24,7 @@ from minicorn.reload.page import Failure
 from minicorn.reload.showing import FailurePage, Front, WaitingPage, is_local, name_code
 from minicorn.serving.connection import Connection
 from minicorn.serving.custody import Custody
-from minicorn.serving.loader import explain, load_app
+from minicorn.serving.loader import load_app
 from minicorn.serving.post import Post
 from minicorn.system import channel
 from minicorn.typed import TYPE_CHECKING

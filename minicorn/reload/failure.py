@@ -11,10 +11,10 @@ import traceback
 
 from minicorn.errors import AppLoadError
 from minicorn.http.reply import ApplicationFault
+from minicorn.logs.explanation import explain, find_place
 from minicorn.logs.tracebacks import format_headline
 from minicorn.reload.imports import is_installed
 from minicorn.reload.page import Failure, Frame
-from minicorn.serving.loader import explain, find_place
 
 # Lines shown before and after the one that failed; most frames shown
 AROUND = 5

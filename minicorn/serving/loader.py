@@ -10,12 +10,11 @@ import importlib
 import os
 import re
 import sys
-import traceback
-from types import FunctionType, ModuleType, TracebackType
+from types import FunctionType, ModuleType
 
-from minicorn.errors import AppLoadError, ConfigError, ExitCode
+from minicorn.errors import AppLoadError, ExitCode
+from minicorn.logs.explanation import explain
 from minicorn.logs.logger import LOGGER
-from minicorn.logs.tracebacks import format_traceback
 from minicorn.system import spawn
 from minicorn.typed import TYPE_CHECKING
 
@@ -257,40 +256,3 @@ def end_fork() -> NoReturn:
         raised = f", having raised\n{explain(error)}" if error is not None else ""
         LOGGER.error("a process that the application has forked came back to the server: it is ended%s", raised)
     spawn.leave(ExitCode.OK if error is None or isinstance(error, SystemExit) else ExitCode.APP)
-
-
-def explain(error: BaseException) -> str:
-    """The text to log of an error: one line for a known mistake, else the traceback from the application on."""
-    if isinstance(error, (AppLoadError, ConfigError)):
-        return str(error).strip() or type(error).__name__
-    error.__traceback__ = _outside(error.__traceback__)
-    return format_traceback(error)
-
-
-def find_place(error: BaseException) -> str:
-    """Where the project's own code was last as it led to `error`, for the end of a line; "" where none of it did."""
-    place = ""
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        code = frame.f_code
-        if not _is_ours(code.co_filename) and "-packages/" not in code.co_filename:
-            place = f" ({code.co_filename}:{line}, in {code.co_name})"
-    return place
-
-
-def _is_ours(filename: str) -> bool:
-    """Whether it is our code, or the import system, that is under way there."""
-    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-    return filename != ours + "demo.py" and (
-        filename.startswith((ours, "<frozen importlib")) or filename == importlib.__file__
-    )
-
-
-def _outside(frames: TracebackType | None) -> TracebackType | None:
-    """The traceback from the application's first frame on; all of it when it has none."""
-    frame = frames
-    while frame is not None:
-        if not _is_ours(frame.tb_frame.f_code.co_filename):
-            return frame
-        frame = frame.tb_next
-    # A SyntaxError has no frame of its own: its lines tell where
-    return None

@@ -17,6 +17,7 @@ from functools import partial
 from minicorn.config.settings import Settings
 from minicorn.errors import ClientGone, ProtocolError
 from minicorn.http.reply import http_date
+from minicorn.logs.explanation import explain
 from minicorn.logs.logger import LOGGER
 from minicorn.serving import room
 from minicorn.serving.connection import Connection
@@ -24,7 +25,6 @@ from minicorn.serving.deadlines import TICK, Deadlines
 from minicorn.serving.handoff import Parcel
 from minicorn.serving.holdings import Holdings
 from minicorn.serving.intake import Intake
-from minicorn.serving.loader import explain
 from minicorn.serving.pace import SLOW, Pace
 from minicorn.serving.reception import Reception
 from minicorn.serving.seat import Seat

@@ -23,9 +23,9 @@ import time
 from collections.abc import Callable
 
 from minicorn.errors import ExitCode
+from minicorn.logs.explanation import explain
 from minicorn.logs.logs import Logs
 from minicorn.serving import order
-from minicorn.serving.loader import explain
 from minicorn.serving.post import Post
 from minicorn.system import channel, spawn
 from minicorn.system.title import set_title

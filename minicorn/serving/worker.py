@@ -20,12 +20,13 @@ from types import FrameType
 from minicorn.config.settings import Settings
 from minicorn.errors import ExitCode
 from minicorn.logs.errorlog import reopen_handlers
+from minicorn.logs.explanation import explain
 from minicorn.logs.logger import LOGGER
 from minicorn.logs.logs import Logs
 from minicorn.pool.life import PLACEHOLDER
 from minicorn.record import as_dict
 from minicorn.server import Server
-from minicorn.serving.loader import explain, load_app, mount
+from minicorn.serving.loader import load_app, mount
 from minicorn.serving.post import Post
 from minicorn.serving.seat import Seat
 from minicorn.system import channel, signals, spawn

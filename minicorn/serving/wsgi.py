@@ -17,10 +17,10 @@ from minicorn.errors import ClientGone
 from minicorn.http import reply
 from minicorn.http.reply import CHUNKED, LENGTH, NOTHING, ApplicationFault, Fields, Head
 from minicorn.http.request import REQUEST_LINE, Request
+from minicorn.logs.explanation import explain, find_place
 from minicorn.logs.logger import LOGGER
 from minicorn.serving.connection import Connection
 from minicorn.serving.filewrapper import BlockWrapper, FileWrapper
-from minicorn.serving.loader import explain, find_place
 from minicorn.serving.outbox import PIECE
 from minicorn.system.listeners import Listener
 from minicorn.typed import TYPE_CHECKING, Protocol

@@ -12,7 +12,8 @@ import pytest
 
 import minicorn
 from minicorn.errors import AppLoadError
-from minicorn.serving.loader import InvalidName, NoSuchAttribute, NoSuchModule, NotAnApplication, explain, load_app
+from minicorn.logs.explanation import explain
+from minicorn.serving.loader import InvalidName, NoSuchAttribute, NoSuchModule, NotAnApplication, load_app
 
 Write = Callable[[str, str], None]
 
