@@ -28,6 +28,7 @@ from minicorn.record import Value
 from minicorn.system import process
 from minicorn.version import VERSION
 
+FAILED = 1  # exit code: what was wished for has not come true
 # Seconds between two looks at what becomes of a wish: what the arbiter stores in its page wakes nobody
 _GLANCE = 0.02
 # Columns, where standard output is no terminal
@@ -69,6 +70,10 @@ class Target(Value):
             raise CommandFailed(f"cannot signal {self.pid}: {error.strerror}") from error
         return before
 
+    def until_obeyed(self, signum: signal.Signals, before: Standing) -> None:
+        """Wait until a signal that was sent has had its effect; `before`: where the server stood then."""
+        self.until(f"{signum.name} is heard", lambda now: _count(now.standing, signum) > _count(before, signum))
+
     def until(self, what: str, come_true: Callable[[Snapshot], bool]) -> None:
         """Wait for `come_true`, which may raise CommandFailed; CommandFailed as well when it takes too long."""
         self._wait(what, lambda: come_true(self.look()))
@@ -98,6 +103,11 @@ class Target(Value):
 
         self.until("a complete roll", has_rolled)
         return self.look().standing
+
+
+def _count(standing: Standing, signum: signal.Signals) -> int:
+    """How many signals of this kind have had their effect."""
+    return standing.obeyed.get(signum.name, 0)
 
 
 # Wishes
@@ -130,11 +140,7 @@ def scale(target: Target, options: argparse.Namespace) -> None:
     """Have so many workers; wait until all are ready. One signal at a time: two of a kind that wait are one."""
     while (size := target.look().standing.size) != options.workers:
         signum = signal.SIGTTIN if size < options.workers else signal.SIGTTOU
-        count = target.send_signal(signum).obeyed.get(signum.name, 0)
-        target.until(
-            f"{signum.name} is heard",
-            lambda now, name=signum.name, count=count: now.standing.obeyed.get(name, 0) > count,  # type: ignore[misc]
-        )
+        target.until_obeyed(signum, before=target.send_signal(signum))
 
     def is_full(now: Snapshot) -> bool:
         if now.standing.stage is not Stage.SERVING:
@@ -147,8 +153,7 @@ def scale(target: Target, options: argparse.Namespace) -> None:
 
 def reopen_logs(target: Target, options: argparse.Namespace) -> None:
     """Have the log files opened again by their names."""
-    before = target.send_signal(signal.SIGUSR1).obeyed.get("SIGUSR1", 0)
-    target.until("SIGUSR1 is heard", lambda now: now.standing.obeyed.get("SIGUSR1", 0) > before)
+    target.until_obeyed(signal.SIGUSR1, before=target.send_signal(signal.SIGUSR1))
 
 
 def upgrade(target: Target, options: argparse.Namespace) -> None:
@@ -156,7 +161,6 @@ def upgrade(target: Target, options: argparse.Namespace) -> None:
     before = target.send_signal(signal.SIGUSR2)
     if not options.wait:
         return
-    heard = before.obeyed.get("SIGUSR2", 0)
 
     def is_upgraded(now: Snapshot) -> bool:
         standing = now.standing
@@ -164,7 +168,7 @@ def upgrade(target: Target, options: argparse.Namespace) -> None:
             raise CommandFailed("the server stops")
         if standing.upgrades > before.upgrades:
             return True
-        if standing.obeyed.get("SIGUSR2", 0) > heard and not standing.upgrading:
+        if _count(standing, signal.SIGUSR2) > _count(before, signal.SIGUSR2) and not standing.upgrading:
             raise CommandFailed(f"the upgrade is off: {standing.upgrade_error}")
         return False
 
@@ -259,12 +263,12 @@ def build_parser() -> argparse.ArgumentParser:
         wish.add_argument("--wait", action="store_true", help="until it has come true; else exit code 1")
         wish.add_argument("--timeout", type=float, default=300.0, metavar="S", help="longest to wait (default: 300)")
     size = commands.add_parser("scale", help="so many workers (SIGTTIN, SIGTTOU)", parents=[which])
-    size.add_argument("workers", type=_count, metavar="N")
+    size.add_argument("workers", type=_wanted_workers, metavar="N")
     commands.add_parser("reopen-logs", help="after a rotation (SIGUSR1)", parents=[which])
     return parser
 
 
-def _count(text: str) -> int:
+def _wanted_workers(text: str) -> int:
     if text.isdecimal() and 1 <= int(text) <= 1000:
         return int(text)
     raise argparse.ArgumentTypeError(
@@ -284,10 +288,10 @@ def main(argv: list[str] | None = None) -> int:
             COMMANDS[options.command](target, options)
     except (ConfigError, CommandFailed) as error:
         print(f"minicornctl: {error}", file=sys.stderr)
-        return ExitCode.CONFIG if isinstance(error, CommandFailed) else ExitCode.USAGE
+        return FAILED if isinstance(error, CommandFailed) else ExitCode.USAGE
     except (BrokenPipeError, KeyboardInterrupt):
         sys.stdout = None  # whoever read it has gone: the interpreter must not flush it
-        return ExitCode.CONFIG
+        return FAILED
     return ExitCode.OK
 
 

@@ -82,7 +82,7 @@ class Server:
         self._page = seat.page
         self._identity = Identity(seat)
         # A connection that has served fewer requests is kept; none is, once we end
-        self._share = (settings.max_keepalive_requests or sys.maxsize) - 1 if settings.keep_alive else 0
+        self._served_most = (settings.max_keepalive_requests or sys.maxsize) - 1 if settings.keep_alive else 0
         self._queue_timeout = settings.queue_timeout
         self._request_patience = settings.timeout or float("inf")
         self._claims = Claims(settings)
@@ -234,7 +234,7 @@ class Server:
     def part(self) -> None:
         """Let each reply be its connection's last, as the server ends soon: no client is left to send its next
         request into a close."""
-        self._share = 0
+        self._served_most = 0
 
     def seal(self) -> None:
         """Give nothing away any more, and let each reply be the last, as the whole server ends."""
@@ -364,7 +364,7 @@ class Server:
     def is_willing(self, connection: Connection) -> bool:
         """Whether to keep the connection after its reply: we do not end, and it has not had its share of requests. A
         worker that retires keeps what can travel, since its successor will have it."""
-        return connection.served < self._share and (
+        return connection.served < self._served_most and (
             connection.travels or (self._loop.stance is SERVING and not self.should_exit)
         )
 

@@ -157,7 +157,7 @@ def _check_fields(given: tuple[Any, ...]) -> Fields:
             _check_value(name, value)
         lines.append(f"{name}: {value}\r\n")
     if not served:
-        lines.append("Server: minicorn\r\n")
+        lines.append(SERVER)
     return Fields(status, code, "".join(lines), length, dated)
 
 
@@ -229,6 +229,7 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+SERVER = "Server: minicorn\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -261,6 +262,6 @@ def render_error(status: int, date: str, method: str = "", text: str = "", kind:
     retry = "Retry-After: 1\r\n" if status == 503 else ""  # RFC 9110 10.2.3
     head = (
         f"HTTP/1.1 {line}\r\n{retry}Content-Type: {kind}; charset=utf-8\r\n"
-        f"Content-Length: {len(body)}\r\nServer: minicorn\r\n{date}Connection: close\r\n\r\n"
+        f"Content-Length: {len(body)}\r\n{SERVER}{date}Connection: close\r\n\r\n"
     )
     return head.encode() + (b"" if method == "HEAD" else body)

@@ -30,6 +30,7 @@ from minicorn.serving.loader import load_app, mount
 from minicorn.serving.post import Post
 from minicorn.serving.seat import Seat
 from minicorn.system import channel, signals, spawn
+from minicorn.system.channel import Message
 from minicorn.system.privileges import find_owner
 from minicorn.system.signals import Signals
 from minicorn.system.title import set_title
@@ -213,26 +214,33 @@ class Worker:
     def _listen(self) -> None:
         messages, alive = self._post.channel.receive()
         for message in messages:
-            if message.word == channel.REOPEN:
-                self._logs.reopen()
-                reopen_handlers()
-            elif message.word == channel.PART:
-                self._server.part()
-            elif message.word == channel.SEAL:
-                self._server.seal()
-                self._post.channel.send(channel.SEALED)
-            elif message.word == channel.ORDER and self._promotion is not None:
-                self._promotion.take(message)
-            elif message.word == channel.HOLD and self._server.development is not None:
-                self._server.development.hold()
-            elif message.word == channel.EXCUSE and self._server.development is not None:
-                self._server.development.excuse()
-            elif message.word in (channel.RETIRE, channel.DRAIN):
-                self._retire(drain=message.word == channel.DRAIN)
+            self._heed(message)
         if not alive:
             # Nobody will replace us, and whoever starts next needs the address: finish and go
             self._server.unwatch(self._post.channel.fd)
             self._server.abandon()
+
+    def _heed(self, message: Message) -> None:
+        development = self._server.development
+        match message.word:
+            case channel.REOPEN:
+                self._logs.reopen()
+                reopen_handlers()
+            case channel.PART:
+                self._server.part()
+            case channel.SEAL:
+                self._server.seal()
+                self._post.channel.send(channel.SEALED)
+            case channel.ORDER if self._promotion is not None:
+                self._promotion.take(message)
+            case channel.HOLD if development is not None:
+                development.hold()
+            case channel.EXCUSE if development is not None:
+                development.excuse()
+            case channel.RETIRE:
+                self._retire(drain=False)
+            case channel.DRAIN:
+                self._retire(drain=True)
 
     def _retire(self, drain: bool) -> None:
         self._set_title("retiring")
