@@ -97,14 +97,9 @@ class Arbiter:
         self._reconfiguration = Reconfiguration(
             config, resources, self._pool, self._regimes, self._hooks, self._chronicle
         )
-        self._logger = None
-        if settings.has_log_handlers:
-            from minicorn.arbiter.logger import make_logger
-
-            self._logger = make_logger(settings)
-        watcher = self._reloading.watcher if self._reloading else None
-        everybody = (self._logger, self._hooks.auxiliary, watcher)
-        resources.auxiliaries.members += [auxiliary for auxiliary in everybody if auxiliary is not None]
+        self._logger = _make_logger(settings) if settings.has_log_handlers else None
+        wanted = (self._logger, self._hooks.auxiliary, self._reloading.watcher if self._reloading else None)
+        resources.auxiliaries.members += [auxiliary for auxiliary in wanted if auxiliary is not None]
         self._upgrade = Upgrade(called_in, settings.boot_timeout, resources, self._pool, self._regimes, self._hooks)
         self._notifier = Notifier(resources.manager.watchdog)
         self._refused = False  # by on_starting
@@ -113,10 +108,14 @@ class Arbiter:
         # When the next plan was to be made, when the last one was, and when the next round is due
         self._planned = self._last = self._next_round = 0.0
         if inherited is not None:
-            self._pool.rolls.wishes = self._chronicle.reloads
-            inherit(self._pool, inherited)
-            for pid in self._pool.workers:
-                self._rounds.allow(pid, serving.max_worker_memory)
+            self._take_over(inherited)
+
+    def _take_over(self, inherited: Inheritance) -> None:
+        """Go on with the workers of the image before, whom a roll replaces."""
+        self._pool.rolls.wishes = self._chronicle.reloads
+        inherit(self._pool, inherited)
+        for pid in self._pool.workers:
+            self._rounds.allow(pid, self._settings.max_worker_memory)
 
     @property
     def _settings(self) -> Settings:
@@ -386,6 +385,12 @@ def _make_pool(size: int, settings: Settings) -> Pool:
         development=settings.reload,
         refork_after=settings.refork_after,
     )
+
+
+def _make_logger(settings: Settings) -> Auxiliary:
+    from minicorn.arbiter.logger import make_logger  # with the handlers' modules: for those who have some
+
+    return make_logger(settings)
 
 
 def _find_fork_source(settings: Settings) -> ForkSource:
