@@ -152,23 +152,22 @@ class Loop:
         if sharing and len(turns) > 1:
             self._spread(keep=self._pace.share)
         # One request a turn for each connection, however many it has sent
-        due = len(turns)
-        while due and turns:  # the helper gives away those that wait for this thread
-            due -= 1
+        for _ in range(len(turns)):
+            if not turns:
+                break  # the helper has given away those that waited for this thread
             connection = turns.popleft()
-            if connection.state is HEAD and not self._advance(connection, now):
+            if connection.state is not APP and not (connection.state is HEAD and self._advance(connection, now)):
                 continue
-            if connection.state is APP:
-                if connection.holds:
-                    self._holdings.forget(connection)  # the application's now
-                try:
-                    dispatch(connection)
-                except Exception:
-                    self._own_up(connection)
-                if sharing:
-                    self._pace.note(self.took)
-                if taking and self.took > SLOW:
-                    break  # see first who has become idle, and can have the others
+            if connection.holds:
+                self._holdings.forget(connection)  # the application's now
+            try:
+                dispatch(connection)
+            except Exception:
+                self._own_up(connection)
+            if sharing:
+                self._pace.note(self.took)
+            if taking and self.took > SLOW:
+                break  # see first who has become idle, and can have the others
 
     def help(self) -> None:
         """The helper's turn: what is complete goes to whoever is free, or waits."""
