@@ -114,7 +114,7 @@ class Server:
 
     def _open_log(self, sink: Sink, seat: Seat) -> RequestLog:
         """Make the access log, with the loop's refusals in it."""
-        from minicorn.logs.accesslog import Origin
+        from minicorn.logs.entry import Origin
         from minicorn.serving.requestlog import RequestLog
 
         origin = Origin(seat.slot, seat.generation, os.getpid())

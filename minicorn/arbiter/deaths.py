@@ -138,7 +138,8 @@ class Deaths:
 
 def _tell_unanswered(access: Sink, format: str, beat: Beat, worker: Worker, cause: Cause, now: float) -> None:
     """Write the access log's line of the request that has died with its worker, if there was one."""
-    from minicorn.logs.accesslog import Origin, compile_format
+    from minicorn.logs.accesslog import compile_format
+    from minicorn.logs.entry import Origin
     from minicorn.logs.unanswered import unanswered
 
     entry = unanswered(beat, Origin(worker.slot, worker.generation, worker.pid), cause, now)

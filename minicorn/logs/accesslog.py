@@ -1,4 +1,4 @@
-"""The access log: a format in gunicorn's atoms, or JSON, compiled once; one `write` a line.
+"""The access log: a format in gunicorn's atoms, compiled once, or JSON (`accessjson`); one `write` a line.
 
 An atom is an expression over `entry` and its `environ`; `compile_format` makes one function of
 those that a format has, so that a line costs what its atoms cost. What requests have in common
@@ -9,40 +9,14 @@ no client can forge a line.
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable
-from wsgiref.types import WSGIEnvironment
 
 from minicorn.errors import ConfigError
+from minicorn.logs.accessjson import render_json
+from minicorn.logs.entry import Entry, Origin, each_second
 from minicorn.memo import Memo
-from minicorn.record import Record, Value, replace
-
-
-class Origin(Value):
-    """The worker that a request was given to."""
-
-    slot: int
-    generation: int
-    pid: int
-
-
-class Entry(Record, quick=True):
-    """One request that was given to the application. Durations are seconds."""
-
-    environ: WSGIEnvironment
-    status: str  # "200 OK"; "" where it was never answered
-    headers: list[tuple[str, str]]
-    sent: int  # bytes of body
-    seconds: float  # in the application and in handing its reply over
-    origin: Origin
-    request_id: str = "-"
-    reading: float = 0.0  # from its first byte to its last
-    queued: float = 0.0  # from then, or since a trusted proxy took it on, until the application was called
-    inside: float = 0.0  # in the application
-    cause: str = ""  # of its worker's end (a `life.Cause`), where nobody has answered it
-
 
 Renderer = Callable[[Entry], bytes]
 
@@ -57,27 +31,8 @@ def _quote(value: object) -> str:
     return text.translate(_ESCAPES)
 
 
-def _each_second(format: str, convert: Callable[[int], time.struct_time]) -> Memo[int, str]:
-    return Memo(lambda second: time.strftime(format, convert(second)), most=1, measure=lambda second: 0)
-
-
 _quoted = Memo[str, str](_quote)
-_local = _each_second("[%d/%b/%Y:%H:%M:%S %z]", time.localtime)
-_utc = _each_second("%Y-%m-%dT%H:%M:%S", time.gmtime)
-
-
-def _user(environ: WSGIEnvironment) -> str:
-    """The name in Basic credentials, checked by nobody here; "" where there is none."""
-    import base64  # only for this atom's rare case
-
-    scheme, _, credentials = str(environ.get("HTTP_AUTHORIZATION", "")).partition(" ")
-    if scheme.lower() != "basic":
-        return ""
-    try:
-        name, _, _ = base64.b64decode(credentials.strip(), validate=True).decode("utf-8").partition(":")
-    except ValueError:
-        return ""
-    return name
+_local = each_second("[%d/%b/%Y:%H:%M:%S %z]", time.localtime)
 
 
 def _from_environ(key: str) -> str:
@@ -87,7 +42,7 @@ def _from_environ(key: str) -> str:
 ATOMS = {
     "h": _from_environ("REMOTE_ADDR"),
     "l": "'-'",
-    "u": "_quote(_user(environ)) or '-' if 'HTTP_AUTHORIZATION' in environ else '-'",
+    "u": "_quote(entry.user) or '-' if 'HTTP_AUTHORIZATION' in environ else '-'",
     "t": "_local[int(time.time())]",
     # In full, since the application may have put anything into its environ
     "r": "_quote(f\"{environ.get('REQUEST_METHOD')} {environ.get('RAW_URI')} {environ.get('SERVER_PROTOCOL')}\")",
@@ -156,7 +111,7 @@ def render(entry):
         {values}
         line = {line}
     except Exception as error:
-        return render(_as_text(entry, error))
+        return render(entry.as_texts(error))
     if entry.cause:
         line = line[:-1] + " killed=" + entry.cause + "\\n"
     return line.encode("ascii", "backslashreplace")
@@ -207,100 +162,3 @@ def _literal(text: str, format: str) -> str:
     if "%" in text:
         raise ConfigError(f"--access-logformat: a % that begins no atom in {format!r}")
     return text.replace("{", "{{").replace("}", "}}")
-
-
-class _Texts(dict[str, object]):
-    """An environ that has been the application's, of which each value that is asked for is a text."""
-
-    def get(self, key: str, default: object = None) -> object:
-        value = super().get(key, default)
-        return value if value is default else _text(value)
-
-
-def _text(value: object) -> str:
-    try:
-        return str.__str__(str(value))  # a plain one, where it gives a str of its own kind
-    except Exception:
-        return f"<{type(value).__name__}>"
-
-
-def _as_text(entry: Entry, error: Exception) -> Entry:
-    """The entry with all values as texts: no line came of it, as the application may put anything into environ and
-    headers, which are its own. Raises `error`, what went wrong, where they are texts already."""
-    if isinstance(entry.environ, _Texts):
-        raise error
-    # Copies first, each made in one step: a thread of the application may still be at it
-    environ = _Texts((key, value) for key, value in list(entry.environ.items()) if type(key) is str)
-    pairs = [pair for pair in list(entry.headers) if type(pair) in (tuple, list) and len(pair) == 2]
-    headers = [(_text(name), _text(value)) for name, value in pairs]
-    return replace(entry, environ=environ, headers=headers)
-
-
-_encode = json.encoder.encode_basestring_ascii
-
-
-def _optional(name: str, encode: Callable[[str], str] = _encode) -> Memo[str | None, str]:
-    """The JSON members `name` for values of an environ key; "" where it is missing, or `encode` gives nothing."""
-
-    def make(value: str | None) -> str:
-        encoded = encode(value) if value is not None else ""
-        return f',"{name}":{encoded}' if encoded else ""
-
-    return Memo(make, measure=lambda value: len(value or ""))
-
-
-def _number(text: str) -> str:
-    return str(int(text)) if text.isascii() and text.isdecimal() and len(text) < 20 else ""
-
-
-def _outcome(status: str) -> str:
-    error = f',"error.type":"{status}"' if status[:1] == "5" else ""
-    return f',"http.response.status_code":{status}{error}' if status else ""
-
-
-_encoded = Memo(_encode)
-_version = Memo[str, str](lambda protocol: _encode(protocol.removeprefix("HTTP/")))
-_outcomes = Memo(_outcome)
-_port = _optional("client.port", _number)
-_size = _optional("http.request.body.size", _number)
-_host = _optional("server.address")
-_agent = _optional("user_agent.original")
-_referer = _optional("http.request.header.referer", lambda text: f"[{_encode(text)}]")
-_milliseconds = [f".{number:03d}Z" for number in range(1000)]
-
-
-def render_json(entry: Entry) -> bytes:
-    """Render an entry as JSON, in one line, with OpenTelemetry's names (HTTP semantic conventions 1.27) if it has any.
-
-    Strings go through the json module's own encoder; the frame around them is fixed, since the
-    general encoder takes three times as long.
-    """
-    environ, origin, now = entry.environ, entry.origin, time.time()
-    get = environ.get
-    try:
-        line = (
-            f'{{"timestamp":"{_utc[int(now)]}{_milliseconds[int(now % 1 * 1000)]}"'
-            f',"client.address":{_encoded[get("REMOTE_ADDR", "")]}'
-            f',"http.request.method":{_encoded[get("REQUEST_METHOD", "")]}'
-            f',"url.path":{_encode(get("PATH_INFO", ""))}'
-            f',"url.query":{_encode(get("QUERY_STRING", ""))}'
-            f',"url.scheme":{_encoded[get("wsgi.url_scheme", "")]}'
-            f',"network.protocol.version":{_version[get("SERVER_PROTOCOL", "")]}'
-            f',"http.response.body.size":{entry.sent}'
-            f',"http.server.request.duration":{entry.seconds:.6f}'
-            f',"minicorn.request.id":{_encode(entry.request_id)}'
-            f',"minicorn.duration.queue":{entry.queued:.6f}'
-            f',"minicorn.duration.read":{entry.reading:.6f}'
-            f',"minicorn.duration.app":{entry.inside:.6f}'
-            f',"minicorn.duration.write":{entry.seconds - entry.inside:.6f}'
-            f',"minicorn.worker":{origin.slot},"minicorn.generation":{origin.generation},"process.pid":{origin.pid}'
-            f"{_outcomes[entry.status[:3]]}{_port[get('REMOTE_PORT')]}{_size[get('CONTENT_LENGTH')]}"
-            f"{_host[get('HTTP_HOST')]}{_agent[get('HTTP_USER_AGENT')]}{_referer[get('HTTP_REFERER')]}"
-        )
-        if "HTTP_AUTHORIZATION" in environ and (user := _user(environ)):
-            line += f',"user.name":{_encode(user)}'
-    except Exception as error:
-        return render_json(_as_text(entry, error))
-    if entry.cause:
-        line += f',"error.type":{_encode(entry.cause)}'
-    return f"{line}}}\n".encode("ascii")

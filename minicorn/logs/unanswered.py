@@ -11,7 +11,7 @@ from wsgiref.types import WSGIEnvironment
 from minicorn.errors import ProtocolError
 from minicorn.figures.heartbeat import Activity, Beat
 from minicorn.http.request import REQUEST_LINE, Request, parse_head
-from minicorn.logs.accesslog import Entry, Origin
+from minicorn.logs.entry import Entry, Origin
 
 # Bytes of a refused head that are looked at
 HEAD_MOST = 2048

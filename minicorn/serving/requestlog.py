@@ -10,7 +10,8 @@ from minicorn.config.settings import Settings
 from minicorn.errors import ProtocolError
 from minicorn.http.reply import status_line
 from minicorn.http.tracing import Tracing
-from minicorn.logs.accesslog import Entry, Origin, compile_format, tells_inside
+from minicorn.logs.accesslog import compile_format, tells_inside
+from minicorn.logs.entry import Entry, Origin
 from minicorn.logs.output import Sink
 from minicorn.logs.unanswered import environ_of, read_request
 from minicorn.serving.claims import Claims

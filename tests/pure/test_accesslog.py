@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from minicorn.config.settings import ACCESS_FORMAT
 from minicorn.errors import ConfigError
 from minicorn.logs import accesslog
-from minicorn.logs.accesslog import ATOMS, EXTRAS, Entry, Origin, compile_format
+from minicorn.logs.accesslog import ATOMS, EXTRAS, compile_format
+from minicorn.logs.entry import Entry, Origin
 
 ENVIRON = {
     "REMOTE_ADDR": "192.0.2.7",

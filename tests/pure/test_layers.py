@@ -27,13 +27,14 @@ LAYERS = {
     "one fact of the operating system each": """
         arbiter.succession config.configfile config.configuration config.namespace figures.endpoint figures.directory
         figures.heartbeat figures.idlemap figures.ledger figures.survey figures.top figures.traces figures.usage
-        logs.accesslog logs.capture logs.complaints logs.formats logs.errorlog logs.explanation logs.logconfig
-        logs.logger logs.logs logs.output logs.relay logs.syslog logs.unanswered reload.failure reload.groundwork
-        reload.imports reload.observer reload.places reload.sweep serving.forksafety serving.handoff serving.hooks
-        serving.loader serving.order serving.outbox serving.post serving.filewrapper serving.seat serving.tls
-        serving.upload system.activation system.cgroup system.channel system.listeners system.pidfile system.poller
-        system.privileges system.process system.queues system.rights system.scratch system.shell system.signals
-        system.sockets system.spawn system.surroundings system.systemd system.terminal system.title system.wakeup
+        logs.accessjson logs.accesslog logs.capture logs.complaints logs.entry logs.formats logs.errorlog
+        logs.explanation logs.logconfig logs.logger logs.logs logs.output logs.relay logs.syslog logs.unanswered
+        reload.failure reload.groundwork reload.imports reload.observer reload.places reload.sweep serving.forksafety
+        serving.handoff serving.hooks serving.loader serving.order serving.outbox serving.post serving.filewrapper
+        serving.seat serving.tls serving.upload system.activation system.cgroup system.channel system.listeners
+        system.pidfile system.poller system.privileges system.process system.queues system.rights system.scratch
+        system.shell system.signals system.sockets system.spawn system.surroundings system.systemd system.terminal
+        system.title system.wakeup
     """,
     "one client, one request": """
         reload.showing serving.claims serving.connection serving.ingress serving.preface serving.reception

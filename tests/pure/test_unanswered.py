@@ -4,7 +4,8 @@ import pytest
 
 from minicorn.config.settings import ACCESS_FORMAT
 from minicorn.figures.heartbeat import Page, private_page
-from minicorn.logs.accesslog import Origin, compile_format
+from minicorn.logs.accesslog import compile_format
+from minicorn.logs.entry import Origin
 from minicorn.logs.unanswered import unanswered
 
 ORIGIN = Origin(slot=1, generation=2, pid=4711)
