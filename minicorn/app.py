@@ -230,7 +230,7 @@ def _check_successor(settings: Settings) -> ExitCode:
         from minicorn.system.pidfile import check_pidfile
 
         check_pidfile(settings.pid, os.getppid())
-    return _load(settings)
+    return _check_rest(settings)
 
 
 def check(settings: Settings) -> ExitCode:
@@ -251,14 +251,15 @@ def check(settings: Settings) -> ExitCode:
         check_pidfile(settings.pid)
     Directory(settings.worker_tmp_dir).remove()
     try:
-        return _load(settings)
+        return _check_rest(settings)
     finally:
         for path in made:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 
 
-def _load(settings: Settings) -> ExitCode:
+def _check_rest(settings: Settings) -> ExitCode:
+    """Check what an upgrade and --check-config both need: logs, users, and that the application loads."""
     open_logs(settings)
     find_owner(settings)
     _check_settings(settings)

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 NO_BODY, SIZED = Framing.NONE, Framing.LENGTH  # looked up once: dear in an enumeration, up to Python 3.11
 
-RECEIVE = 65536
+RECEIVE = 65536  # bytes at once
+# For so many seconds, and so many bytes, a client that is being left may go on sending
 LINGER_TIME = 2.0
 LINGER_BYTES = 16 * 2**20
 # Bytes, all in memory, of a request that may travel with --reload, so that the new code answers it

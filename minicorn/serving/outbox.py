@@ -19,13 +19,14 @@ from minicorn.typed import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import IO
 
-MEMORY_MOST = 2**20
+# Bytes
+MEMORY_MOST = 2**20  # beyond them what comes goes to a file
+SPOOL_MOST = 4 * 2**20  # of one such file: the next begins then
+FULL = 16 * 2**20  # in memory and files, beyond which whoever produces waits
 GATHERED = 2**16  # small blocks become pieces of so much, which cost one call each to send or to write
-FULL = 16 * 2**20
-SPOOL_MOST = 4 * 2**20
-READ = 2**16  # bytes of a file at once, where it is read here
-CUT_SHORT = "the file that was being sent has been cut short"
+READ = 2**16  # of a file at once, where it is read here
 PIECE = 2**20  # the most that is handed to `send` at once, so that `full` is seen in time
+CUT_SHORT = "the file that was being sent has been cut short"
 
 
 class Span(Record, quick=True):
