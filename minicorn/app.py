@@ -213,7 +213,7 @@ def _warn_of_shell() -> None:
 def _bind(settings: Settings, manager: ServiceManager, inherited: Inheritance | None) -> list[Listener]:
     if inherited is None:
         return activation.open_all(settings, manager)
-    return [listeners.adopt(*left, number) for number, left in enumerate(inherited.listeners)]
+    return [listeners.adopt(left, number) for number, left in enumerate(inherited.listeners)]
 
 
 def _check_successor(settings: Settings) -> ExitCode:

@@ -131,8 +131,8 @@ class Resources:
         the program was called."""
         heirs = [(child, self.channels[child.pid].fd) for child in pool.children.values() if child.pid in self.channels]
         return Inheritance(
-            listeners=[(each.fd, each.host, each.made) for each in self.listeners],
-            endpoints=[(each.fd, each.host, each.made) for each in self.auxiliaries.listeners],
+            listeners=[each.legacy for each in self.listeners],
+            endpoints=[each.legacy for each in self.auxiliaries.listeners],
             handoff=self.handoff.ends,
             directory=self.directory.path,
             lock_fd=self.directory.lock_fd,

@@ -16,6 +16,7 @@ from minicorn.config.configuration import Configuration
 from minicorn.config.layers import Outcome
 from minicorn.pool.life import Worker
 from minicorn.record import Value, as_dict
+from minicorn.system.listeners import Legacy
 from minicorn.system.scratch import open_memory
 
 VARIABLE = "MINICORN_SUCCESSION"
@@ -75,8 +76,8 @@ class InheritedWorker(Value):
 class Inheritance(Value):
     """All that the next image must know. Times are monotonic seconds."""
 
-    listeners: list[tuple[int, str, tuple[int, int] | None]]  # descriptor, host, device and inode of a path of ours
-    endpoints: list[tuple[int, str, tuple[int, int] | None]]  # listeners of the monitor
+    listeners: list[Legacy]
+    endpoints: list[Legacy]  # listeners of the monitor
     handoff: tuple[int, int]
     directory: str
     lock_fd: int

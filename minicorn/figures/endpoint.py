@@ -7,18 +7,16 @@ from minicorn.config.settings import Settings
 from minicorn.errors import ConfigError
 from minicorn.http.peers import is_loopback
 from minicorn.system import activation, listeners
-from minicorn.system.listeners import Listener
+from minicorn.system.listeners import Legacy, Listener
 from minicorn.system.systemd import ServiceManager
 
 
-def open_endpoint(
-    settings: Settings, manager: ServiceManager, left: list[tuple[int, str, tuple[int, int] | None]]
-) -> Listener | None:
+def open_endpoint(settings: Settings, manager: ServiceManager, left: list[Legacy]) -> Listener | None:
     """The listener of the monitor: a new one, or what the arbiter's image before has `left`; None without --monitor.
 
     ConfigError when that cannot be had, or when other machines would reach it and nobody has allowed that.
     """
-    before = [listeners.adopt(*each, 0) for each in left]
+    before = [listeners.adopt(each) for each in left]
     if settings.monitor is None:
         listeners.close_all(before)
         return None

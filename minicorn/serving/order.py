@@ -38,5 +38,7 @@ def take(message: Message, line: Channel, idle_map: IdleMap) -> Post:
     page = Page(mmap.mmap(page_fd, SIZE))
     os.close(page_fd)
     handoff = Handoff((next(fds), next(fds)))
-    bound = [listeners.adopt(fd, host, None, number) for number, (fd, host) in enumerate(zip(fds, hosts, strict=True))]
+    bound = [
+        listeners.adopt((fd, host, None), number) for number, (fd, host) in enumerate(zip(fds, hosts, strict=True))
+    ]
     return Post(slot, generation, page, stack_fd, trace_fd, channel.adopt(line_fd), handoff, idle_map, bound, failure)

@@ -32,6 +32,8 @@ class SocketOptions(Value):
 
 
 DEFAULT = SocketOptions()
+# What an image of the arbiter leaves of a listener: descriptor, host, device and inode of a path of ours
+Legacy = tuple[int, str, tuple[int, int] | None]
 
 
 class Listener:
@@ -57,6 +59,11 @@ class Listener:
             # begins with NUL, and is written as systemd does
             self.host, self.port = path or os.fsdecode(listening.getsockname()).replace("\0", "@"), 0
             self.name = str(Unix(self.host))
+
+    @property
+    def legacy(self) -> Legacy:
+        """What the arbiter's next image must know, which `adopt` takes."""
+        return self.fd, self.host, self.made
 
     def url(self, scheme: str) -> str:
         """The URL of this listener for clients that speak `scheme`."""
@@ -85,8 +92,9 @@ class Listener:
             pass  # gone already, or its directory is
 
 
-def adopt(fd: int, host: str, made: tuple[int, int] | None, number: int) -> Listener:
-    """The listener of a descriptor that the arbiter's image before has left."""
+def adopt(legacy: Legacy, number: int = 0) -> Listener:
+    """The listener that the arbiter's image before has left, or that an order has brought."""
+    fd, host, made = legacy
     listener = Listener(rights.as_socket(fd), (made[0], made[1]) if made else None, host)
     listener.number = number
     return listener
