@@ -236,7 +236,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
     # These may stand before the command or behind it: a default behind would undo what was said before
     which = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    which.add_argument("--pid", metavar="FILE|PID", help="which server: its pid file, or its pid")
+    which.add_argument("-p", "--pid", metavar="FILE|PID", help="which server: its pid file, or its pid")
     which.add_argument("--worker-tmp-dir", metavar="DIR", help="its --worker-tmp-dir, where it has one")
     parser = argparse.ArgumentParser(
         prog="minicornctl",

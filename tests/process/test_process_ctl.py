@@ -266,7 +266,7 @@ def test_a_link_in_place_of_a_workers_file_is_not_followed(start: Starter, tmp_p
     assert secret.read_text() == "kept"
 
 
-@pytest.mark.parametrize("words", ["--pid server.pid status --json", "status --json --pid server.pid"])
+@pytest.mark.parametrize("words", ["--pid server.pid status --json", "status --json -p server.pid"])
 def test_a_pid_file_names_the_server_before_the_command_or_behind_it(start: Starter, words: str) -> None:
     server, _ = (start("plain:app", *flags) for flags in (("--pid", "server.pid"), ()))
     command = [*CTL, *words.split()]
