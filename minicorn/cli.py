@@ -125,6 +125,15 @@ def _complete(shell: str) -> str:
     return shtab.complete(parser, shell=shell)
 
 
+def _show(text: str) -> None:
+    """Print what was asked for; ConfigError where that cannot be."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        sys.stdout = None  # the interpreter's end must not try again
+        raise ConfigError(f"cannot write it: {error.strerror}") from error
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command; its exit code."""
     if os.name == "nt":
@@ -142,7 +151,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         called = _Called(sys.argv[1:] if argv is None else argv)
         if called.completion:
-            print(_complete(called.completion))
+            _show(_complete(called.completion))
             return ExitCode.OK
         theirs, ours = _from_variable("GUNICORN_CMD_ARGS"), _from_variable("MINICORN_CMD_ARGS")
         config = configuration.from_environment(
@@ -152,7 +161,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         outcome = succession.read(config)
         if called.print:
-            print(render(outcome))
+            _show(render(outcome))
             return ExitCode.OK
         if not outcome.settings.app:
             raise UsageError("APP is missing: a module and what is in it, such as main:app (see minicorn --help)")

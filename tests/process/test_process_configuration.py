@@ -41,6 +41,13 @@ def shown(outcome: tuple[int, str, str]) -> dict[str, tuple[str, str]]:
     return {name: (rest.rpartition("  # ")[0].strip(), rest.rpartition("  # ")[2]) for name, _, rest in lines}
 
 
+def test_output_that_cannot_be_written_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        command = [*MINICORN, "--print-config"]
+        done = subprocess.run(command, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "minicorn: error: cannot write it: No space left on device\n")
+
+
 # Places and their order
 
 PLACES = [
