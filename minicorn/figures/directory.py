@@ -10,6 +10,7 @@ Blocks are allocated when a file is made, since a store into a hole of a full tm
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import mmap
 import os
@@ -129,9 +130,11 @@ class Directory:
                 fds.append(self._create(f"{slot}.stack", os.O_RDWR | os.O_APPEND))
                 fds.append(self._create(f"{slot}.trace", os.O_RDWR | os.O_APPEND, mode=0o666))
                 self._files[slot] = _Files(*fds)
-            except OSError:  # no room, or no descriptor: it is tried again, and again
+            except OSError as error:  # no room, or no descriptor: it is tried again, and again
                 for fd in fds:
                     os.close(fd)
+                if error.errno == errno.ENOSPC:
+                    error.strerror = f"{error.strerror} in {self._base}"  # none of the disks that one looks at first
                 raise
         return self._files[slot]
 

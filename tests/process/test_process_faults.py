@@ -176,7 +176,7 @@ def test_a_worker_tmp_dir_that_fills_up_delays_a_roll_until_there_is_space(start
     old = server.workers()
     fill(server)
     server.signal(SIGHUP)
-    server.wait_log(f"{NO_SPACE}", count=3)
+    server.wait_log(rf"{NO_SPACE} in /\S+/disk", count=3)
     server.wait_log("the next try in")
     assert int(server.get("/").text) in old
     before = sorted(descriptors(server.pid))
