@@ -19,7 +19,7 @@ from collections.abc import Callable
 from functools import partial
 
 from minicorn.arbiter.auxiliary import Auxiliary
-from minicorn.arbiter.births import Births, Lives
+from minicorn.arbiter.births import Births, Lives, find_fork_source
 from minicorn.arbiter.chronicle import Chronicle
 from minicorn.arbiter.deaths import Deaths
 from minicorn.arbiter.hookline import HookLine
@@ -35,7 +35,6 @@ from minicorn.errors import ExitCode
 from minicorn.logs import complaints
 from minicorn.logs.logger import LOGGER
 from minicorn.pool.actions import Abort, Action, Drain, Excuse, Hold, Kill, Quit, Retire, Say, Seal, Spawn, Tell
-from minicorn.pool.forking import ForkSource
 from minicorn.pool.life import Exit
 from minicorn.pool.notifier import Notifier, read_phase
 from minicorn.pool.pool import Pool
@@ -357,7 +356,7 @@ class Arbiter:
             ours = pid in self._pool.children
             if ours and ended.si_code != os.CLD_EXITED:
                 # While it is a zombie nobody else can have its number
-                _kill_group(pid)
+                spawn.kill_group(pid)
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             if ours:
                 self._bury(Exit(pid, max(0, code), max(0, -code)))
@@ -381,7 +380,7 @@ def _make_pool(size: int, settings: Settings) -> Pool:
         size,
         settings.graceful_timeout,
         max_boot_failures=settings.max_boot_failures,
-        fork_source=_find_fork_source(settings),
+        fork_source=find_fork_source(settings),
         development=settings.reload,
         refork_after=settings.refork_after,
     )
@@ -391,23 +390,3 @@ def _make_logger(settings: Settings) -> Auxiliary:
     from minicorn.arbiter.logger import make_logger  # with the handlers' modules: for those who have some
 
     return make_logger(settings)
-
-
-def _find_fork_source(settings: Settings) -> ForkSource:
-    """Decide where workers come from: from a template only where the arbiter can adopt what that forks."""
-    if settings.reload and settings.preload:
-        LOGGER.info("--reload goes before --preload: what that would import once is what changes")
-    if settings.reload or not settings.preload:
-        return ForkSource.ARBITER
-    if spawn.become_subreaper():
-        return ForkSource.TEMPLATE
-    LOGGER.warning("--preload takes Linux: here each worker imports the application itself")
-    return ForkSource.ARBITER
-
-
-def _kill_group(pid: int) -> None:
-    """Kill what a worker that was killed has started, and left behind in its process group."""
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except OSError:
-        pass  # it led no group: it died too early, or runs in the foreground of a terminal

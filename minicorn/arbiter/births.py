@@ -14,6 +14,7 @@ from minicorn.arbiter.resources import Resources
 from minicorn.config.settings import Settings
 from minicorn.logs.logger import LOGGER
 from minicorn.pool.actions import Spawn
+from minicorn.pool.forking import ForkSource
 from minicorn.pool.pool import Pool
 from minicorn.serving.post import Post
 from minicorn.system import channel, spawn
@@ -32,6 +33,18 @@ class Lives(Protocol):
 
     def template(self, ground: Groundwork | None, post: Post, settings: Settings) -> int:
         """Be a template, of the application, or of the `ground` that --reload has."""
+
+
+def find_fork_source(settings: Settings) -> ForkSource:
+    """Decide where workers come from: from a template only where the arbiter can adopt what that forks."""
+    if settings.reload and settings.preload:
+        LOGGER.info("--reload goes before --preload: what that would import once is what changes")
+    if settings.reload or not settings.preload:
+        return ForkSource.ARBITER
+    if spawn.become_subreaper():
+        return ForkSource.TEMPLATE
+    LOGGER.warning("--preload takes Linux: here each worker imports the application itself")
+    return ForkSource.ARBITER
 
 
 class Births:

@@ -18,7 +18,7 @@ from enum import Enum
 
 
 class Stance(Enum):
-    """One of the four."""
+    """How a process stands to its clients, as the table above has it."""
 
     SERVING = "serving"
     HOLDING = "holding"

@@ -72,12 +72,13 @@ class Template:
         while alive:
             messages, alive = line.wait()
             for message in messages:
-                if message.word == channel.ORDER:
-                    self._fork(order.take(message, line, self._post.idle_map), boot)
-                elif message.word == channel.REOPEN:
-                    self._logs.reopen()
-                elif message.word == channel.RETIRE:
-                    return
+                match message.word:
+                    case channel.ORDER:
+                        self._fork(order.take(message, line, self._post.idle_map), boot)
+                    case channel.REOPEN:
+                        self._logs.reopen()
+                    case channel.RETIRE:
+                        return
 
     def _fork(self, post: Post, boot: Boot) -> None:
         def run() -> int:

@@ -96,6 +96,14 @@ def lead_group() -> None:
         os.setpgid(0, 0)
 
 
+def kill_group(pid: int) -> None:
+    """Kill what a child that was killed has started, and left behind in its process group."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except OSError:
+        pass  # it led no group: it died too early, or runs in the foreground of a terminal
+
+
 def become_subreaper() -> bool:
     """Make this process adopt the orphans among its descendants; False where the system cannot (it is no Linux)."""
     if sys.platform != "linux":
