@@ -69,7 +69,7 @@ def _check_reload(settings: Settings) -> None:
     except ValueError:  # in its place stands something that is no module
         missing = True
     if missing:
-        raise ConfigError("--reload needs watchdog: pip install 'minicorn[reload]'")
+        raise ConfigError("--reload needs watchdog: pip install watchdog")
     for flag, paths in (("dir", settings.reload_dir), ("extra-file", map(os.path.dirname, settings.reload_extra_file))):
         for path in paths:
             if not os.path.isdir(path or os.curdir):
