@@ -1,5 +1,6 @@
 """Addresses: several at once, Unix sockets, inherited descriptors, the environment; and the pid file."""
 
+import contextlib
 import json
 import os
 import re
@@ -95,6 +96,16 @@ def test_more_addresses_than_a_connection_can_tell_apart_are_refused(start: Star
     assert not list(place.iterdir())
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_only_where_it_is_wanted_may_others_listen_on_the_same_port(start: Starter, wanted: bool) -> None:
+    """SO_REUSEPORT gives each listener a queue of its own, which goes with it: workers share one without."""
+    server = start("plain:app", *["--reuse-port"] * wanted)
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        with contextlib.nullcontext() if wanted else pytest.raises(OSError):
+            other.bind(("127.0.0.1", server.port))
+
+
 def test_port_and_web_concurrency_are_honoured(start: Starter) -> None:
     server = start.command(*MINICORN, "plain:app", env={"PORT": "0", "WEB_CONCURRENCY": "2"})
     server.wait_ready(2)
@@ -136,6 +147,8 @@ def test_a_stale_unix_socket_is_replaced(start: Starter, place: Path) -> None:
         dead.bind(str(path))
     server = on_unix(start, path)
     assert server.get("/", at=path).status == 200
+    # Bound by another name and moved there when it listened: at no moment was there none
+    assert f" {path}.{server.pid}\n" in Path("/proc/net/unix").read_text()
 
 
 def test_a_live_unix_socket_is_refused_and_left_alone(start: Starter, place: Path) -> None:
