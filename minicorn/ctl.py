@@ -219,13 +219,15 @@ def status(paths: list[Path], options: argparse.Namespace) -> None:
 
 
 def _looks(paths: list[Path]) -> list[Snapshot]:
-    """Look at the servers that have not ended meanwhile."""
+    """Look at the servers that can be read; UsageError when none can."""
     found = []
     for path in paths:
         try:
             found.append(survey.look(path))
         except (OSError, ValueError):
             continue
+    if not found:
+        raise UsageError(f"{paths[0]} cannot be read: its server has ended, just begins, or is of another version")
     return found
 
 
@@ -286,6 +288,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             target = Target(*_only(paths), getattr(options, "timeout", 300.0))
             COMMANDS[options.command](target, options)
+        sys.stdout.flush()
     except (ConfigError, CommandFailed) as error:
         print(f"minicornctl: {error}", file=sys.stderr)
         return FAILED if isinstance(error, CommandFailed) else ExitCode.USAGE
