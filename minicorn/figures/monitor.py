@@ -134,20 +134,30 @@ class Monitor:
     def _sample(self) -> None:
         """Take a sample each second, for the page and for statsd; runs in a thread of its own."""
         before: Snapshot | None = None
+        lost = ""
         while True:
             try:
                 now = survey.look(self._directory)
+            except (OSError, ValueError) as error:  # the server ends at this moment
+                LOGGER.debug("monitor: %s", error)
+            else:
                 self._history.append(sample(now, time.time()))
                 if before is not None and self._settings.statsd_host is not None:
-                    self._send(before, now)
+                    lost = self._send(before, now, lost)
                 before = now
-            except (OSError, ValueError) as error:  # the server ends at this moment, or nobody takes statsd
-                LOGGER.debug("monitor: %s", error)
             time.sleep(EVERY)
 
-    def _send(self, before: Snapshot, now: Snapshot) -> None:
-        host, _, port = str(self._settings.statsd_host).rpartition(":")
-        family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, kind, protocol) as out:
-            for data in statsd.datagrams(before, now, self._settings.statsd_prefix, self._settings.dogstatsd_tags):
-                out.sendto(data, address)
+    def _send(self, before: Snapshot, now: Snapshot, lost: str) -> str:
+        """Send what has changed; gives why that fails, or "". It is told where it is not as before, `lost`."""
+        place = str(self._settings.statsd_host)
+        host, _, port = place.rpartition(":")
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_DGRAM)[0]
+            with socket.socket(family, kind, protocol) as out:
+                for data in statsd.datagrams(before, now, self._settings.statsd_prefix, self._settings.dogstatsd_tags):
+                    out.sendto(data, address)
+        except (OSError, ValueError) as error:  # nobody has that name, or there is no way
+            if str(error) != lost:
+                LOGGER.warning("cannot send to statsd at %s: %s", place, error)
+            return str(error)
+        return ""

@@ -224,6 +224,11 @@ def test_statsd_is_sent_by_the_monitor(start: Starter) -> None:
         assert "shop.workers:1|g|#env:test" in seen
 
 
+def test_statsd_that_cannot_be_sent_is_told(start: Starter) -> None:
+    server = start("plain:app", "--statsd-host", "255.255.255.255:9")  # not without SO_BROADCAST
+    server.wait_log(r"WARNING: +cannot send to statsd at 255\.255\.255\.255:9: .*denied")
+
+
 def test_the_server_ends_though_somebody_watches(start: Starter) -> None:
     server = start("plain:app", *MONITOR)
     done = threading.Event()
