@@ -9,11 +9,12 @@ from costs import FACTOR, growth
 
 from minicorn.config.settings import Settings
 from minicorn.errors import ClientGone
-from minicorn.serving.connection import LINGER_BYTES, RELOAD_MOST, Connection
+from minicorn.serving.connection import LINGER_BYTES, LINGER_TIME, RELOAD_MOST, Connection
 from minicorn.serving.handoff import INPUT_MOST
 from minicorn.serving.reception import Reception
-from minicorn.serving.state import APP, BODY, CLOSED, HEAD, IDLE, KEPT, LINGER, State
+from minicorn.serving.state import APP, BODY, CLOSED, HEAD, IDLE, KEPT, LINGER, REPLY, State
 from minicorn.serving.upload import MEMORY_MOST
+from minicorn.system import poller
 from minicorn.system.listeners import Listener
 
 Welcome = Callable[[Settings], tuple[Connection, socket.socket]]
@@ -175,6 +176,112 @@ def test_who_has_let_go_of_a_half_read_body_keeps_no_file(welcome: Welcome) -> N
     assert len(os.listdir("/dev/fd")) == before + 1
     connection.release()
     assert len(os.listdir("/dev/fd")) == before - 1  # nor the socket
+    assert connection.state is CLOSED
+
+
+# What comes
+
+
+GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+@pytest.mark.parametrize("data", [GET, post(3) + b"abc"])
+def test_only_what_stays_behind_a_request_is_held(welcome: Welcome, data: bytes) -> None:
+    for more in (b"", b"G"):
+        connection, client = welcome(Settings())
+        send(connection, client, data + more)
+        assert (connection.state, connection.holds, connection.unparsed) == (APP, bool(more), more)
+
+
+def test_the_length_of_a_body_is_told_however_it_was_framed(welcome: Welcome) -> None:
+    connection, client = welcome(Settings())
+    send(connection, client, GET[:-2] + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
+    meta = connection.take_up().meta
+    assert (meta["CONTENT_LENGTH"], connection.body.read()) == ("5", b"abcde")
+    assert "HTTP_TRANSFER_ENCODING" not in meta
+
+
+@pytest.mark.parametrize("lingers", [False, True])
+def test_a_reset_is_the_end_of_a_client(welcome: Welcome, lingers: bool) -> None:
+    connection, client = welcome(Settings())
+    connection.outbox.send(b"not read")
+    if lingers:
+        connection.refuse(408, "", 0.0)
+    client.close()
+    with pytest.raises(ClientGone, match="reset"):
+        connection.receive(0.0)
+
+
+# After a reply
+
+
+def answered(connection: Connection, client: socket.socket, said: bytes, reply: bytes, keep_alive: bool = True) -> None:
+    """It has sent `reply` to what was `said`, at 50.0."""
+    send(connection, client, said)
+    connection.take_up()
+    connection.outbox.send(reply)
+    connection.finish(keep_alive, 50.0)
+    assert connection.request is None and connection.received == 0 and connection.body.closed
+
+
+def test_between_requests_there_is_a_time_of_its_own(welcome: Welcome) -> None:
+    connection, client = welcome(Settings(keep_alive=7, recv_timeout=9))
+    answered(connection, client, GET, b"all of it")
+    assert (connection.state, connection.deadline, connection.interest) == (IDLE, 57.0, poller.READ)
+    client.sendall(GET[:5])
+    assert not connection.receive(52.0)
+    assert (connection.state, connection.deadline, connection.begun) == (HEAD, 61.0, 52.0)
+
+
+def test_a_request_that_has_come_already_begins_with_the_end_of_the_reply(welcome: Welcome) -> None:
+    connection, client = welcome(Settings(keep_alive=7, recv_timeout=9))
+    answered(connection, client, GET + GET[:5], b"all of it")
+    assert (connection.state, connection.deadline, connection.begun, connection.lags) == (HEAD, 59.0, 50.0, True)
+
+
+@pytest.mark.parametrize("keep_alive", [True, False])
+def test_a_client_has_time_for_its_reply_as_long_as_it_takes_some(welcome: Welcome, keep_alive: bool) -> None:
+    connection, client = welcome(Settings(keep_alive=7, send_timeout=9))
+    answered(connection, client, GET, bytes(2**20), keep_alive)
+    assert (connection.state, connection.deadline, connection.interest) == (REPLY, 59.0, poller.WRITE)
+    assert connection.holds
+    client.recv(2**17)
+    connection.expire(60.0)
+    assert connection.deadline == 69.0
+    with pytest.raises(ClientGone, match="in time in REPLY"):
+        connection.expire(70.0)
+    while connection.outbox.size:
+        client.recv(2**17)
+        connection.flush(80.0)
+    state, deadline = (IDLE, 87.0) if keep_alive else (LINGER, 80.0 + LINGER_TIME)
+    assert (connection.state, connection.deadline, connection.interest) == (state, deadline, poller.READ)
+
+
+def test_a_flush_that_sends_something_is_progress(welcome: Welcome) -> None:
+    connection, client = welcome(Settings(send_timeout=9))
+    answered(connection, client, GET, bytes(2**21))
+    connection.flush(60.0)  # there was no room
+    assert connection.deadline == 59.0
+    client.recv(2**20)
+    connection.flush(61.0)
+    assert (connection.state, connection.deadline) == (REPLY, 70.0)
+
+
+def test_what_was_refused_is_not_kept(welcome: Welcome) -> None:
+    connection, client = welcome(Settings(reload=True))
+    send(connection, client, post(10) + b"12345")
+    assert connection.held
+    connection.refuse(408, "", 0.0)
+    assert (connection.held, connection.unparsed) == (0, b"")
+
+
+def test_a_close_is_the_end_though_a_child_holds_the_socket(welcome: Welcome) -> None:
+    connection, client = welcome(Settings())
+    held = os.dup(connection.fd)
+    connection.close()
+    client.settimeout(5)
+    assert (client.recv(1), connection.state) == (b"", CLOSED)
+    os.close(held)
 
 
 # How it ends
