@@ -7,13 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from minicorn.config.settings import Settings
-from minicorn.figures.heartbeat import private_page
-from minicorn.figures.idlemap import private_idle_map
 from minicorn.serving.connection import APP, BODY, HEAD, IDLE, KEPT, REPLY, Connection
 from minicorn.serving.custody import Custody
 from minicorn.serving.handoff import Handoff
 from minicorn.serving.loop import Loop
 from minicorn.serving.reception import Reception
+from minicorn.serving.seat import Seat
 from minicorn.serving.stance import CLOSING, HOLDING, LEAVING, SERVING
 from minicorn.system import poller
 from minicorn.system.listeners import Listener
@@ -32,7 +31,7 @@ class House:
         reception = Reception(SETTINGS)
         reception.expect(self.listener, {})
         self.handoff = Handoff()
-        self.loop = Loop(SETTINGS, reception, private_page(), 0, private_idle_map(), self.handoff)
+        self.loop = Loop(SETTINGS, reception, Seat(handoff=self.handoff))
         self.loop.listen([self.listener])
         self.custody = Custody(self.loop, SETTINGS)
         self.asked: list[Connection] = []
