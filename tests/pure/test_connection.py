@@ -329,6 +329,7 @@ def test_who_lingers_may_send_so_much_and_no_more(welcome: Welcome) -> None:
     connection.refuse(408, "", 0.0)
     for _ in range(LINGER_BYTES // 65536):
         send(connection, client, b"x" * 65536)
+    assert not connection.receive(0.0)
     client.sendall(b"x")
     with pytest.raises(ClientGone):
         connection.receive(0.0)

@@ -160,7 +160,11 @@ def test_reload_that_is_not_to_wait_does_not(run: Run, tell: Tell) -> None:
 
 
 def test_reload_tells_why_the_roll_has_failed(run: Run, tell: Tell) -> None:
-    run(lambda name, now: iter([replace(now, reloads=1, roll_error="it is broken", **rolled(2, 1, Ending.FAILED))]))
+    def obey(name: str, now: Standing) -> Iterator[Standing]:
+        yield (now := replace(now, reloads=1))
+        yield replace(now, roll_error="it is broken", **rolled(2, 1, Ending.FAILED))
+
+    run(obey)
     assert tell("reload --wait") == (1, "", "minicornctl: the roll to generation 2 failed:\nit is broken\n")
 
 

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from minicorn.config.settings import Settings
-from minicorn.serving.connection import APP, BODY, HEAD, IDLE, KEPT, REPLY, Connection
+from minicorn.serving.connection import Connection
 from minicorn.serving.custody import Custody
 from minicorn.serving.handoff import Handoff
 from minicorn.serving.loop import Loop
 from minicorn.serving.reception import Reception
 from minicorn.serving.seat import Seat
 from minicorn.serving.stance import CLOSING, HOLDING, LEAVING, SERVING
+from minicorn.serving.state import APP, BODY, HEAD, IDLE, KEPT, REPLY
 from minicorn.system import poller
 from minicorn.system.listeners import Listener
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from minicorn.serving import room
-from minicorn.serving.connection import APP, HEAD, IDLE, State
 from minicorn.serving.room import SLOW_CLIENT, SLOW_SHARE, choose, find_capacity
+from minicorn.serving.state import APP, HEAD, IDLE, State
 
 
 def guest(waited: float = 0.0, state: State = HEAD, lags: bool = False) -> SimpleNamespace:
