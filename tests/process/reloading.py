@@ -50,11 +50,11 @@ def await_word(server: Server, word: str) -> None:
     wait_until(says, f"{word} is served:\n{server.log.text}")
 
 
-def await_status(server: Server, status: int) -> Reply:
+def await_status(server: Server, status: int, path: str = "/") -> Reply:
     found: list[Reply] = []
 
     def has() -> bool:
-        found[:] = [get(server, **HTML)]
+        found[:] = [get(server, path, **HTML)]
         return found[0].status == status
 
     wait_until(has, f"status {status}")

@@ -5,7 +5,7 @@ import re
 
 import pytest
 from harness import Server, Starter, descriptors, read, wait_until
-from reloading import HTML, get, serve, write
+from reloading import HTML, await_status, get, serve, write
 
 FLASK = """
 from flask import Flask
@@ -27,9 +27,8 @@ app = DebuggedApplication(app)
 
 
 def boom(start: Starter, app: str, path: str = "/boom", **env: str) -> str:
-    server = serve(start, app=app, env=env)
-    reply = get(server, path, **HTML)
-    assert reply.status == 500
+    # Where the import took long, who waited was told so, and the one who told may still answer
+    reply = await_status(serve(start, app=app, env=env), 500, path)
     assert "text/html" in reply.headers["Content-Type"]
     return reply.text
 
