@@ -14,7 +14,6 @@ import kubernetes_validate
 import psutil
 import pytest
 import yaml
-from compose_spec import PyCompose
 from harness import ANY_PORT, CHECKOUT, MINICORN, Starter, environment, is_alive, wait_until
 
 DEPLOY = CHECKOUT / "deploy"
@@ -92,6 +91,8 @@ def test_the_image_runs_as_nobody_of_note_and_without_a_shell() -> None:
 
 
 def test_the_compose_file_fits_the_specification_and_leaves_time_to_stop() -> None:
+    from compose_spec import PyCompose  # not where four collect: it takes a second
+
     text = (DEPLOY / "compose.yaml").read_text()
     PyCompose.from_yaml(text).validate()
     app = yaml.safe_load(text)["services"]["app"]

@@ -1,6 +1,7 @@
 """Each rule of the table has a test, and that test is collected."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from test_wire_semantics import PASSING
 TESTS = Path(__file__).parents[1]
 
 
+@cache
 def collected() -> set[str]:
     """The tests at the top of each file, as pytest collects them."""
     found = set()
@@ -20,12 +22,9 @@ def collected() -> set[str]:
     return found
 
 
-COLLECTED = collected()
-
-
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.rfc} {rule.section} {rule.says[:40]}")
 def test_a_rule_names_a_test_that_is_collected(rule: Rule) -> None:
-    assert rule.test in COLLECTED
+    assert rule.test in collected()
     assert rule.level in ("MUST", "SHOULD", "MAY", "ought")
     assert rule.says and rule.does
 
@@ -33,9 +32,9 @@ def test_a_rule_names_a_test_that_is_collected(rule: Rule) -> None:
 def test_what_is_read_from_the_source_is_what_pytest_collects(request: pytest.FixtureRequest) -> None:
     """Of the files of this run, whichever they are."""
     run = {f"{item.path.stem}::{getattr(item, 'originalname', '')}" for item in request.session.items}
-    here = {name for name in COLLECTED if name.split("::")[0] == Path(__file__).stem}
+    here = {name for name in collected() if name.split("::")[0] == Path(__file__).stem}
     assert here <= run | {f"{Path(__file__).stem}::{request.node.originalname}"}
-    assert {name for name in run if name.split("::")[0] in {test.split("::")[0] for test in COLLECTED}} <= COLLECTED
+    assert {name for name in run if name.split("::")[0] in {test.split("::")[0] for test in collected()}} <= collected()
 
 
 # Of each RFC, the sections that bind an origin server, or any sender or recipient
