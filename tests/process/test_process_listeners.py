@@ -269,7 +269,10 @@ def test_no_pid_file_is_written_when_the_address_is_in_use(start: Starter) -> No
     with socket.create_server(("127.0.0.1", 0)) as taken:
         flags = ("--bind", f"127.0.0.1:{taken.getsockname()[1]}", "--pid", "server.pid")
         assert start("plain:app", *flags, ready=0, bind=False).wait() == 1
-    assert not (start.cwd / "server.pid").exists()
+        assert not (start.cwd / "server.pid").exists()
+        (start.cwd / "server.pid").write_text("1\n")  # of whoever listens there
+        assert start("plain:app", *flags, ready=0, bind=False).wait() == 1
+    assert (start.cwd / "server.pid").read_text() == "1\n"
 
 
 def test_a_second_server_does_not_take_a_live_pid_file(start: Starter) -> None:

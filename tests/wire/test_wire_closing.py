@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from minicorn.serving.connection import LINGER_TIME
+
 LARGE = os.urandom(200_000)
 
 
@@ -47,6 +49,17 @@ def test_a_refusal_arrives_at_a_client_that_is_still_sending(serve, status, line
     reply = client.reply()
     assert (reply.status, reply["Connection"]) == (status, "close")
     assert client.rest() == b""
+
+
+def test_a_client_that_has_asked_for_the_close_is_not_waited_for(serve, wait_until):
+    """All that it has sent was read: a close is no reset."""
+    server = serve(app)
+    client = server.connect()
+    client.send(client.render("/", "Connection: close"))
+    assert client.reply().body == b"ok"
+    began = time.monotonic()
+    wait_until(lambda: not server.server.connections)
+    assert time.monotonic() - began < LINGER_TIME / 2
 
 
 def test_a_refusal_arrives_at_a_client_that_sends_chunk_after_chunk(serve):

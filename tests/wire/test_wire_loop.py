@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from minicorn.figures.heartbeat import private_page
+from minicorn.serving.deadlines import TICK
 from minicorn.system.listeners import Listener
 
 BLOCK = os.urandom(65536)
@@ -115,6 +116,22 @@ def test_an_accept_that_fails_is_tried_again(serve, monkeypatch, code):
     monkeypatch.setattr(Listener, "accept", fail_once)
     assert serve(app).ask().body == b"ok"
     assert failed
+
+
+def test_where_the_system_has_no_descriptor_accept_is_tried_at_each_tick(serve, monkeypatch):
+    """Who waits is readable all the time: to try at once again would be to spin."""
+    tried = []
+    accept = Listener.accept
+
+    def fail_twice(listener):
+        tried.append(time.monotonic())
+        if len(tried) <= 2:
+            raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+        return accept(listener)
+
+    monkeypatch.setattr(Listener, "accept", fail_twice)
+    assert serve(app).ask().body == b"ok"
+    assert tried[2] - tried[1] > TICK / 2
 
 
 # Back-pressure
