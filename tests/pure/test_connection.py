@@ -218,8 +218,11 @@ def test_a_reset_is_the_end_of_a_client(welcome: Welcome, lingers: bool) -> None
 def answered(connection: Connection, client: socket.socket, said: bytes, reply: bytes, keep_alive: bool = True) -> None:
     """It has sent `reply` to what was `said`, at 50.0."""
     send(connection, client, said)
+    assert connection.parcel() is not None
     connection.take_up()
+    assert connection.parcel() is None  # nobody else can answer it now
     connection.outbox.send(reply)
+    connection.interest = 0  # as while the application works
     connection.finish(keep_alive, 50.0)
     assert connection.request is None and connection.received == 0 and connection.body.closed
 
