@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from enum import Enum
 
 from minicorn.arbiter import succession
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 # Last bytes of what a failed check has said on standard error that are logged
 SAID_MOST = 16384
+# Longest first line of a script that execve(2) heeds
+LINE_MOST = 256
 
 
 class State(Enum):
@@ -52,7 +55,7 @@ class Upgrade:
         self.state = State.IDLE
         self.cwd = cwd
         self.error = ""  # why the last one was off
-        self._arguments = [sys.executable, *sys.orig_argv[1:]]
+        self._arguments = _arguments(cwd)
         self._patience = patience
         self._resources = resources
         self._pool = pool
@@ -166,6 +169,19 @@ class Upgrade:
         if not any(self._resources.auxiliaries.listeners):
             told[succession.UNWATCHED] = "1"
         os.execvpe(self._arguments[0], self._arguments, os.environ | told)
+
+
+def _arguments(cwd: str) -> list[str]:
+    """How to call the program again. By its script alone where the first line of that named the interpreter: behind a
+    symlink that leads to another release by then, it names the one of that release's virtual environment."""
+    interpreter, *rest = sys.orig_argv
+    with suppress(OSError, IndexError):
+        script = os.path.join(cwd, rest[0])
+        with open(script, "rb") as file:
+            named = file.readline(LINE_MOST).rstrip() == b"#!" + os.fsencode(interpreter)
+        if named and os.access(script, os.X_OK):
+            return [script, *rest[1:]]
+    return [sys.executable, *rest]
 
 
 def _cause(code: int, patience: float) -> str:

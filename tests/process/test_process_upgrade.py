@@ -20,7 +20,7 @@ from signal import SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, 
 
 import psutil
 import pytest
-from harness import CHECKOUT, PATIENCE, Server, Starter, descriptors, read, wait_until
+from harness import ANY_PORT, CHECKOUT, PATIENCE, Server, Starter, descriptors, read, wait_until
 from test_process_signals import ready_counts
 
 GOOD = """
@@ -251,6 +251,34 @@ def test_a_release_behind_a_symlink_is_seen_by_an_upgrade(start: Starter, how: s
     (start.cwd / "next").replace(current)
     upgrade(server)
     assert {server.get("/").text for _ in range(8)} == {"2 2"}
+
+
+def test_an_interpreter_behind_a_symlink_is_seen_by_an_upgrade(start: Starter) -> None:
+    """As where each release has its virtual environment, and `current/bin/minicorn` is called."""
+    current = start.cwd / "current"
+    for version in ("1", "2"):
+        place = start.cwd / "releases" / version
+        start.write(
+            f"releases/{version}/minicorn",
+            f"#!{place}/python\nimport sys\nfrom minicorn.__main__ import main\nsys.exit(main())\n",
+        )
+        (place / "minicorn").chmod(0o755)
+        (place / "python").symlink_to(sys.executable)
+    start.write(
+        "site_app.py",
+        "import sys\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        "    return [sys.executable.encode()]\n",
+    )
+    current.symlink_to("releases/1")
+    server = start.command(str(current / "minicorn"), "site_app:app", *ANY_PORT)
+    server.wait_ready()
+    assert server.get("/").text == f"{start.cwd}/releases/1/python"
+    (start.cwd / "next").symlink_to("releases/2")
+    (start.cwd / "next").replace(current)
+    upgrade(server)
+    assert server.get("/").text == f"{start.cwd}/releases/2/python"
 
 
 def test_an_upgrade_does_without_the_directory_of_the_start(start: Starter) -> None:
