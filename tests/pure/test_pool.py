@@ -8,7 +8,7 @@ from pools import make_pool
 from minicorn.pool.actions import Abort, Drain, Kill, Level, Quit, Retire, Say, Seal, Spawn
 from minicorn.pool.backoff import BACKOFF_MOST, HEALTHY
 from minicorn.pool.exits import cause_of
-from minicorn.pool.life import ABORT_GRACE, QUIT_GRACE, SAMPLES, UNHEARD, Cause, Closing, Exit, State, Worker
+from minicorn.pool.life import QUIT_GRACE, SAMPLES, UNHEARD, Cause, Closing, Exit, State, Worker
 from minicorn.pool.rolls import Ending, Rolled
 from minicorn.pool.shutdown import UNSEALED, Stop
 
@@ -432,10 +432,10 @@ def test_a_late_worker_shows_its_stack_and_dies_two_seconds_later(world):
     (abort,) = (action for action in actions if isinstance(action, Abort))
     assert abort.pid == pid and 0 <= abort.late < 0.2
     assert any(isinstance(action, Spawn) for action in actions)  # nobody waits for its end
-    assert not any(isinstance(a, Kill) for a in world.pool.plan(world.now + ABORT_GRACE - 0.1, world.promises))
-    kills = [a for a in world.pool.plan(world.now + ABORT_GRACE, world.promises) if isinstance(a, Kill)]
+    assert not any(isinstance(a, Kill) for a in world.pool.plan(world.now + 1.9, world.promises))
+    kills = [a for a in world.pool.plan(world.now + 2.0, world.promises) if isinstance(a, Kill)]
     assert kills == [Kill(pid, "it did not die of SIGABRT")]
-    assert not world.pool.plan(world.now + ABORT_GRACE + 60, world.promises)  # once: the kernel may take its time
+    assert not world.pool.plan(world.now + 62, world.promises)  # once: the kernel may take its time
     assert world.pool.exited(pid, world.now).cause is Cause.TIMEOUT
 
 
