@@ -284,9 +284,9 @@ class Server:
         os.write(self.master, keys)
 
     def hup(self, roll: int = 1) -> None:
-        """HUP, and wait until the `roll`th roll is complete."""
+        """HUP, and wait until the `roll`th roll is complete: workers boot one after the other."""
         self.signal(SIGHUP)
-        self.wait_log(r"generation \d+ serves: .* replaced", count=roll)
+        self.wait_log(r"generation \d+ serves: .* replaced", 4 * PATIENCE, roll)
 
     # Clients
 

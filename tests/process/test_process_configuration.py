@@ -1,8 +1,10 @@
 """The configuration, from each place that it may come from; and bad ones, each of them one line."""
 
+import json
 import os
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from signal import SIGHUP, SIGKILL
 from typing import Any
@@ -11,24 +13,56 @@ import pytest
 from harness import ANY_PORT, MINICORN, Server, Starter, environment, free_port, wait_until
 
 Run = Callable[..., tuple[int, str, str]]
+# The command, once it has imported what it does first, which takes longer than all that is looked at here: each
+# call is a fork that goes on from there
+COMMAND = """
+import json, os, sys
+from minicorn import app, cli
+from minicorn.arbiter import succession
+from minicorn.config import configuration
+
+for line in sys.stdin:
+    call = json.loads(line)
+    pid = os.fork()
+    if not pid:
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+else:
+    sys.exit()
+os.chdir(call["cwd"])
+sys.path[0] = call["cwd"]
+os.environ.clear()
+os.environ.update(call["env"])
+for fd, name in enumerate((os.devnull, call["out"], call["err"])):
+    os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC), fd)
+sys.exit(cli.main(call["argv"]))
+"""
+
+
+@pytest.fixture(scope="module")
+def call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Call the command in a directory: exit code, output, errors."""
+    out, err = (tmp_path_factory.mktemp("said") / name for name in ("out", "err"))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+    with subprocess.Popen([sys.executable, "-c", COMMAND], env=environment(), **pipes) as command:
+
+        def call(argv: tuple[str, ...], cwd: Path, env: dict[str, str]) -> tuple[int, str, str]:
+            said = {"argv": argv, "cwd": str(cwd), "env": env, "out": str(out), "err": str(err)}
+            print(json.dumps(said), file=command.stdin)
+            return int(command.stdout.readline()), out.read_text(), err.read_text()
+
+        yield call
+        command.stdin.close()
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(call: Run, tmp_path: Path) -> Run:
     """Write files, set variables, call the command: exit code, output, errors."""
 
     def run(*argv: str, files: dict[str, str] | None = None, **variables: str) -> tuple[int, str, str]:
         for name, text in (files or {}).items():
             (tmp_path / name).write_text(text)
-        called = subprocess.run(
-            [*MINICORN, *argv],
-            cwd=tmp_path,
-            env=environment(PWD=str(tmp_path), **variables),
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
-        return called.returncode, called.stdout, called.stderr
+        return call(argv, tmp_path, environment(PWD=str(tmp_path), **variables))
 
     return run
 
