@@ -20,6 +20,7 @@ from minicorn.pool.rolls import Ending, Rolled
 from minicorn.pool.standing import Stage, Standing
 from minicorn.record import replace
 from minicorn.system import spawn
+from minicorn.version import VERSION
 
 SIGNALS = {signal.SIGHUP, signal.SIGTERM, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2}
 Obey = Callable[[str, Standing], Iterator[Standing]]
@@ -375,3 +376,36 @@ def test_who_is_no_server_is_told(tell: Tell) -> None:
     assert tell(f"status --pid {os.getpid()}")[2].endswith(f"no minicorn of yours has the pid {os.getpid()}\n")
     code, _, told = tell("status")
     assert code == 2 and told.startswith("minicornctl: no server of yours runs here")
+
+
+# The command line
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("", "minicornctl: error: the following arguments are required: COMMAND"),
+        ("--work /tmp status", "minicornctl: error: argument COMMAND: invalid choice: '/tmp'"),
+        ("stacks one", "minicornctl stacks: error: argument SLOT: invalid int value: 'one'"),
+    ],
+)
+def test_mistakes_are_told(capsys: pytest.CaptureFixture[str], words: str, told: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        ctl.main(words.split())
+    assert (ended.value.code, told in capsys.readouterr().err) == (2, True)
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--help"], ["--version"]):
+        with pytest.raises(SystemExit) as ended:
+            ctl.main(words)
+        assert ended.value.code == 0
+    told = capsys.readouterr().out
+    assert f"minicornctl {VERSION}\n" in told
+    assert all(f"    {command} " in told for command in ("status", *ctl.COMMANDS))
+
+
+@pytest.mark.parametrize("command", ["status", "scale 1", *(each for each in ctl.COMMANDS if each != "scale")])
+def test_which_server_may_be_said_behind_each_command(command: str) -> None:
+    options = ctl.build_parser().parse_args([*command.split(), "--pid", "7", "--worker-tmp-dir", "/tmp"])
+    assert (options.pid, options.worker_tmp_dir) == ("7", "/tmp")
