@@ -128,7 +128,8 @@ def judge(name: str, value: object, origin: str) -> None:
     foreign = FOREIGN[name]
     if foreign.harmless is None or value in foreign.harmless:
         return
-    raise ConfigError(f"{origin}: {value!r} cannot be honoured: {foreign.advice}")
+    said = "" if value is True else f": {value!r}"  # of a switch its name says all
+    raise ConfigError(f"{origin}{said} cannot be honoured: {foreign.advice}")
 
 
 def nearest(name: str, flags: list[str]) -> str:

@@ -243,7 +243,7 @@ bad_file(
     "import time\nwhile True: time.sleep(9)", "not read within 0.3 s", "minicorn.conf.py", "--config-timeout", "0.3"
 )
 bad_file("def ssl_context(conf, default_ssl_context_factory): pass", "ssl_context cannot be honoured: see --certfile")
-bad_file("print_config = True", "print_config: True cannot be honoured: ask for it on the command line")
+bad_file("print_config = True", "print_config cannot be honoured: ask for it on the command line")
 bad_file("logconfig_dict = {'version': 2}", "--log-config: logconfig_dict")
 bad_file("logconfig_dict = {'handlers': print}", "no hook")
 bad_file("workers = ", "Invalid value", "minicorn.toml")
