@@ -1,7 +1,6 @@
 """A WSGI application that brings its worker into trouble; what it does not know is plain.py's."""
 
 import os
-import subprocess
 import time
 
 import plain
@@ -16,6 +15,8 @@ def eat(environ):
 
 def start_and_hold(environ):
     """A program that lives on; its pid is in a file named after the worker. Then until released."""
+    import subprocess
+
     child = subprocess.Popen(["sleep", "600"])
     (plain.HERE / f"child-{os.getpid()}").write_text(str(child.pid))
     return plain.hold(environ)

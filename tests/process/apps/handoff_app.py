@@ -1,10 +1,8 @@
 """A WSGI application for tests of the hand-off: who answers, holds, dawdles, forks."""
 
 import json
-import multiprocessing
 import os
 import random
-import subprocess
 import sys
 import threading
 import time
@@ -15,7 +13,6 @@ import plain
 VERSION = Path("version").read_text() if Path("version").exists() else "1"
 if Path("switch-often").exists():
     sys.setswitchinterval(1e-6)
-FORK = multiprocessing.get_context("fork")
 
 
 def echo(environ):
@@ -92,18 +89,24 @@ def fork(environ):
 
 
 def run(environ):
+    import subprocess
+
     subprocess.run(["sleep", "0.02"], check=True)
     return echo(environ)
 
 
 def run_prepared(environ):
     """A function to call before the exec makes the interpreter fork as `os.fork` does."""
+    import subprocess
+
     subprocess.run(["sleep", "0.02"], check=True, preexec_fn=os.getpid)
     return echo(environ)
 
 
 def multiprocess(environ):
-    child = FORK.Process(target=time.sleep, args=(0.02,))
+    import multiprocessing
+
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(0.02,))
     child.start()
     child.join()
     child.close()

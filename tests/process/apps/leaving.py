@@ -2,7 +2,6 @@
 
 import atexit
 import os
-import subprocess
 import threading
 import time
 
@@ -85,6 +84,8 @@ def fork(environ):
 
 def run(environ):
     """A program that lives on, with all that it may inherit."""
+    import subprocess
+
     return str(subprocess.Popen(["sh", "-c", SHELL_WAITS], close_fds=False).pid)
 
 

@@ -1,13 +1,13 @@
-"""A WSGI application that does what its path says: tell, hold, hang, crash, stream."""
+"""A WSGI application that does what its path says: tell, hold, hang, crash, stream.
+
+What only one path needs is imported there: thousands of workers boot in the tests, each by this file.
+"""
 
 import atexit
-import ctypes
-import hashlib
 import json
 import os
 import re
 import resource
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -68,6 +68,8 @@ def grind(environ):
 
 
 def crash(environ):
+    import ctypes
+
     return str(ctypes.string_at(0))
 
 
@@ -103,6 +105,8 @@ def big(environ):
 
 
 def digest(environ):
+    import hashlib
+
     return hashlib.sha256(environ["wsgi.input"].read()).hexdigest()
 
 
@@ -112,6 +116,8 @@ def tell_environment(environ):
 
 def tell_child(environ):
     """What a child of the application inherits; descriptors are left to their own flags."""
+    import subprocess
+
     out = subprocess.run([sys.executable, "-S", "-c", _CHILD], close_fds=False, capture_output=True, check=True).stdout
     # cat leaves the dispositions as they come, which Python does not
     status = subprocess.run(["cat", "/proc/self/status"], close_fds=False, capture_output=True, check=True).stdout
