@@ -239,7 +239,7 @@ class Pool:
     def resize(self, by: int) -> None:
         """Want `by` workers more, or fewer where it is negative; never less than one."""
         self.size = max(1, self.size + by)
-        self._agenda.say(Level.INFO, f"{self.size} workers wanted")
+        self._agenda.say(Level.INFO, f"{self.size} worker{'s' * (self.size > 1)} wanted")
 
     def park(self) -> None:
         """Retire all workers and keep the sockets, until a reload."""

@@ -600,7 +600,7 @@ def test_a_signal_between_the_check_and_the_exec_is_obeyed_by_the_new_arbiter(st
         wait_end(check)
         spin(count * 0.0001)
         server.signal(SIGTTIN if count % 2 else SIGTTOU)
-        server.wait_log("workers wanted", count=count)
+        server.wait_log("workers? wanted", count=count)
         upgraded(server, count)
         (start.cwd / "check-on").unlink()
 

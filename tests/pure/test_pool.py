@@ -776,6 +776,7 @@ def test_the_number_of_workers_follows_and_never_falls_below_one(world):
     for _ in range(10):
         world.pool.resize(-1)
     world.run(2)
+    assert "1 worker wanted" in world.said
     assert len(world.ready()) == 1
 
 
