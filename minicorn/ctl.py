@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from minicorn.errors import ConfigError, ExitCode, UsageError
@@ -248,25 +249,21 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("status", help="the server and its workers", parents=[which]).add_argument(
-        "--json", action="store_true"
-    )
-    commands.add_parser("top", help="the same, alive", parents=[which])
-    one = commands.add_parser(
-        "stacks", help="the Python stacks of running workers, which go on meanwhile", parents=[which]
-    )
+    add = partial(commands.add_parser, parents=[which], allow_abbrev=False)
+    add("status", help="the server and its workers").add_argument("--json", action="store_true")
+    add("top", help="the same, alive")
+    one = add("stacks", help="the Python stacks of running workers, which go on meanwhile")
     one.add_argument("slot", type=int, nargs="?", metavar="SLOT", help="of one worker only")
     for name, text in (
         ("reload", "new code, worker by worker (SIGHUP)"),
         ("stop", "finish what has begun, and end (SIGTERM)"),
         ("upgrade", "a new minicorn in place, then new code (SIGUSR2)"),
     ):
-        wish = commands.add_parser(name, help=text, parents=[which])
+        wish = add(name, help=text)
         wish.add_argument("--wait", action="store_true", help="until it has come true; else exit code 1")
         wish.add_argument("--timeout", type=float, default=300.0, metavar="S", help="longest to wait (default: 300)")
-    size = commands.add_parser("scale", help="so many workers (SIGTTIN, SIGTTOU)", parents=[which])
-    size.add_argument("workers", type=_wanted_workers, metavar="N")
-    commands.add_parser("reopen-logs", help="after a rotation (SIGUSR1)", parents=[which])
+    add("scale", help="so many workers (SIGTTIN, SIGTTOU)").add_argument("workers", type=_wanted_workers, metavar="N")
+    add("reopen-logs", help="after a rotation (SIGUSR1)")
     return parser
 
 
@@ -294,6 +291,10 @@ def main(argv: list[str] | None = None) -> int:
         return FAILED if isinstance(error, CommandFailed) else ExitCode.USAGE
     except (BrokenPipeError, KeyboardInterrupt):
         sys.stdout = None  # whoever read it has gone: the interpreter must not flush it
+        return FAILED
+    except OSError as error:  # such as a full disk, where the output goes
+        sys.stdout = None
+        print(f"minicornctl: {error.strerror or error}", file=sys.stderr)
         return FAILED
     return ExitCode.OK
 

@@ -338,6 +338,16 @@ def test_who_reads_has_gone_before_all_is_written(run: Run, tell: Tell, monkeypa
         closed.close()
 
 
+def test_where_it_writes_there_is_no_room(run: Run, tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
+    run()
+    full = open("/dev/full", "w")
+    monkeypatch.setattr(sys, "stdout", full)
+    assert tell("status") == (1, "", "minicornctl: No space left on device\n")
+    assert sys.stdout is None
+    with pytest.raises(OSError, match="No space"):
+        full.close()
+
+
 # Which server
 
 
@@ -386,6 +396,7 @@ def test_who_is_no_server_is_told(tell: Tell) -> None:
     [
         ("", "minicornctl: error: the following arguments are required: COMMAND"),
         ("--work /tmp status", "minicornctl: error: argument COMMAND: invalid choice: '/tmp'"),
+        ("reload --wai", "minicornctl: error: unrecognized arguments: --wai"),
         ("stacks one", "minicornctl stacks: error: argument SLOT: invalid int value: 'one'"),
     ],
 )
